@@ -1,0 +1,190 @@
+//! Calls that several verbs make: reading everything there is of a kind, page by page.
+
+use roadstead_api::v1;
+
+use super::{Client, Services};
+use crate::document::Kind;
+use crate::document::files::Known;
+use crate::document::tenant::ClassRef;
+use crate::failure::Failure;
+use crate::output::objects::Object;
+
+/// Things asked for at a time.
+const PAGE_SIZE: u32 = 1000;
+
+/// How fresh a read has to be.
+#[must_use]
+pub fn consistency(stale: bool) -> i32 {
+    let consistency = if stale { v1::Consistency::Stale } else { v1::Consistency::Linearizable };
+    consistency.into()
+}
+
+impl Client {
+    /// Tenants that match a filter, at most `limit`.
+    ///
+    /// # Errors
+    /// The call's.
+    pub async fn tenants(&self, filter: &str, stale: bool, limit: usize) -> Result<Vec<v1::Tenant>, Failure> {
+        let (mut found, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let left = u32::try_from(limit - found.len()).unwrap_or(u32::MAX);
+            let request = v1::ListTenantsRequest {
+                page_size: PAGE_SIZE.min(left),
+                page_token: std::mem::take(&mut page_token),
+                filter: filter.to_owned(),
+                consistency: consistency(stale),
+            };
+            let answer = self
+                .call("list tenants", |services: Services| {
+                    let request = request.clone();
+                    async move { services.placement().list_tenants(request).await }
+                })
+                .await?;
+            found.extend(answer.tenants);
+            page_token = answer.next_page_token;
+            if page_token.is_empty() || found.len() >= limit {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// One tenant.
+    ///
+    /// # Errors
+    /// The call's.
+    pub async fn tenant(&self, name: &str, stale: bool) -> Result<v1::Tenant, Failure> {
+        let request = v1::GetTenantRequest { name: name.to_owned(), consistency: consistency(stale) };
+        let answer = self
+            .call(&format!("get tenant/{name}"), |services: Services| {
+                let request = request.clone();
+                async move { services.placement().get_tenant(request).await }
+            })
+            .await?;
+        Ok(answer.tenant.unwrap_or_default())
+    }
+
+    /// All clusters.
+    ///
+    /// # Errors
+    /// The call's.
+    pub async fn clusters(&self, stale: bool) -> Result<Vec<v1::Cluster>, Failure> {
+        let (mut found, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = v1::ListClustersRequest {
+                page_size: PAGE_SIZE,
+                page_token: std::mem::take(&mut page_token),
+                consistency: consistency(stale),
+            };
+            let answer = self
+                .call("list clusters", |services: Services| {
+                    let request = request.clone();
+                    async move { services.fleet().list_clusters(request).await }
+                })
+                .await?;
+            found.extend(answer.clusters);
+            page_token = answer.next_page_token;
+            if page_token.is_empty() {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// One cluster.
+    ///
+    /// # Errors
+    /// The call's.
+    pub async fn cluster(&self, name: &str, stale: bool) -> Result<v1::Cluster, Failure> {
+        let request = v1::GetClusterRequest { name: name.to_owned(), consistency: consistency(stale) };
+        let answer = self
+            .call(&format!("get cluster/{name}"), |services: Services| {
+                let request = request.clone();
+                async move { services.fleet().get_cluster(request).await }
+            })
+            .await?;
+        Ok(answer.cluster.unwrap_or_default())
+    }
+
+    /// All pools.
+    ///
+    /// # Errors
+    /// The call's.
+    pub async fn pools(&self, stale: bool) -> Result<Vec<v1::Pool>, Failure> {
+        let request = v1::ListPoolsRequest { consistency: consistency(stale) };
+        let answer = self.call("list pools", |services: Services| async move { services.fleet().list_pools(request).await }).await?;
+        Ok(answer.pools)
+    }
+
+    /// All class versions, without their templates.
+    ///
+    /// # Errors
+    /// The call's.
+    pub async fn classes(&self, stale: bool) -> Result<Vec<v1::Class>, Failure> {
+        let request = v1::ListClassesRequest { consistency: consistency(stale) };
+        let answer = self.call("list classes", |services: Services| async move { services.fleet().list_classes(request).await }).await?;
+        Ok(answer.classes)
+    }
+
+    /// One class version, with its template.
+    ///
+    /// # Errors
+    /// The call's.
+    pub async fn class(&self, class: &ClassRef, stale: bool) -> Result<v1::Class, Failure> {
+        let request = v1::GetClassRequest { name: class.name.clone(), version: class.version.clone(), consistency: consistency(stale) };
+        let answer = self
+            .call(&format!("get class/{class}"), |services: Services| {
+                let request = request.clone();
+                async move { services.fleet().get_class(request).await }
+            })
+            .await?;
+        Ok(answer.class.unwrap_or_default())
+    }
+
+    /// The policy.
+    ///
+    /// # Errors
+    /// The call's.
+    pub async fn policy(&self, stale: bool) -> Result<v1::Policy, Failure> {
+        let request = v1::GetPolicyRequest { consistency: consistency(stale) };
+        let answer = self.call("get policy", |services: Services| async move { services.fleet().get_policy(request).await }).await?;
+        Ok(answer.policy.unwrap_or_default())
+    }
+
+    /// How the asked replica and the group are.
+    ///
+    /// # Errors
+    /// The call's.
+    pub async fn status(&self) -> Result<v1::GetStatusResponse, Failure> {
+        self.call("status", |services: Services| async move { services.admin().get_status(v1::GetStatusRequest {}).await }).await
+    }
+
+    /// What documents may refer to.
+    ///
+    /// # Errors
+    /// The calls'.
+    pub async fn known(&self) -> Result<Known, Failure> {
+        let (pools, classes, clusters) = tokio::try_join!(self.pools(false), self.classes(false), self.clusters(false))?;
+        Ok(Known {
+            pools: pools.into_iter().map(|pool| pool.name).collect(),
+            classes: classes.into_iter().map(|class| ClassRef { name: class.name, version: class.version }).collect(),
+            clusters: clusters.into_iter().map(|cluster| cluster.name).collect(),
+        })
+    }
+
+    /// One thing by kind and name; a class is named with its version.
+    ///
+    /// # Errors
+    /// The call's, or a class without a version.
+    pub async fn object(&self, kind: Kind, name: &str, stale: bool) -> Result<Object, Failure> {
+        Ok(match kind {
+            Kind::Policy => Object::Policy(self.policy(stale).await?),
+            Kind::Pool => {
+                let pools = self.pools(stale).await?;
+                let pool = pools.into_iter().find(|pool| pool.name == name);
+                Object::Pool(pool.ok_or_else(|| Failure::new(crate::failure::Exit::NotFound, format!("there is no pool `{name}`")))?)
+            }
+            Kind::Class => Object::Class(Box::new(self.class(&name.parse().map_err(Failure::usage)?, stale).await?)),
+            Kind::Cluster => Object::Cluster(Box::new(self.cluster(name, stale).await?)),
+            Kind::Tenant => Object::Tenant(Box::new(self.tenant(name, stale).await?)),
+        })
+    }
+}

@@ -1,0 +1,315 @@
+//! The client: connections to the replicas, and calls that go on to the next one when one does not answer.
+//!
+//! A write keeps its request id over all attempts, so that a retry has no second effect.
+
+pub mod config;
+pub mod calls;
+pub mod follow;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use roadstead_api::v1::admin_service_client::AdminServiceClient;
+use roadstead_api::v1::fleet_service_client::FleetServiceClient;
+use roadstead_api::v1::placement_service_client::PlacementServiceClient;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Response, Status};
+
+use self::config::{Config, Context};
+use crate::failure::{Failure, retry_delay};
+use crate::pki::REPLICA_DNS_NAME;
+
+/// How long connecting to one replica may take; the next one is tried then.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one attempt may take before the next replica is asked: longer than a replica itself waits for a leader.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(6);
+/// A silent connection is tried this often, and given up after [`KEEP_ALIVE_TIMEOUT`].
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
+/// See [`KEEP_ALIVE_INTERVAL`].
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The first pause between attempts; it doubles up to [`MAX_PAUSE`], with jitter.
+const MIN_PAUSE: Duration = Duration::from_millis(20);
+/// See [`MIN_PAUSE`]: about an election, so that a new leader is found soon.
+const MAX_PAUSE: Duration = Duration::from_millis(500);
+/// The largest answer: a page of tenants, or an explanation of 1,000 clusters.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+/// How to reach the placement service.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Connection")]
+pub struct Connection {
+    /// Context of the config file; the current one if left out.
+    #[arg(long, env = "ROADSTEAD_CONTEXT")]
+    pub context: Option<String>,
+    /// Address of a replica (host:port); repeatable, the next is tried if one does not answer.
+    #[arg(long = "server", value_name = "HOST:PORT", env = "ROADSTEAD_SERVER", value_delimiter = ',')]
+    pub servers: Vec<String>,
+    /// Authorities to trust (PEM).
+    #[arg(long, value_name = "FILE", env = "ROADSTEAD_CA")]
+    pub ca: Option<PathBuf>,
+    /// Our certificate (PEM).
+    #[arg(long, value_name = "FILE", env = "ROADSTEAD_CERT")]
+    pub cert: Option<PathBuf>,
+    /// Our key (PEM).
+    #[arg(long, value_name = "FILE", env = "ROADSTEAD_KEY")]
+    pub key: Option<PathBuf>,
+    /// How long to try before giving up.
+    #[arg(long, default_value = "30s", value_parser = parse_span)]
+    pub timeout: Duration,
+}
+
+/// Reads `30s` or `5m`.
+///
+/// # Errors
+/// As documents say it.
+pub fn parse_span(text: &str) -> Result<Duration, String> {
+    crate::document::quantity::Span::parse(text).map(|span| Duration::from_millis(span.0))
+}
+
+impl Connection {
+    /// Servers and files: the context's, with what was given in place of it.
+    ///
+    /// # Errors
+    /// No context and not all of it given.
+    pub fn resolve(&self) -> Result<Context, Failure> {
+        let given = !self.servers.is_empty() && self.ca.is_some() && self.cert.is_some() && self.key.is_some();
+        let mut context = if given && self.context.is_none() {
+            Context::default()
+        } else {
+            let path = config::path()?;
+            Config::load(&path)?.context(self.context.as_deref(), &path)?
+        };
+        if !self.servers.is_empty() {
+            context.servers.clone_from(&self.servers);
+        }
+        for (slot, file) in [(&mut context.ca, &self.ca), (&mut context.cert, &self.cert), (&mut context.key, &self.key)] {
+            if let Some(file) = file {
+                slot.clone_from(file);
+            }
+        }
+        Ok(context)
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// Certificates that cannot be used; a server that does not answer shows at the first call.
+    pub fn connect(&self) -> Result<Client, Failure> {
+        Client::new(&self.resolve()?, self.timeout)
+    }
+}
+
+/// The services of one replica.
+#[derive(Clone)]
+pub struct Services {
+    channel: Channel,
+}
+
+impl Services {
+    /// Tenants.
+    #[must_use]
+    pub fn placement(&self) -> PlacementServiceClient<Channel> {
+        PlacementServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+    /// Clusters, pools, classes, policy.
+    #[must_use]
+    pub fn fleet(&self) -> FleetServiceClient<Channel> {
+        FleetServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+    /// The replicas themselves.
+    #[must_use]
+    pub fn admin(&self) -> AdminServiceClient<Channel> {
+        AdminServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+}
+
+/// Connections to all replicas of one service; cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    servers: Vec<(String, Services)>,
+    /// The replica that answered last.
+    current: AtomicUsize,
+    timeout: Duration,
+}
+
+impl Client {
+    /// Prepares connections; they are made when needed.
+    ///
+    /// # Errors
+    /// Certificates that cannot be read or used, addresses that are none.
+    pub fn new(context: &Context, timeout: Duration) -> Result<Self, Failure> {
+        let read = |path: &PathBuf, what: &str| {
+            std::fs::read(path).map_err(|error| {
+                Failure::failed(format!("cannot read the {what} {}: {error}", path.display()))
+                    .hint("`roadstead pki issue admin NAME` makes a certificate; `roadstead config get-contexts` shows which is used")
+            })
+        };
+        if context.servers.is_empty() {
+            return Err(Failure::usage("no server is given").hint("name one with --server HOST:PORT"));
+        }
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(read(&context.ca, "authority")?))
+            .identity(Identity::from_pem(read(&context.cert, "certificate")?, read(&context.key, "key")?))
+            .domain_name(REPLICA_DNS_NAME);
+        let servers = context.servers.iter().map(|server| {
+            let bad = |error: tonic::transport::Error| {
+                Failure::usage(format!("{server} with {}: {}", context.cert.display(), with_causes(&error)))
+            };
+            let endpoint = Endpoint::from_shared(format!("https://{server}"))
+                .map_err(bad)?
+                .tls_config(tls.clone())
+                .map_err(bad)?
+                .connect_timeout(CONNECT_TIMEOUT)
+                .tcp_nodelay(true)
+                .http2_adaptive_window(true)
+                .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+                .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+                .keep_alive_while_idle(true);
+            Ok((server.clone(), Services { channel: endpoint.connect_lazy() }))
+        });
+        let servers = servers.collect::<Result<Vec<_>, Failure>>()?;
+        Ok(Self { inner: Arc::new(Inner { servers, current: AtomicUsize::new(0), timeout }) })
+    }
+
+    /// The services of the replica that answered last.
+    #[must_use]
+    pub fn services(&self) -> Services {
+        self.services_at(self.inner.current.load(Ordering::Relaxed))
+    }
+
+    /// The services of one replica, counted round.
+    #[must_use]
+    pub fn services_at(&self, index: usize) -> Services {
+        self.inner.servers[index % self.inner.servers.len()].1.clone()
+    }
+
+    /// How many replicas are known.
+    #[must_use]
+    pub fn server_count(&self) -> usize {
+        self.inner.servers.len()
+    }
+
+    /// How long calls are tried.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.inner.timeout
+    }
+
+    /// Turns to the next replica.
+    pub fn advance(&self) {
+        self.inner.current.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Calls until a replica answers or the time is over. `what` begins the message of a failure.
+    ///
+    /// # Errors
+    /// The refusal, or the last failure.
+    pub async fn call<T, F, A>(&self, what: &str, call: F) -> Result<T, Failure>
+    where
+        F: Fn(Services) -> A,
+        A: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.try_call(call).await.map_err(|status| self.failure(what, &status))
+    }
+
+    /// As [`Self::call`], with the status for who branches on it.
+    ///
+    /// # Errors
+    /// The refusal, or the last failure.
+    pub async fn try_call<T, F, A>(&self, call: F) -> Result<T, Status>
+    where
+        F: Fn(Services) -> A,
+        A: Future<Output = Result<Response<T>, Status>>,
+    {
+        let begun = Instant::now();
+        let mut pause = MIN_PAUSE;
+        loop {
+            let left = self.inner.timeout.saturating_sub(begun.elapsed());
+            let attempt = tokio::time::timeout(left.min(ATTEMPT_TIMEOUT), call(self.services())).await;
+            let status = match attempt {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded("no answer in time"),
+            };
+            let asked_to_wait = retry_delay(&status);
+            if !may_retry(&status, asked_to_wait) {
+                return Err(status);
+            }
+            if status.code() != Code::ResourceExhausted {
+                self.advance();
+            }
+            let wait = asked_to_wait.unwrap_or(Duration::ZERO).max(jittered(pause));
+            if begun.elapsed() + wait >= self.inner.timeout {
+                return Err(status);
+            }
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    /// A status in words, with the servers that were asked if none answered.
+    #[must_use]
+    pub fn failure(&self, what: &str, status: &Status) -> Failure {
+        let mut failure = Failure::from_status(what, status);
+        if status.code() == Code::Unavailable && status.get_ref_source().is_some() {
+            let servers: Vec<&str> = self.inner.servers.iter().map(|(server, _)| server.as_str()).collect();
+            let cause = status.get_ref_source().map(with_causes).unwrap_or_default();
+            failure.message = format!("{what}: no replica answered ({}): {cause}", servers.join(", "));
+        }
+        failure
+    }
+}
+
+/// The error below a status that the transport made.
+trait Source {
+    fn get_ref_source(&self) -> Option<&(dyn std::error::Error + 'static)>;
+}
+
+impl Source for Status {
+    fn get_ref_source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(self)
+    }
+}
+
+/// An error with all that caused it, without repeating.
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// Whether asking again, with the same request id, makes sense.
+fn may_retry(status: &Status, asked_to_wait: Option<Duration>) -> bool {
+    match status.code() {
+        Code::Unavailable | Code::Unknown | Code::DeadlineExceeded | Code::Cancelled => true,
+        _ => asked_to_wait.is_some(),
+    }
+}
+
+/// Between half of a pause and all of it, so that many clients do not come back together.
+fn jittered(pause: Duration) -> Duration {
+    let half = pause / 2;
+    half + half.mul_f64(rand::random::<f64>())
+}
+
+/// A new request id: UUIDv7, as the service asks for.
+#[must_use]
+pub fn request_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}

@@ -1,0 +1,243 @@
+//! Classes as documents, and their form on the wire.
+//!
+//! What the placement service counts (requests, volumes, retention) is typed; the rest of the template (manifests, secrets, network,
+//! readiness, quiescing) is carried to the clusters' agents as it is written.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use roadstead_api::v1;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::Findings;
+use super::quantity::{Bytes, Label, Span};
+use super::resources::Requests;
+
+/// The largest template of one version in bytes, as the service accepts it.
+pub const MAX_TEMPLATE_BYTES: usize = roadstead_core::class::MAX_TEMPLATE_BYTES;
+/// Files that the manifests of one class may name.
+pub const MAX_MANIFESTS: usize = 256;
+
+/// One immutable version of a class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClassSpec {
+    /// Version, as in 3.2.0.
+    pub version: String,
+    /// JSON Schema of tenants' values; none accepts no values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<Map<String, Value>>,
+    /// What one tenant asks for, surge included, volumes apart.
+    pub requests: Requests,
+    /// Volumes that every tenant gets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+    /// How long volumes are kept after deletion.
+    #[serde(default)]
+    pub retain: Span,
+    /// Secrets: copied or generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<Value>,
+    /// What is exposed, and where traffic may go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Value>,
+    /// Pod Security level.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_security: Option<PodSecurity>,
+    /// Kubernetes manifests: patterns relative to the document's file, read by `apply`, or their content.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<Manifest>,
+    /// Fields left to others, as in `Deployment/web:spec.replicas`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cede: Vec<String>,
+    /// When a tenant is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<Value>,
+    /// How a tenant is brought to rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiesce: Option<Value>,
+    /// How it runs as local processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<Value>,
+}
+
+/// Pod Security levels of Kubernetes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PodSecurity {
+    /// Anything.
+    Privileged,
+    /// Known escalations are refused.
+    Baseline,
+    /// Hardened.
+    Restricted,
+}
+
+/// One volume of every tenant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Volume {
+    /// Name within the tenant.
+    pub name: Label,
+    /// Size; a tenant may ask for more.
+    pub size: Bytes,
+    /// Kind of storage, mapped per cluster.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub storage: String,
+    /// Whether it may grow in place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub grow: bool,
+}
+
+/// Manifests: a pattern of files, or one file's content.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Manifest {
+    /// A path relative to the document; `*` stands for any part of a file name.
+    Pattern(String),
+    /// A file that has been read.
+    File(ManifestFile),
+}
+
+/// One manifest file with its content.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ManifestFile {
+    /// Its path as the document gave it.
+    pub file: String,
+    /// Its text.
+    pub content: String,
+}
+
+/// The opaque rest of a class on the wire.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Template {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secrets: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod_security: Option<PodSecurity>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    manifests: Vec<Manifest>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cede: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ready: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quiesce: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    local: Option<Value>,
+}
+
+impl ClassSpec {
+    /// Combinations that no single field's type can refuse.
+    pub fn check(&self, findings: &mut Findings) {
+        if self.version.is_empty() || self.version.len() > roadstead_core::class::MAX_VERSION_LEN {
+            findings.add("spec.version", format!("must have 1 to {} characters", roadstead_core::class::MAX_VERSION_LEN));
+        } else if let Some(bad) = self.version.chars().find(|c| !(c.is_ascii_alphanumeric() || ".-+_".contains(*c))) {
+            findings.add("spec.version", format!("{bad:?} is not allowed: use letters, digits and any of . - + _"));
+        }
+        let requests = &self.requests;
+        if requests.largest_pod.cpu > requests.cpu {
+            findings.add("spec.requests.largestPod.cpu", "is more than all pods of the tenant ask for together");
+        }
+        if requests.largest_pod.memory > requests.memory {
+            findings.add("spec.requests.largestPod.memory", "is more than all pods of the tenant ask for together");
+        }
+        let mut seen = BTreeMap::new();
+        for (index, volume) in self.volumes.iter().enumerate() {
+            if let Some(first) = seen.insert(&volume.name, index) {
+                findings.add(format!("spec.volumes[{index}].name"), format!("`{}` is volume {first}'s name already", volume.name));
+            }
+        }
+        let template = template_of(self).len();
+        if template > MAX_TEMPLATE_BYTES {
+            findings.add("spec.manifests", format!("the template has {template} bytes, at most {MAX_TEMPLATE_BYTES} are allowed"));
+        }
+    }
+
+    /// Replaces patterns by the files that they name, relative to `folder`.
+    pub fn inline(&mut self, folder: &Path, findings: &mut Findings) {
+        let mut files = Vec::new();
+        for (index, manifest) in std::mem::take(&mut self.manifests).into_iter().enumerate() {
+            match manifest {
+                Manifest::File(_) => files.push(manifest),
+                Manifest::Pattern(pattern) => match super::glob::read(folder, &pattern) {
+                    Ok(found) => files.extend(found.into_iter().map(|(file, content)| Manifest::File(ManifestFile { file, content }))),
+                    Err(message) => findings.add(format!("spec.manifests[{index}]"), message),
+                },
+            }
+        }
+        if files.len() > MAX_MANIFESTS {
+            findings.add("spec.manifests", format!("names {} files, at most {MAX_MANIFESTS} are allowed", files.len()));
+        }
+        self.manifests = files;
+    }
+
+    /// This class on the wire.
+    #[must_use]
+    pub fn to_wire(&self, name: &str) -> v1::Class {
+        let volumes = self.volumes.iter().map(|volume| v1::VolumeSpec {
+            name: volume.name.0.clone(),
+            size_bytes: volume.size.0,
+            storage: volume.storage.clone(),
+            grow: volume.grow,
+        });
+        v1::Class {
+            name: name.to_owned(),
+            version: self.version.clone(),
+            requests: Some((&self.requests).into()),
+            volumes: volumes.collect(),
+            retain: Some(super::duration_to_wire(self.retain)),
+            values_schema_json: self.values.as_ref().map(|schema| Value::Object(schema.clone()).to_string()).unwrap_or_default(),
+            template_json: template_of(self),
+            revision: None,
+            tenants: 0,
+        }
+    }
+}
+
+fn template_of(spec: &ClassSpec) -> String {
+    let template = Template {
+        secrets: spec.secrets.clone(),
+        network: spec.network.clone(),
+        pod_security: spec.pod_security,
+        manifests: spec.manifests.clone(),
+        cede: spec.cede.clone(),
+        ready: spec.ready.clone(),
+        quiesce: spec.quiesce.clone(),
+        local: spec.local.clone(),
+    };
+    serde_json::to_string(&template).expect("a template of maps with text keys is JSON")
+}
+
+impl From<&v1::Class> for ClassSpec {
+    fn from(wire: &v1::Class) -> Self {
+        let template: Template = serde_json::from_str(&wire.template_json).unwrap_or_default();
+        let volumes = wire.volumes.iter().map(|volume| Volume {
+            name: Label(volume.name.clone()),
+            size: Bytes(volume.size_bytes),
+            storage: volume.storage.clone(),
+            grow: volume.grow,
+        });
+        Self {
+            version: wire.version.clone(),
+            values: serde_json::from_str(&wire.values_schema_json).ok(),
+            requests: wire.requests.as_ref().map(Into::into).unwrap_or_default(),
+            volumes: volumes.collect(),
+            retain: wire.retain.as_ref().map(super::duration_from_wire).unwrap_or_default(),
+            secrets: template.secrets,
+            network: template.network,
+            pod_security: template.pod_security,
+            manifests: template.manifests,
+            cede: template.cede,
+            ready: template.ready,
+            quiesce: template.quiesce,
+            local: template.local,
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The `roadstead` binary's library.
+//!
+//! In reading order: [`document`] (what people write), [`failure`] and [`output`] (what they see), [`client`] (connections, contexts,
+//! retries), [`apply`] (from documents to calls), [`verbs`] (kubectl's grammar), [`pki`] (certificates), [`trial`] (a whole
+//! service and a model fleet on this machine), [`demo`] (a tour that checks itself).
+
+pub mod document;
+pub mod failure;
+pub mod output;
+pub mod client;
+pub mod apply;
+pub mod verbs;
+pub mod pki;
+pub mod trial;
+pub mod demo;

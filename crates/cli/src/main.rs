@@ -1,0 +1,5 @@
+//! The `roadstead` binary.
+
+fn main() -> std::process::ExitCode {
+    roadstead_cli::verbs::main()
+}

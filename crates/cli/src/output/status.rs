@@ -1,0 +1,119 @@
+//! Status sections: how things are, in the words and units of documents. Ignored on the way in.
+
+use roadstead_api::v1;
+use serde::Serialize;
+
+use crate::document::resources::{Capacity, Requests, Resources};
+use crate::document::tenant::timestamp_from_wire;
+
+/// A revision as text: incarnation and index.
+#[must_use]
+pub fn revision(revision: Option<&v1::Revision>) -> String {
+    revision.map_or_else(|| "-".to_owned(), |revision| format!("{}.{}", revision.incarnation, revision.index))
+}
+
+/// A phase as text.
+#[must_use]
+pub fn phase(phase: v1::Phase) -> &'static str {
+    match phase {
+        v1::Phase::Unspecified => "Unknown",
+        v1::Phase::Pending => "Pending",
+        v1::Phase::Placed => "Placed",
+        v1::Phase::Running => "Running",
+        v1::Phase::Releasing => "Releasing",
+        v1::Phase::Retained => "Retained",
+    }
+}
+
+/// A cluster's state as text.
+#[must_use]
+pub fn cluster_state(state: v1::ClusterState) -> &'static str {
+    match state {
+        v1::ClusterState::Unspecified => "Unknown",
+        v1::ClusterState::Active => "Active",
+        v1::ClusterState::Cordoned => "Cordoned",
+        v1::ClusterState::Draining => "Draining",
+        v1::ClusterState::Silent => "Silent",
+        v1::ClusterState::Overfull => "Overfull",
+    }
+}
+
+/// A tenant's status.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TenantStatus {
+    phase: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shard: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<String>,
+    reason: String,
+    misplaced: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests: Option<Requests>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retained_until: Option<String>,
+}
+
+/// A tenant's status as a value.
+#[must_use]
+pub fn tenant(status: &v1::TenantStatus) -> serde_json::Value {
+    let binding = status.binding.as_ref();
+    value(&TenantStatus {
+        phase: phase(status.phase()),
+        cluster: binding.map(|binding| binding.cluster.clone()),
+        shard: binding.map(|binding| binding.shard),
+        epoch: binding.map(|binding| revision(binding.epoch.as_ref())),
+        reason: status.reason.clone(),
+        misplaced: status.misplaced,
+        requests: status.requests.as_ref().map(Into::into),
+        retained_until: status.retained_until.as_ref().map(timestamp_from_wire),
+    })
+}
+
+/// A cluster's status.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ClusterStatus {
+    state: &'static str,
+    tenants: u32,
+    shards: u32,
+    dominant_share_ppm: u32,
+    fenced: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reported: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capacity: Option<Capacity>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used: Option<Resources>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    free: Option<Resources>,
+}
+
+/// A cluster's status as a value.
+#[must_use]
+pub fn cluster(status: &v1::ClusterStatus) -> serde_json::Value {
+    value(&ClusterStatus {
+        state: cluster_state(status.state()),
+        tenants: status.tenants,
+        shards: status.shards,
+        dominant_share_ppm: status.dominant_share_ppm,
+        fenced: status.fenced,
+        reported: status.report_time.as_ref().map(timestamp_from_wire),
+        capacity: status.capacity.as_ref().map(Into::into),
+        used: status.used.as_ref().map(Into::into),
+        free: status.free.as_ref().map(Into::into),
+    })
+}
+
+/// A class's status as a value.
+#[must_use]
+pub fn class(class: &v1::Class) -> serde_json::Value {
+    serde_json::json!({ "tenants": class.tenants })
+}
+
+fn value<T: Serialize>(status: &T) -> serde_json::Value {
+    serde_json::to_value(status).expect("a status of text and numbers is JSON")
+}

@@ -1,0 +1,215 @@
+//! `apply`, `diff` and `adopt`: what people write goes in.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use roadstead_api::v1;
+
+use crate::apply::put::{place_of, send};
+use crate::apply::{Change, Difference, Mode, apply_all};
+use crate::client::{Client, Connection, Services, request_id};
+use crate::document::files::{Loaded, check_references, load};
+use crate::document::{Kind, Spec};
+use crate::failure::{Exit, Failure};
+use crate::output::objects::Object;
+use crate::output::{colour, diff, out, yaml};
+
+/// Where documents come from.
+#[derive(Debug, Args)]
+pub struct Input {
+    /// File or folder with documents, or - for stdin; repeatable.
+    #[arg(short, long = "file", required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+impl Input {
+    /// Reads and checks everything that needs no server.
+    ///
+    /// # Errors
+    /// All problems.
+    pub fn load(&self) -> Result<Vec<Loaded>, Failure> {
+        Ok(load(&self.files)?)
+    }
+
+    /// Reads and checks everything, references included, before anything is written. A bad file needs no server to be refused.
+    ///
+    /// # Errors
+    /// All problems, or the calls'.
+    pub async fn load_checked(&self, connection: &Connection) -> Result<(Client, Vec<Loaded>), Failure> {
+        let loaded = self.load()?;
+        let client = connection.connect()?;
+        check_references(&loaded, &client.known().await?)?;
+        Ok((client, loaded))
+    }
+}
+
+/// See [`super::Cli`].
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  roadstead apply -f examples/                 # policy, pools, classes, clusters, tenants, in this order
+  roadstead apply -f acme.yaml --dry-run       # what would become of it
+  roadstead apply -f acme.yaml --wait --timeout 2m
+  generate-tenants | roadstead apply -f -
+
+The whole input is checked before anything is written; then each document is applied by itself.")]
+pub struct Apply {
+    #[command(flatten)]
+    input: Input,
+    /// Ask the service what would become of it, but change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Wait until the tenants run.
+    #[arg(long)]
+    wait: bool,
+    /// Refuse a tenant for which there is no room instead of letting it wait.
+    #[arg(long)]
+    no_queue: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Apply {
+    /// Applies the documents.
+    ///
+    /// # Errors
+    /// Bad documents, or the first refusal; the others are applied nevertheless.
+    pub async fn run(self) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let (client, loaded) = self.input.load_checked(&self.connection).await?;
+        let mode = Mode { dry_run: self.dry_run, no_wait: self.no_queue, leave_facts: false };
+        let mut failures = Vec::new();
+        apply_all(&client, &loaded, mode, |done| match done.result {
+            Ok((difference, detail)) => out(&told(&done.identity, difference.word(), &detail, mode.dry_run)),
+            Err(failure) => {
+                out(&told(&done.identity, "failed", "", mode.dry_run));
+                failures.push(failure);
+            }
+        })
+        .await?;
+        let count = failures.len();
+        if let Some(first) = failures.into_iter().reduce(joined) {
+            let note = format!("{}\n{count} of {} documents were not applied", first.message, loaded.len());
+            return Err(Failure { message: note, ..first });
+        }
+        if self.wait && !self.dry_run {
+            super::wait::until_running(&client, &names(&loaded, Kind::Tenant), self.connection.timeout.saturating_sub(begun.elapsed()))
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+fn told(identity: &str, word: &str, detail: &str, dry_run: bool) -> String {
+    let dry = if dry_run { " (dry run)" } else { "" };
+    let detail = if detail.is_empty() { String::new() } else { format!(" {detail}") };
+    format!("{identity} {word}{detail}{dry}\n")
+}
+
+/// Keeps the first failure's exit code and hints, and every message.
+fn joined(mut first: Failure, next: Failure) -> Failure {
+    first.message = format!("{}\n{}", first.message, next.message);
+    first
+}
+
+fn names(loaded: &[Loaded], kind: Kind) -> Vec<String> {
+    loaded.iter().filter(|item| item.document.spec.kind() == kind).map(|item| item.document.name.clone()).collect()
+}
+
+/// See [`super::Cli`].
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  roadstead diff -f examples/\n\nExits with 0 if nothing differs and with 1 if something does.")]
+pub struct Diff {
+    #[command(flatten)]
+    input: Input,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Diff {
+    /// Shows what `apply` would change.
+    ///
+    /// # Errors
+    /// Bad documents, the calls', and [`Exit::Failed`] if something differs.
+    pub async fn run(self) -> Result<(), Failure> {
+        let (client, loaded) = self.input.load_checked(&self.connection).await?;
+        let mut differing = 0;
+        for item in loaded {
+            let change = Change::compute(&client, &item.document).await?;
+            if change.difference() == Difference::Unchanged {
+                continue;
+            }
+            differing += 1;
+            let old = change.current.as_ref().map(spec_text).transpose()?.unwrap_or_default();
+            out(&format!("{} would be {}\n", item.document.identity(), change.difference().word()));
+            out(&diff::lines(&old, &spec_text(&change.desired)?, colour()));
+            if change.report.is_some() {
+                out("  its capacity would be reported anew\n");
+            }
+        }
+        match differing {
+            0 => Ok(()),
+            1 => Err(Failure::new(Exit::Failed, "one document differs")),
+            _ => Err(Failure::new(Exit::Failed, format!("{differing} documents differ"))),
+        }
+    }
+}
+
+/// A thing's spec as YAML, without what the server adds.
+fn spec_text(object: &Object) -> Result<String, Failure> {
+    let text = yaml(&[object.document(false)])?;
+    Ok(text.lines().filter(|line| !line.starts_with("  revision:") && !line.starts_with("  uid:") && !line.starts_with("  created:")).fold(
+        String::new(),
+        |mut text, line| {
+            text.push_str(line);
+            text.push('\n');
+            text
+        },
+    ))
+}
+
+/// See [`super::Cli`].
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  roadstead adopt -f legacy-tenants.yaml --cluster eu-1\n  roadstead adopt -f acme.yaml --cluster eu-1 --shard 3"
+)]
+pub struct Adopt {
+    #[command(flatten)]
+    input: Input,
+    /// Where the tenants run already.
+    #[arg(long)]
+    cluster: String,
+    /// Their shard; chosen if left out.
+    #[arg(long)]
+    shard: Option<u32>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Adopt {
+    /// Records tenants that run somewhere already, over the cap too.
+    ///
+    /// # Errors
+    /// Bad documents, documents of other kinds, the server's refusal.
+    pub async fn run(self) -> Result<(), Failure> {
+        let (client, loaded) = self.input.load_checked(&self.connection).await?;
+        if let Some(other) = loaded.iter().find(|item| item.document.spec.kind() != Kind::Tenant) {
+            return Err(Failure::usage(format!("{}: only tenants can be adopted; apply the rest first", other.document.identity())));
+        }
+        for item in loaded {
+            let Spec::Tenant(spec) = &item.document.spec else { continue };
+            let request = v1::AdoptTenantRequest {
+                request_id: request_id(),
+                name: item.document.name.clone(),
+                spec: Some((&**spec).into()),
+                cluster: self.cluster.clone(),
+                shard: self.shard,
+            };
+            let what = format!("adopt tenant/{}", item.document.name);
+            let tenant = send!(client, &what, placement, adopt_tenant, request)?.tenant.unwrap_or_default();
+            let place = tenant.status.as_ref().map(place_of).unwrap_or_default();
+            out(&format!("tenant/{} adopted {place}\n", tenant.name));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! `get` and `describe`.
+
+use clap::Args;
+
+use super::kinds::{Target, named, targets};
+use crate::client::{Client, Connection, Services};
+use crate::document::Kind;
+use crate::document::tenant::ClassRef;
+use crate::failure::Failure;
+use crate::output::objects::{Object, dash, render};
+use crate::output::{Format, colour, out, status, yaml};
+
+/// See [`super::Cli`].
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  roadstead get clusters
+  roadstead get tenants --owner acme-gmbh --phase pending
+  roadstead get tenant acme -o yaml > acme.yaml      # and back: roadstead apply -f acme.yaml
+  roadstead get class/shop@3.2.0 policy/default -o yaml
+  roadstead get tenants --filter 'cluster = \"eu-1\" AND name : \"shop*\"' -o name")]
+pub struct Get {
+    /// Kind (tenants, clusters, pools, classes, policy) and names, or KIND/NAME.
+    #[arg(required = true, value_name = "KIND [NAME]...")]
+    what: Vec<String>,
+    /// How to write it.
+    #[arg(short, long, default_value = "table")]
+    output: Format,
+    /// Only tenants of this owner.
+    #[arg(long)]
+    owner: Option<String>,
+    /// Only tenants on this cluster.
+    #[arg(long)]
+    cluster: Option<String>,
+    /// Only tenants of this class.
+    #[arg(long)]
+    class: Option<String>,
+    /// Only tenants in this phase: pending, placed, running, releasing, retained.
+    #[arg(long)]
+    phase: Option<String>,
+    /// Only tenants whose constraints no longer hold.
+    #[arg(long)]
+    misplaced: bool,
+    /// A filter in the service's own words.
+    #[arg(long)]
+    filter: Option<String>,
+    /// At most so many tenants.
+    #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
+    limit: usize,
+    /// Whatever the asked replica has, also without a leader.
+    #[arg(long)]
+    stale: bool,
+    /// No headings.
+    #[arg(long)]
+    no_headers: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Get {
+    /// Prints what was asked for.
+    ///
+    /// # Errors
+    /// Wrong kinds, the calls' failures.
+    pub async fn run(self) -> Result<(), Failure> {
+        let targets = targets(&self.what)?;
+        let client = self.connection.connect()?;
+        let mut objects = Vec::new();
+        for target in &targets {
+            match (&target.name, target.kind) {
+                (Some(name), Kind::Class) if !name.contains('@') => {
+                    let before = objects.len();
+                    objects.extend(self.classes(&client, Some(name)).await?);
+                    if objects.len() == before {
+                        return Err(Failure::new(crate::failure::Exit::NotFound, format!("there is no class `{name}`")));
+                    }
+                }
+                (Some(name), kind) => objects.push(client.object(kind, name, self.stale).await?),
+                (None, _) => objects.extend(self.all(&client, target).await?),
+            }
+        }
+        let text = render(&objects, self.output, !self.no_headers, colour())?;
+        if text.is_empty() && matches!(self.output, Format::Table | Format::Wide) {
+            eprintln!("none");
+        }
+        out(&text);
+        Ok(())
+    }
+
+    async fn all(&self, client: &Client, target: &Target) -> Result<Vec<Object>, Failure> {
+        Ok(match target.kind {
+            Kind::Policy => vec![Object::Policy(client.policy(self.stale).await?)],
+            Kind::Pool => client.pools(self.stale).await?.into_iter().map(Object::Pool).collect(),
+            Kind::Class => self.classes(client, None).await?,
+            Kind::Cluster => client.clusters(self.stale).await?.into_iter().map(|cluster| Object::Cluster(Box::new(cluster))).collect(),
+            Kind::Tenant => {
+                let tenants = client.tenants(&self.tenant_filter(), self.stale, self.limit).await?;
+                tenants.into_iter().map(|tenant| Object::Tenant(Box::new(tenant))).collect()
+            }
+        })
+    }
+
+    /// Versions of one class or of all; with their templates if they are written as documents.
+    async fn classes(&self, client: &Client, name: Option<&str>) -> Result<Vec<Object>, Failure> {
+        let mut found = Vec::new();
+        for class in client.classes(self.stale).await? {
+            if name.is_some_and(|name| name != class.name) {
+                continue;
+            }
+            let whole = match self.output {
+                Format::Yaml | Format::Json => client.class(&ClassRef { name: class.name, version: class.version }, self.stale).await?,
+                Format::Table | Format::Wide | Format::Name => class,
+            };
+            found.push(Object::Class(Box::new(whole)));
+        }
+        Ok(found)
+    }
+
+    fn tenant_filter(&self) -> String {
+        let quoted = |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("{name} = \"{}\"", value.replace('"', "")));
+        let mut terms: Vec<String> = [quoted("owner", &self.owner), quoted("cluster", &self.cluster)].into_iter().flatten().collect();
+        match self.class.as_deref().map(|class| class.split_once('@').unwrap_or((class, ""))) {
+            Some((name, "")) => terms.extend(quoted("class", &Some(name.to_owned()))),
+            Some((name, version)) => {
+                terms.extend(quoted("class", &Some(name.to_owned())));
+                terms.extend(quoted("version", &Some(version.to_owned())));
+            }
+            None => {}
+        }
+        terms.extend(self.phase.as_ref().map(|phase| format!("phase = {}", phase.to_ascii_uppercase())));
+        terms.extend(self.misplaced.then(|| "misplaced = true".to_owned()));
+        terms.extend(self.filter.clone());
+        terms.join(" AND ")
+    }
+}
+
+/// See [`super::Cli`].
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  roadstead describe tenant acme\n  roadstead describe cluster/eu-1")]
+pub struct Describe {
+    /// Kind and name, or KIND/NAME.
+    #[arg(required = true, value_name = "KIND NAME")]
+    what: Vec<String>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Describe {
+    /// Prints all that is known of some things.
+    ///
+    /// # Errors
+    /// The calls' failures.
+    pub async fn run(self) -> Result<(), Failure> {
+        let named = named(&self.what)?;
+        let client = self.connection.connect()?;
+        for (kind, name) in named {
+            let object = client.object(kind, &name, false).await?;
+            out(&yaml(&[object.document(true)])?);
+            match &object {
+                Object::Tenant(tenant) => out(&events_of(&client, &tenant.name).await?),
+                Object::Cluster(cluster) => out(&tenants_of(&client, &cluster.name).await?),
+                Object::Policy(_) | Object::Pool(_) | Object::Class(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A tenant's history as a table.
+///
+/// # Errors
+/// The call's.
+pub async fn events_of(client: &Client, name: &str) -> Result<String, Failure> {
+    let request = roadstead_api::v1::ListTenantEventsRequest { name: name.to_owned() };
+    let answer = client
+        .call(&format!("events of tenant/{name}"), |services: Services| {
+            let request = request.clone();
+            async move { services.placement().list_tenant_events(request).await }
+        })
+        .await?;
+    let mut table = crate::output::Table::new(&["TIME", "EVENT", "BY", "REVISION", "MESSAGE"]);
+    for event in answer.events {
+        let time = event.time.as_ref().map(crate::document::tenant::timestamp_from_wire).unwrap_or_default();
+        let revision = status::revision(event.revision.as_ref());
+        table.row(vec![time, event.kind, dash(&event.principal), revision, dash(&event.message)]);
+    }
+    let older = if answer.truncated { "older events were dropped\n" } else { "" };
+    Ok(format!("\n{}{older}", table.render(colour())))
+}
+
+/// How many tenants a cluster has of each class.
+async fn tenants_of(client: &Client, cluster: &str) -> Result<String, Failure> {
+    let tenants = client.tenants(&format!("cluster = \"{cluster}\""), false, usize::MAX).await?;
+    let mut counts = std::collections::BTreeMap::<String, usize>::new();
+    for spec in tenants.iter().filter_map(|tenant| tenant.spec.as_ref()) {
+        *counts.entry(format!("{}@{}", spec.class, spec.version)).or_default() += 1;
+    }
+    let mut table = crate::output::Table::new(&["CLASS", "TENANTS"]);
+    for (class, count) in counts {
+        table.row(vec![class, count.to_string()]);
+    }
+    Ok(format!("\n{}", table.render(colour())))
+}

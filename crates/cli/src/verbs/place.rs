@@ -1,0 +1,123 @@
+//! `place`: one tenant without a file.
+
+use std::time::Instant;
+
+use clap::Args;
+use roadstead_api::v1;
+use serde_json::{Map, Value};
+
+use crate::apply::put::{place_of, send};
+use crate::client::{Connection, Services, request_id};
+use crate::document::constraint::Constraints;
+use crate::document::quantity::Label;
+use crate::document::tenant::{ClassRef, checked_name};
+use crate::failure::Failure;
+use crate::output::{dash_lines, out};
+
+/// See [`super::Cli`].
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  roadstead place acme --owner acme-gmbh --class shop-small@1.0.0
+  roadstead place acme --owner acme-gmbh --class shop-large@1.0.0 --region eu-central --set plan=large --wait
+  roadstead place acme --owner acme-gmbh --class shop-small@1.0.0 --dry-run   # where would it go?")]
+pub struct Place {
+    /// Name: a DNS label.
+    name: String,
+    /// Organisation.
+    #[arg(long)]
+    owner: String,
+    /// Class and version.
+    #[arg(long)]
+    class: ClassRef,
+    /// A value of the class's template: JSON, or else text; repeatable.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    values: Vec<String>,
+    /// Only in this region; repeatable.
+    #[arg(long = "region")]
+    regions: Vec<String>,
+    /// Only at this provider; repeatable.
+    #[arg(long = "provider")]
+    providers: Vec<String>,
+    /// Only where this jurisdiction holds.
+    #[arg(long)]
+    residency: Option<String>,
+    /// Only in this pool.
+    #[arg(long)]
+    pool: Option<String>,
+    /// Only on this cluster.
+    #[arg(long)]
+    cluster: Option<String>,
+    /// The greater is served first among those that wait.
+    #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
+    priority: i32,
+    /// Refuse it if there is no room instead of letting it wait.
+    #[arg(long)]
+    no_queue: bool,
+    /// Decide and tell, but change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Wait until it runs.
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Place {
+    /// Places the tenant.
+    ///
+    /// # Errors
+    /// Bad names and values, the server's refusal.
+    pub async fn run(self) -> Result<(), Failure> {
+        let spec = self.spec()?;
+        let client = self.connection.connect()?;
+        let begun = Instant::now();
+        let request = v1::PlaceTenantRequest {
+            request_id: request_id(),
+            name: checked_name(&self.name).map_err(Failure::usage)?.0,
+            spec: Some(spec),
+            wait: Some(!self.no_queue),
+            dry_run: self.dry_run,
+        };
+        let answer = send!(client, &format!("place tenant/{}", self.name), placement, place_tenant, request)?;
+        let status = answer.tenant.and_then(|tenant| tenant.status).unwrap_or_default();
+        let dry = if self.dry_run { " (dry run)" } else { "" };
+        out(&format!("tenant/{} {}{dry}\n", self.name, place_of(&status)));
+        if status.binding.is_some() {
+            out(&dash_lines(&status.reason));
+        }
+        if self.wait && !self.dry_run {
+            let left = self.connection.timeout.saturating_sub(begun.elapsed());
+            super::wait::until_running(&client, std::slice::from_ref(&self.name), left).await?;
+        }
+        Ok(())
+    }
+
+    fn spec(&self) -> Result<v1::TenantSpec, Failure> {
+        let label = |name: &Option<String>| name.as_deref().map(checked_name).transpose().map_err(Failure::usage);
+        let (pool, cluster): (Option<Label>, Option<Label>) = (label(&self.pool)?, label(&self.cluster)?);
+        let constraints = Constraints {
+            regions: self.regions.clone(),
+            providers: self.providers.clone(),
+            residency: self.residency.clone(),
+            pool,
+            cluster,
+            ..Constraints::default()
+        };
+        let mut values = Map::new();
+        for pair in &self.values {
+            let (key, value) =
+                pair.split_once('=').ok_or_else(|| Failure::usage(format!("--set {pair}: write KEY=VALUE, as in --set plan=large")))?;
+            values.insert(key.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned())));
+        }
+        Ok(v1::TenantSpec {
+            owner: self.owner.clone(),
+            class: self.class.name.clone(),
+            version: self.class.version.clone(),
+            values_json: if values.is_empty() { String::new() } else { Value::Object(values).to_string() },
+            priority: self.priority,
+            constraints: Some((&constraints).into()),
+            ..v1::TenantSpec::default()
+        })
+    }
+}

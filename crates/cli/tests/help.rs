@@ -1,0 +1,45 @@
+//! The help of every verb, as people read it.
+
+use clap::CommandFactory;
+use roadstead_cli::verbs::Cli;
+
+/// Columns that help is written for here, whatever the terminal.
+const WIDTH: usize = 110;
+
+fn collect(command: &mut clap::Command, path: &str, pages: &mut Vec<(String, String)>) {
+    let names: Vec<String> = command.get_subcommands().filter(|verb| !verb.is_hide_set()).map(|verb| verb.get_name().to_owned()).collect();
+    pages.push((path.to_owned(), command.render_long_help().to_string()));
+    for name in names.iter().filter(|name| *name != "help") {
+        let verb = command.find_subcommand_mut(name).expect("listed above");
+        collect(verb, &format!("{path} {name}"), pages);
+    }
+}
+
+fn pages() -> Vec<(String, String)> {
+    let mut command = Cli::command().term_width(WIDTH);
+    command.build();
+    let mut pages = Vec::new();
+    collect(&mut command, "roadstead", &mut pages);
+    pages
+}
+
+#[test]
+fn every_verb_has_help_with_examples() {
+    for (path, help) in pages() {
+        let leaf = !help.contains("Commands:\n");
+        assert!(!leaf || help.contains("Examples:\n"), "{path} has no examples:\n{help}");
+        assert!(!help.starts_with('\n') && !help.starts_with("Usage"), "{path} does not say what it does");
+    }
+}
+
+#[test]
+fn help_is_as_it_was() {
+    let text: String = pages().iter().map(|(path, help)| format!("==== {path} ====\n{help}\n")).collect();
+    // The version changes with every release; the help need not.
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn the_arguments_are_consistent() {
+    Cli::command().debug_assert();
+}

@@ -1,0 +1,177 @@
+//! The verbs against a real replica, as a process would use them: documents in, documents out, exit codes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use roadstead_cli::client::Client;
+use roadstead_cli::document::files::load;
+use roadstead_cli::pki::{Role, Subject};
+use roadstead_cli::trial::agents::{Fleet, facts};
+use roadstead_cli::trial::{Trial, declare, replicas, until_reported, until_voters};
+use roadstead_server::server::RunningServer;
+
+/// A replica with the example fleet, whose model clusters have agents.
+struct Service {
+    folder: tempfile::TempDir,
+    config: PathBuf,
+    trial: Trial,
+    client: Client,
+    running: Vec<RunningServer>,
+    fleet: Fleet,
+}
+
+impl Service {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("folder");
+        let mut trial = Trial::prepare(folder.path(), 1).expect("a trial");
+        let running = replicas::start_all_here(&trial).await.expect("a replica");
+        let client = trial.client(Role::Admin, "me").expect("a client");
+        until_voters(&client, 1).await.expect("a leader");
+        let documents = trial.fleet_documents(usize::MAX).expect("the examples");
+        declare(&client, &documents).await.expect("declared");
+        let mut fleet = Fleet::new();
+        fleet.follow(&mut trial, &client, &facts(&documents)).await.expect("agents");
+        until_reported(&client).await.expect("reports");
+        let config = trial.write_config().expect("a context");
+        Self { folder, config, trial, client, running, fleet }
+    }
+
+    /// Runs the binary with the trial's context.
+    async fn run(&self, arguments: &[&str]) -> Ran {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_roadstead"));
+        command.args(arguments).env("ROADSTEAD_CONFIG", &self.config).env("NO_COLOR", "1").env_remove("ROADSTEAD_SERVER");
+        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("joined").expect("run");
+        Ran::new(arguments, output)
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).expect("write");
+        path.to_string_lossy().into_owned()
+    }
+
+    fn example(&self, name: &str) -> String {
+        self.folder.path().join("examples").join(name).to_string_lossy().into_owned()
+    }
+
+    async fn stop(self) {
+        drop(self.fleet);
+        for server in self.running {
+            server.shutdown().await;
+        }
+    }
+}
+
+struct Ran {
+    what: String,
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    fn new(arguments: &[&str], output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        Self { what: arguments.join(" "), code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    #[track_caller]
+    fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "`{}`\n{}\n{}", self.what, self.out, self.err);
+        self
+    }
+
+    #[track_caller]
+    fn says(self, text: &str) -> Self {
+        assert!(self.out.contains(text) || self.err.contains(text), "`{}` does not say {text:?}:\n{}\n{}", self.what, self.out, self.err);
+        self
+    }
+}
+
+fn tenant(name: &str, spec: &str) -> String {
+    format!("apiVersion: roadstead.dev/v1\nkind: Tenant\nmetadata: {{name: {name}}}\nspec: {{owner: acme, class: {spec}}}\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_verbs_do_what_they_say_and_end_with_the_documented_code() {
+    let service = Service::start().await;
+    documents_go_in_once(&service).await;
+    documents_come_out_as_they_went_in(&service).await;
+    nothing_of_a_bad_input_is_applied(&service).await;
+    codes_tell_what_went_wrong(&service).await;
+    tenants_come_and_go(&service).await;
+    service.stop().await;
+}
+
+async fn documents_go_in_once(service: &Service) {
+    let folder = service.example("");
+    service.run(&["apply", "-f", &folder, "--dry-run"]).await.exits(0).says("tenant/acme created");
+    service.run(&["get", "tenant", "acme"]).await.exits(3);
+    service.run(&["apply", "-f", &folder, "--wait"]).await.exits(0).says("tenant/acme created on ");
+    let again = service.run(&["apply", "-f", &folder]).await.exits(0);
+    assert!(again.out.lines().all(|line| line.ends_with(" unchanged")), "{}", again.out);
+    service.run(&["diff", "-f", &folder]).await.exits(0);
+}
+
+async fn documents_come_out_as_they_went_in(service: &Service) {
+    let got = service.run(&["get", "policy,pools,classes,clusters,tenants", "-o", "yaml"]).await.exits(0);
+    assert_eq!(got.out.matches("apiVersion: roadstead.dev/v1").count(), 37);
+    let file = service.write("got.yaml", got.out);
+    let again = service.run(&["apply", "-f", &file]).await.exits(0);
+    assert!(again.out.lines().all(|line| line.ends_with(" unchanged")), "{}", again.out);
+}
+
+async fn nothing_of_a_bad_input_is_applied(service: &Service) {
+    let good = tenant("bystander", "shop-small@1.0.0");
+    let bad = [
+        ("unknown field", tenant("bad", "shop-small@1.0.0, prio: 3").into_bytes(), ":9:"),
+        ("unknown class", tenant("bad", "shop-tiny@1.0.0").into_bytes(), "spec.class"),
+        ("duplicate", tenant("bystander", "shop-small@1.0.0").into_bytes(), "metadata.name"),
+        ("not UTF-8", b"apiVersion: \xff\n".to_vec(), "not UTF-8"),
+    ];
+    for (what, text, says) in bad {
+        let file = service.write("bad.yaml", [good.as_bytes(), b"---\n", &text].concat());
+        service.run(&["apply", "-f", &file]).await.exits(2).says(says).says("nothing was sent");
+        service.run(&["get", "tenant", "bystander"]).await.exits(3).says("does not exist");
+        assert!(!what.is_empty());
+    }
+}
+
+async fn codes_tell_what_went_wrong(service: &Service) {
+    service.run(&["get", "pods"]).await.exits(2).says("is not a kind");
+    service.run(&["delete", "pool", "home"]).await.exits(1).says("belongs to it");
+    service.run(&["delete", "tenant", "acme-orders"]).await.exits(1).says("deletion protection");
+    service.run(&["place", "acme", "--owner", "a", "--class", "shop-small@1.0.0"]).await.exits(4).says("exists already");
+    let huge = ["place", "huge", "--owner", "a", "--class", "warehouse@1.0.0", "--region", "us-east", "--no-queue"];
+    service.run(&huge).await.exits(1).says("none of 20 clusters fits");
+    service.run(&["get", "clusters", "--server", "127.0.0.1:1", "--timeout", "500ms"]).await.exits(5).says("no replica answered");
+    let changed = service.write("class.yaml", "apiVersion: roadstead.dev/v1\nkind: Class\nmetadata: {name: devices}\nspec:\n  version: 1.0.0\n  requests: {cpu: 1, memory: 1Gi, pods: 1, largestPod: {cpu: 1, memory: 1Gi}}\n");
+    service.run(&["apply", "-f", &changed]).await.exits(4).says("versions are immutable");
+    let mut pki = roadstead_cli::pki::Store::open(&service.trial.folder.join("pki")).expect("the authority");
+    let viewer = pki.ensure(&Subject::new(Role::Viewer, "v"), 30).expect("a certificate");
+    let (cert, key) = (viewer.certificate.to_string_lossy(), viewer.key.to_string_lossy());
+    service.run(&["cordon", "own-fra-1", "--cert", &cert, "--key", &key]).await.exits(6).says("viewer");
+    service.run(&["get", "clusters", "--cert", &cert, "--key", &key]).await.exits(0).says("own-fra-1");
+}
+
+async fn tenants_come_and_go(service: &Service) {
+    service.run(&["place", "first", "--owner", "me", "--class", "shop-small@1.0.0", "--wait"]).await.exits(0).says("tenant/first on ");
+    service.run(&["explain", "first"]).await.exits(0).says("decided then").says("decided now");
+    service.run(&["events", "first"]).await.exits(0).says("admin:me").says("agent:");
+    service.run(&["delete", "tenant", "first", "--wait"]).await.exits(0);
+    service.run(&["get", "tenants", "--phase", "retained", "-o", "name"]).await.exits(0).says("tenant/first");
+    service.run(&["undelete", "first"]).await.exits(0).says("undeleted");
+    service.run(&["delete", "tenant", "first", "--purge", "--wait"]).await.exits(0);
+    service.run(&["get", "tenant", "first"]).await.exits(3);
+    service.run(&["simulate", "-f", &service.example("what-if"), "--count", "2"]).await.exits(0).says("0 of 2 would fit");
+    service.run(&["cordon", "own-fra-1"]).await.exits(0);
+    service.run(&["apply", "-f", &service.example("clusters-own.yaml")]).await.exits(0).says("cluster/own-fra-1 unchanged");
+    service.run(&["get", "cluster", "own-fra-1"]).await.exits(0).says("Cordoned");
+    service.run(&["uncordon", "own-fra-1"]).await.exits(0);
+    let backup = service.folder.path().join("fleet.backup").to_string_lossy().into_owned();
+    service.run(&["admin", "backup", "-o", &backup]).await.exits(0).says("holds revision");
+    assert!(Path::new(&backup).metadata().expect("a file").len() > 1000);
+    service.run(&["admin", "status"]).await.exits(0).says("leader");
+    assert_eq!(service.client.clusters(false).await.expect("clusters").len(), 20);
+    assert_eq!(load(&[PathBuf::from(service.example(""))]).expect("the examples").len(), 37);
+}

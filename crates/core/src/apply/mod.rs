@@ -1,0 +1,298 @@
+//! `apply`: the only way the state changes. Deterministic; re-checks every hard limit; may reject; never dies, never half-does.
+//!
+//! One file per kind of thing: `tenant`, `misplaced`, `report` (what agents say), `cluster`, `fleet` (pools, classes, policy), `admin` (expiry,
+//! levels, incarnations). Each command checks first and changes afterwards. It schedules nothing: a scheduler in here would make
+//! replicas of different versions come apart.
+
+mod tenant;
+mod misplaced;
+mod report;
+mod cluster;
+mod fleet;
+mod admin;
+
+use std::sync::Arc;
+
+use crate::class::ClassVersion;
+use crate::cluster::Cluster;
+use crate::command::{Batch, Command, Done, Envelope, FeatureLevel, Kind, Outcome, Rejection, SUPPORTED_LEVEL};
+use crate::history::{EventKind, KeptEvent};
+use crate::id::{Revision, TenantId};
+use crate::policy::Policy;
+use crate::pool::Pool;
+use crate::request::Principal;
+use crate::state::{State, Verdict};
+use crate::tenant::Tenant;
+use crate::time::Timestamp;
+
+pub(crate) use cluster::{check_cluster_spec, check_delete};
+pub(crate) use fleet::{check_class_version, check_policy, check_pool};
+pub(crate) use report::check_uid;
+pub(crate) use tenant::{check_adopt, check_quota_with, check_undelete, check_update, find_tenant};
+
+/// From this level on a tenant's history also tells when its constraints ceased to hold, or held again.
+pub const MISPLACED_IN_HISTORY: FeatureLevel = FeatureLevel(2);
+
+/// What applying one entry did.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// The state's revision now.
+    pub revision: Revision,
+    /// One for each command, in order.
+    pub outcomes: Vec<Outcome>,
+    /// Every changed thing, in order: what watchers see. Ordinals count from 1 in this order.
+    pub changes: Vec<Change>,
+    /// Broken invariants that were averted; ERROR for whoever logs them.
+    pub alarms: Vec<String>,
+}
+
+/// One changed thing, before and after.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A tenant; `after` is `None` when it is gone for good.
+    Tenant {
+        /// As it was; `None` when it is new.
+        before: Option<Arc<Tenant>>,
+        /// As it is.
+        after: Option<Arc<Tenant>>,
+    },
+    /// A cluster.
+    Cluster {
+        /// As it was; `None` when it is new.
+        before: Option<Arc<Cluster>>,
+        /// As it is; `None` when it is gone.
+        after: Option<Arc<Cluster>>,
+    },
+    /// A pool.
+    Pool {
+        /// As it was; `None` when it is new.
+        before: Option<Arc<Pool>>,
+        /// As it is; `None` when it is gone.
+        after: Option<Arc<Pool>>,
+    },
+    /// A class version.
+    Class {
+        /// As it was; `None` when it is new.
+        before: Option<Arc<ClassVersion>>,
+        /// As it is; `None` when it is gone.
+        after: Option<Arc<ClassVersion>>,
+    },
+    /// The policy.
+    Policy {
+        /// As it is.
+        after: Arc<Policy>,
+    },
+}
+
+/// Whether this build understands a batch: a replica stops at one above its own level and asks to be upgraded.
+#[must_use]
+pub fn supported(batch: &Batch) -> bool {
+    batch.level <= SUPPORTED_LEVEL
+}
+
+/// Applies one entry at `index`. An empty entry (a new leader's first) is a batch without commands.
+pub fn apply(state: &mut State, index: u64, batch: &Batch) -> Applied {
+    let mut alarms = Vec::new();
+    if index <= state.revision.index {
+        alarms.push(format!("entry {index} was applied after {}; it is ignored", state.revision));
+        let what = "entries are applied in ascending order".to_owned();
+        let outcomes = batch.commands.iter().map(|_| Outcome::Rejected(Rejection::Broken { what: what.clone() })).collect();
+        return Applied { revision: state.revision, outcomes, changes: Vec::new(), alarms };
+    }
+    state.revision.index = index;
+    state.time = state.time.max(batch.time);
+    let mut applier = Applier { state, principal: None, changes: Vec::with_capacity(batch.commands.len()), alarms };
+    let outcomes = batch.commands.iter().map(|envelope| applier.envelope(envelope)).collect();
+    let Applier { changes, alarms, .. } = applier;
+    let policy = state.policy().clone();
+    state.requests.trim(batch.commands.len(), state.time, policy.spec.request_window, policy.spec.max_requests);
+    Applied { revision: state.revision, outcomes, changes, alarms }
+}
+
+/// What a command does, or why not.
+type Fate = Result<Done, Rejection>;
+
+/// One entry on its way into the state.
+struct Applier<'a> {
+    state: &'a mut State,
+    /// Of the command that is being applied.
+    principal: Option<&'a Principal>,
+    changes: Vec<Change>,
+    alarms: Vec<String>,
+}
+
+impl<'a> Applier<'a> {
+    fn revision(&self) -> Revision {
+        self.state.revision
+    }
+
+    fn time(&self) -> Timestamp {
+        self.state.time
+    }
+
+    /// Deduplicates, applies, remembers.
+    fn envelope(&mut self, envelope: &'a Envelope) -> Outcome {
+        self.principal = Some(&envelope.principal);
+        let Some(retry) = &envelope.retry else {
+            return self.outcome(&envelope.command);
+        };
+        let window = self.state.policy().spec.request_window;
+        let number = self.state.principals.number(&envelope.principal);
+        match self.state.requests.check(retry, number, self.time(), window) {
+            Verdict::New => {}
+            verdict => return retry_outcome(verdict, window.0 / 1000),
+        }
+        let outcome = self.outcome(&envelope.command);
+        if !matches!(outcome, Outcome::Rejected(Rejection::Stale)) {
+            let number = self.state.principals.enter(&envelope.principal);
+            self.state.requests.remember(retry, number, &outcome);
+        }
+        outcome
+    }
+
+    fn outcome(&mut self, command: &'a Command) -> Outcome {
+        match self.command(command) {
+            Ok(done) => Outcome::Done(done),
+            Err(rejection) => {
+                if let Rejection::Broken { what } = &rejection {
+                    self.alarms.push(format!("broken invariant at {}: {what}", self.revision()));
+                }
+                Outcome::Rejected(rejection)
+            }
+        }
+    }
+
+    fn command(&mut self, command: &'a Command) -> Fate {
+        if acts_on_knowledge(command) {
+            check_fence(self.state)?;
+        }
+        match command {
+            Command::CreateTenant { spec, placement } => self.create_tenant(spec, placement),
+            Command::BindTenant { id, placement } => self.bind_tenant(*id, placement),
+            Command::NoteUnplaced { id, reason } => self.note_unplaced(*id, reason),
+            Command::UpdateTenant { spec, expected } => self.update_tenant(spec, *expected),
+            Command::ReleaseTenant { name, purge, expected } => self.release_tenant(name, *purge, *expected),
+            Command::UndeleteTenant { name } => self.undelete_tenant(name),
+            Command::AdoptTenant { spec, cluster, shard } => self.adopt_tenant(spec, *cluster, *shard),
+            Command::PutCluster { spec, expected } => self.put_cluster(spec, *expected),
+            Command::CordonCluster { name, cordoned } => self.cordon_cluster(name, *cordoned),
+            Command::DeleteCluster { name, forget } => self.delete_cluster(name, *forget),
+            Command::Report(report) => self.report(report),
+            Command::MarkSilent { cluster } => self.mark_silent(*cluster),
+            Command::PutPool { spec, expected } => self.put_pool(spec, *expected),
+            Command::DeletePool { name } => self.delete_pool(name),
+            Command::PutClass { class } => self.put_class(class),
+            Command::DeleteClass { name, version } => self.delete_class(name, version),
+            Command::PutPolicy { spec, expected } => self.put_policy(spec, *expected),
+            Command::Expire { limit } => self.expire(*limit),
+            Command::RaiseLevel { level } => self.raise_level(*level),
+            Command::Incarnate { incarnation } => self.incarnate(*incarnation),
+            Command::WaiveFence { cluster } => self.waive_fence(cluster.as_ref()),
+        }
+    }
+
+    fn event(&mut self, kind: EventKind) -> KeptEvent {
+        let principal = self.principal.expect("set before a command is applied");
+        let principal = self.state.principals.enter(principal);
+        KeptEvent { time: self.time(), revision: self.revision(), principal, kind }
+    }
+
+    /// Adds or replaces a tenant, with an event in its history.
+    fn keep_tenant(&mut self, mut tenant: Tenant, event: Option<EventKind>) {
+        tenant.changed = self.revision();
+        let before = self.state.tenants.get(tenant.id).cloned();
+        let mut history = before.as_ref().map(|kept| kept.history.clone()).unwrap_or_default();
+        if let Some(kind) = event {
+            history.push(&self.event(kind));
+        }
+        let after = Arc::new(tenant);
+        self.state.put_tenant(after.clone(), history);
+        self.changes.push(Change::Tenant { before: before.map(|kept| kept.tenant), after: Some(after) });
+    }
+
+    fn drop_tenant(&mut self, id: TenantId) {
+        let before = self.state.remove_tenant(id);
+        self.changes.push(Change::Tenant { before, after: None });
+    }
+
+    fn keep_cluster(&mut self, cluster: Cluster) {
+        let before = self.state.cluster_by_id(cluster.id).cloned();
+        let after = Arc::new(cluster);
+        self.state.put_cluster(after.clone());
+        self.changes.push(Change::Cluster { before, after: Some(after) });
+    }
+
+    fn done(&self) -> Done {
+        Done::Changed { revision: self.revision() }
+    }
+}
+
+/// Whether a command must wait until every cluster has reported since a restore: everything that decides or deletes. Facts,
+/// declarations and what lifts the fence go on.
+fn acts_on_knowledge(command: &Command) -> bool {
+    match command {
+        Command::CreateTenant { .. }
+        | Command::BindTenant { .. }
+        | Command::UpdateTenant { .. }
+        | Command::ReleaseTenant { .. }
+        | Command::UndeleteTenant { .. }
+        | Command::DeleteCluster { .. }
+        | Command::DeletePool { .. }
+        | Command::DeleteClass { .. }
+        | Command::Expire { .. } => true,
+        Command::NoteUnplaced { .. }
+        | Command::AdoptTenant { .. }
+        | Command::PutCluster { .. }
+        | Command::CordonCluster { .. }
+        | Command::Report(_)
+        | Command::MarkSilent { .. }
+        | Command::PutPool { .. }
+        | Command::PutClass { .. }
+        | Command::PutPolicy { .. }
+        | Command::RaiseLevel { .. }
+        | Command::Incarnate { .. }
+        | Command::WaiveFence { .. } => false,
+    }
+}
+
+/// Nothing is decided or deleted while a cluster has not reported since a restore.
+pub(crate) fn check_fence(state: &State) -> Result<(), Rejection> {
+    match state.fenced_count() {
+        0 => Ok(()),
+        waiting => Err(Rejection::Fenced { waiting }),
+    }
+}
+
+/// What a request that is not new is answered with.
+pub(crate) fn retry_outcome(verdict: Verdict, window_secs: u64) -> Outcome {
+    match verdict {
+        Verdict::Known(outcome) => outcome,
+        Verdict::New => Outcome::Rejected(Rejection::Broken { what: "a new request has no answer yet".to_owned() }),
+        Verdict::Reused => Outcome::Rejected(Rejection::RequestIdReused),
+        Verdict::TooOld => Outcome::Rejected(Rejection::RequestIdExpired { window_secs }),
+        Verdict::TooNew => Outcome::Rejected(Rejection::Invalid {
+            field: "request_id".to_owned(),
+            problem: format!("the time inside is more than {window_secs} s ahead of the service's; use a UUIDv7 and check the clock"),
+        }),
+    }
+}
+
+/// Compares what the caller expected with what is.
+pub(crate) fn expect(expected: Option<Revision>, actual: Revision, kind: Kind, name: &str) -> Result<(), Rejection> {
+    match expected {
+        Some(expected) if expected != actual => Err(Rejection::Conflict { kind, name: name.to_owned(), expected, actual }),
+        _ => Ok(()),
+    }
+}
+
+fn not_found(kind: Kind, name: &str) -> Rejection {
+    Rejection::NotFound { kind, name: name.to_owned() }
+}
+
+fn invalid(field: &str, problem: impl Into<String>) -> Rejection {
+    Rejection::Invalid { field: field.to_owned(), problem: problem.into() }
+}
+
+fn in_use(kind: Kind, name: &str, problem: impl Into<String>) -> Rejection {
+    Rejection::InUse { kind, name: name.to_owned(), problem: problem.into() }
+}

@@ -1,0 +1,87 @@
+//! What agents say of their clusters. Facts are always accepted; what is about another epoch, or another cluster, is ignored.
+
+use super::{Applier, Fate, invalid, not_found};
+use crate::cluster::Cluster;
+use crate::command::{Done, Kind, Rejection};
+use crate::history::EventKind;
+use crate::id::ClusterId;
+use crate::request::{Observed, ObservedTenant, Report};
+use crate::tenant::{Phase, Tenant};
+
+impl Applier<'_> {
+    pub(super) fn report(&mut self, report: &Report) -> Fate {
+        let name = report.cluster.as_str();
+        let cluster = self.state.cluster(name).ok_or_else(|| not_found(Kind::Cluster, name))?.clone();
+        check_uid(&cluster, &report.uid)?;
+        let changes = self.changes.len();
+        let mut after = Cluster::clone(&cluster);
+        if cluster.spec.uid.is_empty() && !report.uid.is_empty() {
+            after.spec.uid.clone_from(&report.uid);
+            after.changed = self.revision();
+        }
+        if let Some(capacity) = &report.capacity {
+            after.capacity = capacity.clone();
+            after.reported_at = Some(self.time());
+        }
+        after.silent = false;
+        after.fenced = false;
+        if after != *cluster {
+            self.keep_cluster(after);
+        }
+        for observed in &report.tenants {
+            self.observe(cluster.id, *observed);
+        }
+        let nothing = self.changes.len() == changes;
+        Ok(if nothing { Done::Changed { revision: cluster.changed } } else { self.done() })
+    }
+
+    fn observe(&mut self, cluster: ClusterId, seen: ObservedTenant) {
+        let Some(tenant) = self.state.tenant_by_id(seen.id).cloned() else { return };
+        let Some(binding) = tenant.phase.binding() else { return };
+        if binding.cluster != cluster || binding.epoch != seen.epoch {
+            return;
+        }
+        let (phase, event) = match (tenant.phase, seen.observed) {
+            (Phase::Bound { running: false, .. }, Observed::Running) => {
+                (Some(Phase::Bound { binding, running: true }), Some(EventKind::Running))
+            }
+            (Phase::Bound { running: true, .. }, Observed::Stopped | Observed::Absent) => {
+                (Some(Phase::Bound { binding, running: false }), None)
+            }
+            (Phase::Releasing { purge: false, .. }, Observed::Stopped) => {
+                let until = self.time().after(self.retention(&tenant));
+                (Some(Phase::Retained { binding, until }), Some(EventKind::Retained { until }))
+            }
+            (Phase::Releasing { .. } | Phase::Retained { .. }, Observed::Absent) => (None, None),
+            (Phase::Bound { .. }, _) | (Phase::Releasing { .. }, Observed::Running | Observed::Stopped) => return,
+            (Phase::Retained { .. }, Observed::Running | Observed::Stopped) | (Phase::Pending { .. }, _) => return,
+        };
+        match phase {
+            Some(phase) => self.keep_tenant(Tenant { phase, ..Tenant::clone(&tenant) }, event),
+            None => self.drop_tenant(tenant.id),
+        }
+    }
+
+    fn retention(&self, tenant: &Tenant) -> crate::time::Millis {
+        self.state.class(tenant.spec.class.as_str(), &tenant.spec.version).map_or_else(Default::default, |class| class.retain)
+    }
+
+    pub(super) fn mark_silent(&mut self, cluster: ClusterId) -> Fate {
+        let cluster = self.state.cluster_by_id(cluster).ok_or(Rejection::Stale)?;
+        if cluster.silent {
+            return Ok(Done::Changed { revision: cluster.changed });
+        }
+        let after = Cluster { silent: true, ..Cluster::clone(cluster) };
+        self.keep_cluster(after);
+        Ok(self.done())
+    }
+}
+
+/// A cluster's identity is fixed once set: another one that calls itself the same is a clone.
+pub(crate) fn check_uid(cluster: &Cluster, uid: &str) -> Result<(), Rejection> {
+    if cluster.spec.uid.is_empty() || cluster.spec.uid == uid {
+        return Ok(());
+    }
+    let known = &cluster.spec.uid;
+    Err(invalid("uid", format!("{uid:?} is not the known {known:?} of this cluster: is it a copy?")))
+}

@@ -1,0 +1,239 @@
+//! Each kind of request on its way to a command.
+
+use super::{Counted, Decision, Hold, Working, resolve};
+use crate::apply;
+use crate::command::{Command, Done, Kind, Outcome, Placement, Rejection};
+use crate::id::{ClusterId, Name, Revision, ShardId};
+use crate::ledger::Share;
+use crate::request::{Ask, Observed, ObservedTenant, Report};
+use crate::resources::{PodSize, Requests, Resources};
+use crate::schedule;
+use crate::state::State;
+use crate::tenant::{Phase, Tenant, TenantSpec};
+use crate::time::Timestamp;
+
+type Decided = Result<Decision, Rejection>;
+
+impl Working {
+    pub(super) fn decide_new(&mut self, state: &State, ask: &Ask, now: Timestamp) -> Decided {
+        if acts_on_knowledge(ask) {
+            apply::check_fence(state)?;
+        }
+        Ok(Decision::Propose(match ask {
+            Ask::PlaceTenant { spec, wait } => return self.place(state, spec, *wait, now),
+            Ask::UpdateTenant { spec, expected } => return self.update(state, spec, *expected),
+            Ask::ReleaseTenant { name, purge, expected } => {
+                apply::find_tenant(state, name)?;
+                Command::ReleaseTenant { name: name.clone(), purge: *purge, expected: *expected }
+            }
+            Ask::UndeleteTenant { name } => return self.undelete(state, name),
+            Ask::AdoptTenant { spec, cluster, shard } => return self.adopt(state, spec, cluster, *shard),
+            Ask::PutCluster { spec, expected } => {
+                apply::check_cluster_spec(state, spec)?;
+                Command::PutCluster { spec: spec.clone(), expected: *expected }
+            }
+            Ask::CordonCluster { name, cordoned } => {
+                find_cluster(state, name)?;
+                Command::CordonCluster { name: name.clone(), cordoned: *cordoned }
+            }
+            Ask::DeleteCluster { name, forget } => {
+                let cluster = find_cluster(state, name)?;
+                let tenants = state.tenants_of_cluster(cluster).count();
+                apply::check_delete(name, tenants, *forget)?;
+                Command::DeleteCluster { name: name.clone(), forget: *forget }
+            }
+            Ask::Report(report) => return report_decision(state, report),
+            Ask::PutPool { spec, expected } => {
+                apply::check_pool(spec)?;
+                Command::PutPool { spec: spec.clone(), expected: *expected }
+            }
+            Ask::DeletePool { name } => Command::DeletePool { name: name.clone() },
+            Ask::PutClass { class } => {
+                apply::check_class_version(class)?;
+                Command::PutClass { class: class.clone() }
+            }
+            Ask::DeleteClass { name, version } => Command::DeleteClass { name: name.clone(), version: version.clone() },
+            Ask::PutPolicy { spec, expected } => {
+                apply::check_policy(spec)?;
+                Command::PutPolicy { spec: spec.clone(), expected: *expected }
+            }
+            Ask::WaiveFence { cluster } => Command::WaiveFence { cluster: cluster.clone() },
+        }))
+    }
+
+    fn place(&mut self, state: &State, spec: &TenantSpec, wait: bool, now: Timestamp) -> Decided {
+        let mut spec = Box::new(spec.clone());
+        resolve(state, &mut spec)?;
+        if spec.deadline.is_some_and(|deadline| deadline <= now) {
+            return Err(Rejection::Invalid { field: "spec.deadline".to_owned(), problem: "has passed already".to_owned() });
+        }
+        if state.tenant(spec.name.as_str()).is_some() {
+            return Err(Rejection::AlreadyExists { kind: Kind::Tenant, name: spec.name.to_string() });
+        }
+        let used = self.ledger.owner_use(&spec.owner);
+        let (found, held_back) = self.place_newcomer(state, &spec);
+        let wanted = found.is_ok().then_some(spec.requests.total);
+        apply::check_quota_with(state, used, &spec.owner, None, wanted)?;
+        let placement = match found {
+            Ok(mut placement) => {
+                placement.policy = state.policy().changed;
+                self.ledger.take(&spec, Share::Full, placement.cluster, placement.shard);
+                Ok(placement)
+            }
+            Err(reason) if !wait => return Err(Rejection::Unplaceable { reason }),
+            Err(reason) => {
+                let max = state.policy().spec.max_pending;
+                if state.pending_count() >= max as usize {
+                    return Err(Rejection::PendingFull { max });
+                }
+                self.waiting.refused(&spec.name, held_back);
+                Err(reason)
+            }
+        };
+        Ok(Decision::Propose(Command::CreateTenant { spec, placement }))
+    }
+
+    /// A place that no waiting tenant of equal or higher priority could use, or why not; and whether it is held back for their sake.
+    fn place_newcomer(&mut self, state: &State, spec: &TenantSpec) -> (Result<Placement, Vec<u8>>, bool) {
+        let placement = match schedule::place(&mut self.scratch, &self.ledger, spec) {
+            Ok(placement) => placement,
+            Err(unplaceable) => return (Err(unplaceable.reason), false),
+        };
+        if self.waiting_could_use(state, spec.priority, placement.cluster) {
+            let reason = schedule::Reason::Unplaceable { clusters: 0, causes: Vec::new(), closest: None };
+            return (Err(reason.encode()), true);
+        }
+        (Ok(placement), false)
+    }
+
+    fn update(&mut self, state: &State, spec: &TenantSpec, expected: Option<Revision>) -> Decided {
+        let mut spec = Box::new(spec.clone());
+        resolve(state, &mut spec)?;
+        let tenant = apply::find_tenant(state, &spec.name)?;
+        apply::expect(expected, tenant.changed, Kind::Tenant, spec.name.as_str())?;
+        if tenant.spec == *spec {
+            return Ok(Decision::Answer(Outcome::Done(Done::Changed { revision: tenant.changed })));
+        }
+        if !self.holds.contains_key(&tenant.id) {
+            apply::check_update(state, &self.ledger, tenant, &spec)?;
+            self.hold_growth(tenant, &spec);
+        }
+        Ok(Decision::Propose(Command::UpdateTenant { spec, expected }))
+    }
+
+    /// While the update is in flight the greater of both is counted.
+    fn hold_growth(&mut self, tenant: &Tenant, spec: &TenantSpec) {
+        let Phase::Bound { binding, .. } = tenant.phase else { return };
+        let requests = greater(&tenant.spec.requests, &spec.requests);
+        let before = Counted { spec: tenant.spec.clone(), share: Share::Full, cluster: binding.cluster, shard: binding.shard };
+        let took = Counted { spec: TenantSpec { requests, ..tenant.spec.clone() }, ..before.clone() };
+        self.hold(tenant, Some(before), took);
+    }
+
+    pub(super) fn hold(&mut self, tenant: &Tenant, instead_of: Option<Counted>, took: Counted) {
+        if let Some(before) = &instead_of {
+            before.give(&mut self.ledger);
+        }
+        took.take(&mut self.ledger);
+        self.holds.entry(tenant.id).or_default().push_back(Hold { instead_of, took });
+    }
+
+    fn undelete(&mut self, state: &State, name: &Name) -> Decided {
+        let tenant = apply::find_tenant(state, name)?;
+        if !self.holds.contains_key(&tenant.id) {
+            apply::check_undelete(state, &self.ledger, tenant)?;
+            if let Phase::Retained { binding, .. } = tenant.phase {
+                let place =
+                    Counted { spec: tenant.spec.clone(), share: Share::StorageOnly, cluster: binding.cluster, shard: binding.shard };
+                self.hold(tenant, Some(place.clone()), Counted { share: Share::Full, ..place });
+            }
+        }
+        Ok(Decision::Propose(Command::UndeleteTenant { name: name.clone() }))
+    }
+
+    fn adopt(&mut self, state: &State, spec: &TenantSpec, cluster: &Name, shard: Option<ShardId>) -> Decided {
+        let mut spec = Box::new(spec.clone());
+        resolve(state, &mut spec)?;
+        let cluster = find_cluster(state, cluster)?;
+        let shard = shard.unwrap_or_else(|| self.roomiest_shard(state, cluster));
+        apply::check_adopt(state, &spec, cluster, shard)?;
+        self.ledger.take(&spec, Share::Full, cluster, shard);
+        Ok(Decision::Propose(Command::AdoptTenant { spec, cluster, shard }))
+    }
+
+    /// The first shard with room, opened or not; the least filled one if there is none.
+    fn roomiest_shard(&self, state: &State, cluster: ClusterId) -> ShardId {
+        let Some(found) = state.cluster_by_id(cluster) else { return ShardId(0) };
+        let fill = |shard: &u16| self.ledger.shard_tenants(cluster, ShardId(*shard));
+        let with_room = (0..found.spec.max_shards).find(|shard| fill(shard) < found.spec.shard_cap);
+        ShardId(with_room.or_else(|| (0..found.spec.max_shards).min_by_key(fill)).unwrap_or(0))
+    }
+}
+
+fn acts_on_knowledge(ask: &Ask) -> bool {
+    match ask {
+        Ask::PlaceTenant { .. }
+        | Ask::UpdateTenant { .. }
+        | Ask::ReleaseTenant { .. }
+        | Ask::UndeleteTenant { .. }
+        | Ask::DeleteCluster { .. }
+        | Ask::DeletePool { .. }
+        | Ask::DeleteClass { .. } => true,
+        Ask::AdoptTenant { .. }
+        | Ask::PutCluster { .. }
+        | Ask::CordonCluster { .. }
+        | Ask::Report(_)
+        | Ask::PutPool { .. }
+        | Ask::PutClass { .. }
+        | Ask::PutPolicy { .. }
+        | Ask::WaiveFence { .. } => false,
+    }
+}
+
+fn find_cluster(state: &State, name: &Name) -> Result<ClusterId, Rejection> {
+    let not_found = || Rejection::NotFound { kind: Kind::Cluster, name: name.to_string() };
+    state.cluster(name.as_str()).map(|cluster| cluster.id).ok_or_else(not_found)
+}
+
+fn report_decision(state: &State, report: &Report) -> Decided {
+    let cluster = find_cluster(state, &report.cluster)?;
+    let cluster = state.cluster_by_id(cluster).ok_or(Rejection::Stale)?;
+    apply::check_uid(cluster, &report.uid)?;
+    if report_matters(state, report) {
+        return Ok(Decision::Propose(Command::Report(Box::new(report.clone()))));
+    }
+    Ok(Decision::Answer(Outcome::Done(Done::Changed { revision: cluster.changed })))
+}
+
+/// Whether a report would change anything that is replicated; otherwise it only tells that the agent lives.
+#[must_use]
+pub fn report_matters(state: &State, report: &Report) -> bool {
+    let Some(cluster) = state.cluster(report.cluster.as_str()) else { return true };
+    let identity = cluster.spec.uid != report.uid && !report.uid.is_empty();
+    let capacity = report.capacity.as_ref().is_some_and(|capacity| cluster.reported_at.is_none() || *capacity != cluster.capacity);
+    identity || capacity || cluster.silent || cluster.fenced || report.tenants.iter().any(|seen| moves(state, cluster.id, seen))
+}
+
+/// Whether what was seen of a tenant moves its phase.
+fn moves(state: &State, cluster: ClusterId, seen: &ObservedTenant) -> bool {
+    let Some(tenant) = state.tenant_by_id(seen.id) else { return false };
+    let here = tenant.phase.binding().is_some_and(|binding| binding.cluster == cluster && binding.epoch == seen.epoch);
+    here && match (tenant.phase, seen.observed) {
+        (Phase::Pending { .. }, _) => false,
+        (Phase::Bound { running, .. }, observed) => running != (observed == Observed::Running),
+        (Phase::Releasing { purge, .. }, Observed::Stopped) => !purge,
+        (Phase::Releasing { .. } | Phase::Retained { .. }, Observed::Absent) => true,
+        (Phase::Releasing { .. }, Observed::Running) | (Phase::Retained { .. }, Observed::Running | Observed::Stopped) => false,
+    }
+}
+
+/// The greater of each amount.
+fn greater(a: &Requests, b: &Requests) -> Requests {
+    let (x, y) = (a.total.to_array(), b.total.to_array());
+    let mut total = x;
+    for (sum, other) in total.iter_mut().zip(y) {
+        *sum = (*sum).max(other);
+    }
+    let pod = PodSize { cpu: a.largest_pod.cpu.max(b.largest_pod.cpu), memory: a.largest_pod.memory.max(b.largest_pod.memory) };
+    Requests { total: Resources::from_array(total), largest_pod: pod }
+}

@@ -1,0 +1,309 @@
+//! Who waits for room, and who is worth another try.
+//!
+//! Whoever waits was refused everywhere when it was last tried, so only clusters that have gained room since can take it. The queue is
+//! gone through in passes: a pass takes the clusters that were freed before it began and looks, in the order of priority, at those for
+//! whom one of them has room. What is freed while a pass is on its way belongs to the next pass. A newcomer is held back if somebody
+//! of equal or higher priority, who has not been tried since, could use the cluster that it would get.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::{Counted, Working};
+use crate::command::Command;
+use crate::id::{ClusterId, Name, ShardId, TenantId};
+use crate::ledger::{Ledger, Share};
+use crate::schedule::{self, Reason};
+use crate::state::{PendingKey, State, pending_key};
+use crate::tenant::{Phase, Tenant, TenantSpec};
+use crate::time::Timestamp;
+
+/// Waiting tenants that one call looks at, cheaply, beside the policy's number that it really tries: about a millisecond.
+const MAX_LOOKED_AT: usize = 4096;
+/// Waiting tenants that are looked at before a newcomer is held back unseen: some 16 us.
+const MAX_LOOKED_AT_FOR_NEWCOMER: usize = 16;
+/// Freed clusters that are told apart; with more of them everybody is tried.
+const MAX_FREED: usize = 64;
+/// Changed reasons that one call writes down at most: they are for people.
+const MAX_NOTES: usize = 16;
+
+/// Clusters that may have more room than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Freed {
+    All,
+    These(BTreeSet<ClusterId>),
+}
+
+impl Default for Freed {
+    fn default() -> Self {
+        Self::These(BTreeSet::new())
+    }
+}
+
+impl Freed {
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::These(clusters) if clusters.is_empty())
+    }
+
+    fn contains(&self, cluster: ClusterId) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(clusters) => clusters.contains(&cluster),
+        }
+    }
+
+    fn insert(&mut self, cluster: ClusterId) {
+        let Self::These(clusters) = self else { return };
+        clusters.insert(cluster);
+        if clusters.len() > MAX_FREED {
+            *self = Self::All;
+        }
+    }
+
+    /// Whether one of them has room for a waiting tenant.
+    fn suits(&self, ledger: &Ledger, spec: &TenantSpec) -> bool {
+        match self {
+            Self::All => true,
+            // Its company's places matter, and they may have moved anywhere.
+            Self::These(_) if !spec.constraints.company.is_empty() => true,
+            Self::These(clusters) => clusters.iter().any(|cluster| has_room(ledger, spec, *cluster)),
+        }
+    }
+}
+
+/// One way through the queue.
+#[derive(Clone, Debug)]
+struct Pass {
+    clusters: Freed,
+    /// The last one that was looked at.
+    after: Option<PendingKey>,
+}
+
+/// What the leader knows of those that wait beside the state's own order.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Waiting {
+    /// Tried, and the answer is in flight.
+    in_flight: BTreeSet<TenantId>,
+    pass: Option<Pass>,
+    /// Freed since the pass began.
+    next: Freed,
+    /// Came to wait, and have not been tried since something was freed.
+    untried: BTreeSet<PendingKey>,
+    /// New ones on their way into the log to wait: what `freed_count` was when they were refused, `None` if held back unrefused.
+    refused_at: BTreeMap<Name, Option<u64>>,
+    /// How often something was freed.
+    freed_count: u64,
+}
+
+impl Waiting {
+    pub(super) fn new() -> Self {
+        Self { next: Freed::All, ..Self::default() }
+    }
+
+    /// A cluster has, or may have, more room than before.
+    pub(super) fn freed(&mut self, cluster: ClusterId) {
+        self.freed_count += 1;
+        self.next.insert(cluster);
+    }
+
+    /// Whatever refused may refuse no more: begin again.
+    pub(super) fn everything_moved(&mut self) {
+        self.freed_count += 1;
+        self.next = Freed::All;
+        self.pass = None;
+    }
+
+    /// A newcomer is about to be proposed as waiting.
+    pub(super) fn refused(&mut self, name: &Name, held_back: bool) {
+        self.refused_at.insert(name.clone(), (!held_back).then_some(self.freed_count));
+    }
+
+    /// A newcomer's proposal was applied, and it does not wait.
+    pub(super) fn not_waiting(&mut self, name: &Name) {
+        self.refused_at.remove(name);
+    }
+
+    /// The entry about a waiting tenant was applied. If it still waits it is due again.
+    pub(super) fn landed(&mut self, state: &State, id: TenantId) {
+        if self.in_flight.remove(&id)
+            && let Some(key) = state.tenant_by_id(id).and_then(|tenant| pending_key(tenant))
+        {
+            self.untried.insert(key);
+        }
+    }
+
+    /// A note of why somebody waits was applied: it was tried just before.
+    pub(super) fn noted(&mut self, id: TenantId) {
+        self.in_flight.remove(&id);
+    }
+
+    pub(super) fn follow(&mut self, before: Option<&Tenant>, after: Option<&Tenant>) {
+        if let Some(key) = before.and_then(pending_key) {
+            self.untried.remove(&key);
+        }
+        let Some((after, key)) = after.and_then(|after| Some((after, pending_key(after)?))) else { return };
+        let unchanged = before.is_some_and(|before| pending_key(before) == Some(key) && before.spec == after.spec);
+        let refused_since = self.refused_at.remove(&after.spec.name).flatten() == Some(self.freed_count);
+        if !(unchanged || (before.is_none() && refused_since)) {
+            self.untried.insert(key);
+        }
+    }
+
+    fn idle(&self) -> bool {
+        self.pass.is_none() && self.next.is_empty() && self.untried.is_empty()
+    }
+}
+
+/// Whether a cluster would take a waiting tenant now, in the shard that has room.
+fn has_room(ledger: &Ledger, spec: &TenantSpec, cluster: ClusterId) -> bool {
+    let wanted = spec.requests.total.to_array();
+    let (used, limit) = (ledger.used(cluster).to_array(), ledger.limit(cluster).to_array());
+    (0..wanted.len()).all(|row| used[row].saturating_add(wanted[row]) <= limit[row])
+        && shard_with_room(ledger, cluster).is_some_and(|shard| ledger.check(spec, cluster, shard).is_ok())
+}
+
+fn shard_with_room(ledger: &Ledger, cluster: ClusterId) -> Option<ShardId> {
+    let site = ledger.site(cluster)?;
+    let open = ledger.shards(cluster);
+    let with_room = open.iter().position(|tenants| *tenants < site.spec.shard_cap);
+    let shard = u16::try_from(with_room.unwrap_or(open.len())).ok()?;
+    (shard < site.spec.max_shards).then_some(ShardId(shard))
+}
+
+/// A candidate's place in line: priority, its owner's share, arrival.
+type Turn = (Reverse<i32>, u32, Timestamp, TenantId);
+
+impl Working {
+    /// Tries those that wait and may fit, in order, at most the policy's number.
+    pub(super) fn try_waiting(&mut self, state: &State, now: Timestamp) -> Vec<Command> {
+        if self.waiting.idle() {
+            return Vec::new();
+        }
+        if self.waiting.pass.is_none() && !self.waiting.next.is_empty() {
+            self.waiting.pass = Some(Pass { clusters: std::mem::take(&mut self.waiting.next), after: None });
+        }
+        let candidates = self.candidates(state, now);
+        let mut line: BinaryHeap<Reverse<Turn>> = candidates.iter().map(|tenant| Reverse(self.turn(tenant))).collect();
+        let mut commands = Vec::new();
+        let mut notes = 0;
+        while let Some(Reverse(turn)) = line.pop() {
+            let Some(tenant) = state.tenant_by_id(turn.3) else { continue };
+            let now_turn = self.turn(tenant);
+            if now_turn > turn && line.peek().is_some_and(|Reverse(next)| *next < now_turn) {
+                line.push(Reverse(now_turn));
+                continue;
+            }
+            commands.extend(self.try_one(state, tenant, &mut notes));
+        }
+        commands
+    }
+
+    fn turn(&self, tenant: &Tenant) -> Turn {
+        let since = match tenant.phase {
+            Phase::Pending { since } => since,
+            Phase::Bound { .. } | Phase::Releasing { .. } | Phase::Retained { .. } => Timestamp::default(),
+        };
+        (Reverse(tenant.spec.priority), self.ledger.owner_use(&tenant.spec.owner).0, since, tenant.id)
+    }
+
+    /// Those that are tried in this call: who has never been tried, and the next of the pass for whom there may be room.
+    fn candidates(&mut self, state: &State, now: Timestamp) -> Vec<Arc<Tenant>> {
+        let tries = state.policy().spec.pending_tries_per_batch as usize;
+        let waits = |waiting: &Waiting, tenant: &Tenant| {
+            !waiting.in_flight.contains(&tenant.id) && tenant.spec.deadline.is_none_or(|deadline| deadline > now)
+        };
+        let mut candidates: Vec<Arc<Tenant>> = Vec::new();
+        while candidates.len() < tries
+            && let Some(key) = self.waiting.untried.pop_first()
+        {
+            candidates.extend(state.tenant_by_id(key.2).filter(|tenant| waits(&self.waiting, tenant)).cloned());
+        }
+        let Some(mut pass) = self.waiting.pass.take() else { return candidates };
+        let new: BTreeSet<TenantId> = candidates.iter().map(|tenant| tenant.id).collect();
+        let from = pass.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut done = true;
+        for (looked_at, key) in state.tenants.pending().range((from, Bound::Unbounded)).enumerate() {
+            if candidates.len() >= tries || looked_at >= MAX_LOOKED_AT {
+                done = false;
+                break;
+            }
+            pass.after = Some(*key);
+            let Some(tenant) = state.tenant_by_id(key.2) else { continue };
+            if waits(&self.waiting, tenant) && !new.contains(&key.2) && pass.clusters.suits(&self.ledger, &tenant.spec) {
+                candidates.push(tenant.clone());
+            }
+        }
+        if !done {
+            self.waiting.pass = Some(pass);
+        }
+        candidates
+    }
+
+    fn try_one(&mut self, state: &State, tenant: &Tenant, notes: &mut usize) -> Option<Command> {
+        match schedule::place(&mut self.scratch, &self.ledger, &tenant.spec) {
+            // Freed since the pass began: whoever stands before this one comes first, in the next pass.
+            Ok(placement) if self.waiting.next.contains(placement.cluster) => None,
+            Ok(mut placement) => {
+                let used = self.ledger.owner_use(&tenant.spec.owner);
+                let wanted = Some(tenant.spec.requests.total);
+                if crate::apply::check_quota_with(state, used, &tenant.spec.owner, Some(tenant), wanted).is_err() {
+                    return None;
+                }
+                placement.policy = state.policy().changed;
+                let (cluster, shard) = (placement.cluster, placement.shard);
+                self.hold(tenant, None, Counted { spec: tenant.spec.clone(), share: Share::Full, cluster, shard });
+                self.waiting.in_flight.insert(tenant.id);
+                Some(Command::BindTenant { id: tenant.id, placement })
+            }
+            Err(unplaceable) => {
+                if *notes >= MAX_NOTES || same_causes(&unplaceable.reason, &tenant.reason) {
+                    return None;
+                }
+                *notes += 1;
+                self.waiting.in_flight.insert(tenant.id);
+                Some(Command::NoteUnplaced { id: tenant.id, reason: unplaceable.reason })
+            }
+        }
+    }
+
+    /// Whether a waiting tenant of at least this priority, that has not been tried since, could use room in `cluster`. Errs on the
+    /// side of those that wait.
+    pub(super) fn waiting_could_use(&self, state: &State, priority: i32, cluster: ClusterId) -> bool {
+        let waiting = &self.waiting;
+        if waiting.idle() {
+            return false;
+        }
+        let mut looked_at = 0;
+        let mut could = |key: &PendingKey| {
+            if waiting.in_flight.contains(&key.2) {
+                return false;
+            }
+            looked_at += 1;
+            let tenant = state.tenant_by_id(key.2);
+            looked_at > MAX_LOOKED_AT_FOR_NEWCOMER || tenant.is_some_and(|tenant| has_room(&self.ledger, &tenant.spec, cluster))
+        };
+        let before_it = |key: &&PendingKey| key.0.0 >= priority;
+        if waiting.untried.iter().take_while(before_it).any(&mut could) {
+            return true;
+        }
+        let from = if waiting.next.contains(cluster) {
+            Bound::Unbounded
+        } else {
+            match &waiting.pass {
+                Some(pass) if pass.clusters.contains(cluster) => pass.after.map_or(Bound::Unbounded, Bound::Excluded),
+                _ => return false,
+            }
+        };
+        state.tenants.pending().range((from, Bound::Unbounded)).take_while(before_it).any(&mut could)
+    }
+}
+
+/// Whether two reasons name the same causes, whatever their numbers.
+fn same_causes(a: &[u8], b: &[u8]) -> bool {
+    let causes = |bytes: &[u8]| match Reason::decode(bytes) {
+        Some(Reason::Unplaceable { causes, .. }) => Some(causes.into_iter().map(|(cause, _)| cause).collect::<Vec<_>>()),
+        Some(Reason::Placed { .. }) | None => None,
+    };
+    a == b || (causes(a).is_some() && causes(a) == causes(b))
+}

@@ -1,0 +1,89 @@
+//! Builds a state from the things of a snapshot, indexes and ledger included.
+
+use std::sync::Arc;
+
+use super::{KeptRequest, KeptTenant, RequestKey, State, Tenants, counted};
+use crate::class::ClassVersion;
+use crate::cluster::Cluster;
+use crate::codec::Scalars;
+use crate::id::Revision;
+use crate::pool::Pool;
+use crate::request::Principal;
+
+/// A state on its way up. What tenants refer to comes before them.
+#[derive(Debug, Default)]
+pub(crate) struct Builder {
+    state: State,
+    /// In the order of their names.
+    tenants: Vec<KeptTenant>,
+    /// Of all tenants.
+    digest: u64,
+}
+
+impl Builder {
+    pub(crate) fn scalars(&mut self, scalars: Scalars) {
+        let state = &mut self.state;
+        state.revision = scalars.revision;
+        state.time = scalars.time;
+        state.level = scalars.level;
+        state.next_tenant = scalars.next_tenant;
+        state.next_cluster = scalars.next_cluster;
+        state.requests.set_floor_ms(scalars.requests_floor_ms);
+        state.policy = Arc::new(scalars.policy);
+    }
+
+    pub(crate) fn principal(&mut self, principal: &Principal) {
+        self.state.principals.enter(principal);
+    }
+
+    pub(crate) fn pool(&mut self, pool: Pool) {
+        self.state.put_pool(Arc::new(pool));
+    }
+
+    pub(crate) fn cluster(&mut self, cluster: Cluster, generation: Revision) {
+        self.state.set_generation(cluster.id, generation);
+        self.state.put_cluster(Arc::new(cluster));
+    }
+
+    pub(crate) fn class(&mut self, class: ClassVersion) {
+        self.state.put_class(Arc::new(class));
+    }
+
+    /// Adds a tenant, whose digest is known; they come in the order of their names.
+    ///
+    /// # Errors
+    /// When it is bound where there is no shard, or is of a class that is not there.
+    pub(crate) fn tenant(&mut self, mut kept: KeptTenant, digest: u64) -> Result<(), String> {
+        let id = kept.tenant.id;
+        if let Some((share, binding)) = counted(&kept.tenant.phase) {
+            if self.state.cluster_by_id(binding.cluster).is_none_or(|cluster| binding.shard.0 >= cluster.shards) {
+                return Err(format!("tenant {id} is bound to a shard that does not exist"));
+            }
+            self.state.ledger_mut().take(&kept.tenant.spec, share, binding.cluster, binding.shard);
+        }
+        if let Some(tenant) = Arc::get_mut(&mut kept.tenant) {
+            tenant.spec.constraints = self.state.share_constraints(&tenant.spec.constraints);
+        }
+        let spec = &kept.tenant.spec;
+        if self.state.class(spec.class.as_str(), &spec.version).is_none() {
+            return Err(format!("tenant {id} is of class {}@{}, which does not exist", spec.class, spec.version));
+        }
+        self.state.use_class(&spec.class, &spec.version, |tenants| *tenants += 1);
+        self.digest = self.digest.wrapping_add(digest);
+        self.tenants.push(kept);
+        Ok(())
+    }
+
+    pub(crate) fn request(&mut self, key: RequestKey, kept: KeptRequest) {
+        self.state.requests.put(key, kept);
+    }
+
+    /// The state.
+    ///
+    /// # Errors
+    /// When a tenant comes twice, or out of order.
+    pub(crate) fn finish(mut self) -> Result<State, String> {
+        self.state.tenants = Tenants::from_sorted(self.tenants, self.digest)?;
+        Ok(self.state)
+    }
+}

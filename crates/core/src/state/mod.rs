@@ -1,0 +1,543 @@
+//! The replicated state: cheap to copy, changed only by [`crate::apply`].
+//!
+//! Persistent maps for what is kept, so that a clone is a frozen copy and costs microseconds; the [`Ledger`] for what is counted,
+//! shared until the next change. Everything derived (indexes, ledger, digest) changes in [`State::put_tenant`] and its like, and nowhere else.
+
+mod requests;
+mod tenants;
+mod check;
+mod build;
+mod shared;
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, Vector};
+
+use crate::class::ClassVersion;
+use crate::cluster::{Cluster, ClusterState};
+use crate::command::{FIRST_LEVEL, FeatureLevel};
+use crate::constraint::Constraints;
+use crate::digest::{self, Tag};
+use crate::history::{History, KeptEvent, PrincipalNumber, TenantEvent};
+use crate::id::{ClusterId, Incarnation, Name, Owner, Revision, TenantId};
+use crate::ledger::{Ledger, Share};
+use crate::policy::Policy;
+use crate::pool::Pool;
+use crate::request::Principal;
+use crate::tenant::{Binding, Phase, Tenant};
+use crate::time::Timestamp;
+
+use self::shared::Shared;
+
+pub(crate) use build::Builder;
+pub(crate) use requests::{Kept as KeptRequest, Key as RequestKey, Requests, Verdict};
+pub(crate) use tenants::{Kept as KeptTenant, PendingKey, Tenants, pending_key};
+
+/// A class version and how many tenants use it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct KeptClass {
+    pub(crate) class: Arc<ClassVersion>,
+    pub(crate) tenants: u32,
+}
+
+/// Who has ever asked for something: each gets a number, which is what histories and request ids keep.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Principals {
+    numbers: OrdMap<Principal, PrincipalNumber>,
+    names: Vector<Principal>,
+    digest: u64,
+}
+
+impl Principals {
+    pub(crate) fn number(&self, principal: &Principal) -> Option<PrincipalNumber> {
+        self.numbers.get(principal).copied()
+    }
+
+    /// The number of a principal; a new one if it was never heard of.
+    pub(crate) fn enter(&mut self, principal: &Principal) -> PrincipalNumber {
+        if let Some(number) = self.number(principal) {
+            return number;
+        }
+        let number = PrincipalNumber(u32::try_from(self.names.len()).expect("fewer principals than 2^32 certificates"));
+        self.digest = self.digest.wrapping_add(digest::of(Tag::Principal, &(number, principal)));
+        self.names.push_back(principal.clone());
+        self.numbers.insert(principal.clone(), number);
+        number
+    }
+
+    pub(crate) fn name(&self, number: PrincipalNumber) -> Option<&Principal> {
+        self.names.get(number.0 as usize)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Principal> {
+        self.names.iter()
+    }
+
+    fn digest(&self) -> u64 {
+        self.digest
+    }
+}
+
+/// Everything that is replicated. A clone is a frozen copy and costs microseconds, whatever its size.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub(crate) revision: Revision,
+    pub(crate) time: Timestamp,
+    pub(crate) level: FeatureLevel,
+    /// Numbers given out so far.
+    pub(crate) next_tenant: u64,
+    /// Numbers given out so far.
+    pub(crate) next_cluster: u32,
+    pub(crate) tenants: Tenants,
+    clusters: OrdMap<ClusterId, Arc<Cluster>>,
+    cluster_ids: OrdMap<Name, ClusterId>,
+    /// When each cluster's intent last changed: with every binding, too often to be kept in the cluster.
+    generations: OrdMap<ClusterId, Revision>,
+    pools: OrdMap<Name, Arc<Pool>>,
+    classes: OrdMap<Name, OrdMap<String, KeptClass>>,
+    policy: Arc<Policy>,
+    pub(crate) requests: Requests,
+    pub(crate) principals: Principals,
+    ledger: Arc<Ledger>,
+    fenced: u32,
+    shared: Shared,
+    /// Over clusters, generations, pools, classes.
+    digest: u64,
+    /// Planted fault: apply takes what the leader decided for granted.
+    #[cfg(feature = "sabotage")]
+    pub unchecked: bool,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            revision: Revision::default(),
+            time: Timestamp::default(),
+            level: FIRST_LEVEL,
+            next_tenant: 0,
+            next_cluster: 0,
+            tenants: Tenants::default(),
+            clusters: OrdMap::new(),
+            cluster_ids: OrdMap::new(),
+            generations: OrdMap::new(),
+            pools: OrdMap::new(),
+            classes: OrdMap::new(),
+            policy: Arc::default(),
+            requests: Requests::default(),
+            principals: Principals::default(),
+            ledger: Arc::default(),
+            fenced: 0,
+            shared: Shared::default(),
+            digest: 0,
+            #[cfg(feature = "sabotage")]
+            unchecked: false,
+        }
+    }
+}
+
+/// What the ledger counts of a tenant, and where.
+pub(crate) fn counted(phase: &Phase) -> Option<(Share, Binding)> {
+    match *phase {
+        Phase::Pending { .. } => None,
+        Phase::Bound { binding, .. } | Phase::Releasing { binding, .. } => Some((Share::Full, binding)),
+        Phase::Retained { binding, .. } => Some((Share::StorageOnly, binding)),
+    }
+}
+
+/// Reading.
+impl State {
+    /// The last applied entry.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Restores so far.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.revision.incarnation
+    }
+
+    /// Replicated time of the last applied entry.
+    #[must_use]
+    pub fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    /// The agreed feature level.
+    #[must_use]
+    pub fn level(&self) -> FeatureLevel {
+        self.level
+    }
+
+    /// A tenant by its name.
+    #[must_use]
+    pub fn tenant(&self, name: &str) -> Option<&Arc<Tenant>> {
+        self.tenants.by_name(name)
+    }
+
+    /// A tenant by its uid.
+    #[must_use]
+    pub fn tenant_by_id(&self, id: TenantId) -> Option<&Arc<Tenant>> {
+        self.tenants.get(id).map(|kept| &kept.tenant)
+    }
+
+    /// In the order of names, those after `after`.
+    #[must_use]
+    pub fn tenants_after<'a>(&'a self, after: Option<&str>) -> Box<dyn Iterator<Item = &'a Arc<Tenant>> + 'a> {
+        Box::new(self.tenants.names_after(after).map(|kept| &kept.tenant))
+    }
+
+    /// Those that count against a cluster, by uid.
+    #[must_use]
+    pub fn tenants_of_cluster<'a>(&'a self, cluster: ClusterId) -> Box<dyn Iterator<Item = &'a Arc<Tenant>> + 'a> {
+        Box::new(self.tenants.of_cluster(cluster).map(|kept| &kept.tenant))
+    }
+
+    /// An owner's, by uid.
+    #[must_use]
+    pub fn tenants_of_owner<'a>(&'a self, owner: &Owner) -> Box<dyn Iterator<Item = &'a Arc<Tenant>> + 'a> {
+        Box::new(self.tenants.of_owner(owner).map(|kept| &kept.tenant))
+    }
+
+    /// Those that wait, in the order in which they are tried.
+    #[must_use]
+    pub fn pending_tenants<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Arc<Tenant>> + 'a> {
+        Box::new(self.tenants.pending().iter().filter_map(|(_, _, id)| self.tenant_by_id(*id)))
+    }
+
+    /// All tenants that are not gone: bound, waiting, on their way out, retained.
+    #[must_use]
+    pub fn tenant_count(&self) -> usize {
+        self.tenants.len()
+    }
+
+    /// Those that wait.
+    #[must_use]
+    pub fn pending_count(&self) -> usize {
+        self.tenants.pending().len()
+    }
+
+    /// A cluster by its name.
+    #[must_use]
+    pub fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
+        self.clusters.get(self.cluster_ids.get(name)?)
+    }
+
+    /// A cluster by its number.
+    #[must_use]
+    pub fn cluster_by_id(&self, id: ClusterId) -> Option<&Arc<Cluster>> {
+        self.clusters.get(&id)
+    }
+
+    /// In the order of names.
+    #[must_use]
+    pub fn clusters<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Arc<Cluster>> + 'a> {
+        Box::new(self.cluster_ids.values().filter_map(|id| self.clusters.get(id)))
+    }
+
+    /// When a cluster's intent last changed; an agent refuses an older one.
+    #[must_use]
+    pub fn generation(&self, id: ClusterId) -> Revision {
+        self.generations.get(&id).copied().unwrap_or_default()
+    }
+
+    /// What a cluster is at the moment: the worst of what holds.
+    #[must_use]
+    pub fn cluster_state(&self, id: ClusterId) -> Option<ClusterState> {
+        self.ledger.cluster_state(id)
+    }
+
+    /// Clusters whose agents have not reported since a restore.
+    #[must_use]
+    pub fn fenced_clusters<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Arc<Cluster>> + 'a> {
+        Box::new(self.clusters().filter(|cluster| cluster.fenced))
+    }
+
+    /// How many clusters have not reported since a restore; while any has not, nothing is decided or deleted.
+    #[must_use]
+    pub fn fenced_count(&self) -> u32 {
+        self.fenced
+    }
+
+    /// A pool by its name.
+    #[must_use]
+    pub fn pool(&self, name: &str) -> Option<&Arc<Pool>> {
+        self.pools.get(name)
+    }
+
+    /// In the order in which they are tried.
+    #[must_use]
+    pub fn pools<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Arc<Pool>> + 'a> {
+        let mut pools: Vec<_> = self.pools.values().collect();
+        pools.sort_by_key(|pool| (pool.spec.order, pool.spec.price_micros, pool.spec.name.clone()));
+        Box::new(pools.into_iter())
+    }
+
+    /// A class version.
+    #[must_use]
+    pub fn class(&self, name: &str, version: &str) -> Option<&Arc<ClassVersion>> {
+        self.kept_class(name, version).map(|kept| &kept.class)
+    }
+
+    /// By name, then version.
+    #[must_use]
+    pub fn classes<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Arc<ClassVersion>> + 'a> {
+        Box::new(self.classes.values().flat_map(|versions| versions.values()).map(|kept| &kept.class))
+    }
+
+    /// Tenants that use a class version, retained ones included.
+    #[must_use]
+    pub fn class_use(&self, name: &str, version: &str) -> u32 {
+        self.kept_class(name, version).map_or(0, |kept| kept.tenants)
+    }
+
+    fn kept_class(&self, name: &str, version: &str) -> Option<&KeptClass> {
+        self.classes.get(name)?.get(version)
+    }
+
+    /// The policy.
+    #[must_use]
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Oldest first, and whether older ones were dropped.
+    #[must_use]
+    pub fn events_of(&self, id: TenantId) -> (Vec<TenantEvent>, bool) {
+        let Some((events, dropped)) = self.tenants.get(id).and_then(|kept| kept.history.read()) else {
+            return (Vec::new(), false);
+        };
+        let named = |event: KeptEvent| {
+            let principal = self.principals.name(event.principal)?.clone();
+            Some(TenantEvent { time: event.time, revision: event.revision, principal, kind: event.kind })
+        };
+        (events.into_iter().filter_map(named).collect(), dropped)
+    }
+
+    /// The same on every replica at the same index.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let scalars = [
+            u64::from(self.revision.incarnation.0),
+            self.revision.index,
+            self.time.0,
+            u64::from(self.level.0),
+            self.next_tenant,
+            u64::from(self.next_cluster),
+            self.requests.floor_ms(),
+        ];
+        let policy = digest::of(Tag::Policy, &*self.policy);
+        digest::of_words(Tag::Scalars, &scalars)
+            .wrapping_add(self.digest)
+            .wrapping_add(self.tenants.digest())
+            .wrapping_add(self.requests.digest())
+            .wrapping_add(self.principals.digest())
+            .wrapping_add(policy)
+    }
+}
+
+/// Restoring.
+impl State {
+    /// Moves a restored backup to where the log of its new group is: the next entry to be applied may be any above `index`. Only for a state
+    /// whose next entry begins a new incarnation, which is what orders it after everything that the backup holds.
+    pub fn rebase(&mut self, index: u64) {
+        self.revision.index = index;
+    }
+}
+
+#[cfg(feature = "sabotage")]
+impl State {
+    /// Planted fault: forgets which requests were answered.
+    pub fn forget_requests(&mut self) {
+        self.requests = Requests::default();
+    }
+}
+
+/// Changing: each keeps everything derived in step.
+impl State {
+    pub(crate) fn ledger_mut(&mut self) -> &mut Ledger {
+        Arc::make_mut(&mut self.ledger)
+    }
+
+    /// Adds or replaces a tenant: indexes, ledger, use of its class, generation of its cluster.
+    pub(crate) fn put_tenant(&mut self, tenant: Arc<Tenant>, history: History) {
+        let before = self.tenants.put(KeptTenant { tenant: tenant.clone(), history });
+        self.recount(before.as_ref().map(|kept| &*kept.tenant), Some(&tenant));
+    }
+
+    /// Replaces a tenant's history only.
+    pub(crate) fn put_history(&mut self, id: TenantId, history: History) {
+        if let Some(kept) = self.tenants.get(id) {
+            let tenant = kept.tenant.clone();
+            self.tenants.put(KeptTenant { tenant, history });
+        }
+    }
+
+    /// Removes a tenant for good.
+    pub(crate) fn remove_tenant(&mut self, id: TenantId) -> Option<Arc<Tenant>> {
+        let before = self.tenants.remove(id)?.tenant;
+        self.recount(Some(&before), None);
+        Some(before)
+    }
+
+    fn recount(&mut self, before: Option<&Tenant>, after: Option<&Tenant>) {
+        let ledger = Arc::make_mut(&mut self.ledger);
+        recount(ledger, before, after);
+        let same_class = match (before, after) {
+            (Some(before), Some(after)) => before.spec.class == after.spec.class && before.spec.version == after.spec.version,
+            _ => false,
+        };
+        if !same_class {
+            if let Some(Tenant { spec, .. }) = before {
+                self.use_class(&spec.class, &spec.version, |tenants| *tenants = tenants.saturating_sub(1));
+            }
+            if let Some(Tenant { spec, .. }) = after {
+                self.use_class(&spec.class, &spec.version, |tenants| *tenants += 1);
+            }
+        }
+        for tenant in [before, after].into_iter().flatten() {
+            if let Some(binding) = tenant.phase.binding() {
+                self.touch_generation(binding.cluster);
+            }
+        }
+    }
+
+    fn use_class(&mut self, name: &Name, version: &str, change: impl FnOnce(&mut u32)) {
+        if let Some(kept) = self.classes.get_mut(name).and_then(|versions| versions.get_mut(version)) {
+            change(&mut kept.tenants);
+        }
+    }
+
+    /// The cluster's intent changes with this entry.
+    pub(crate) fn touch_generation(&mut self, cluster: ClusterId) {
+        let revision = self.revision;
+        if self.generations.get(&cluster) != Some(&revision) {
+            self.set_generation(cluster, revision);
+        }
+    }
+
+    pub(crate) fn set_generation(&mut self, cluster: ClusterId, revision: Revision) {
+        self.digest = self.digest.wrapping_add(generation_digest(cluster, revision));
+        if let Some(before) = self.generations.insert(cluster, revision) {
+            self.digest = self.digest.wrapping_sub(generation_digest(cluster, before));
+        }
+    }
+
+    /// Adds or replaces a cluster; its name does not change.
+    pub(crate) fn put_cluster(&mut self, cluster: Arc<Cluster>) {
+        let pool = self.pools.get(&cluster.spec.pool).cloned();
+        self.ledger_mut().put_cluster(&cluster, pool.as_deref());
+        self.digest = self.digest.wrapping_add(digest::of(Tag::Cluster, &*cluster));
+        self.fenced += u32::from(cluster.fenced);
+        self.cluster_ids.insert(cluster.spec.name.clone(), cluster.id);
+        if let Some(before) = self.clusters.insert(cluster.id, cluster) {
+            self.digest = self.digest.wrapping_sub(digest::of(Tag::Cluster, &*before));
+            self.fenced -= u32::from(before.fenced);
+        }
+    }
+
+    /// Removes a cluster that nothing is counted in any more.
+    pub(crate) fn remove_cluster(&mut self, id: ClusterId) -> Option<Arc<Cluster>> {
+        let before = self.clusters.remove(&id)?;
+        self.ledger_mut().remove_cluster(id);
+        self.digest = self.digest.wrapping_sub(digest::of(Tag::Cluster, &*before));
+        self.fenced -= u32::from(before.fenced);
+        self.cluster_ids.remove(&before.spec.name);
+        if let Some(generation) = self.generations.remove(&id) {
+            self.digest = self.digest.wrapping_sub(generation_digest(id, generation));
+        }
+        Some(before)
+    }
+
+    /// Adds or replaces a pool and tells the ledger of its clusters.
+    pub(crate) fn put_pool(&mut self, pool: Arc<Pool>) {
+        let name = pool.spec.name.clone();
+        self.digest = self.digest.wrapping_add(digest::of(Tag::Pool, &*pool));
+        if let Some(before) = self.pools.insert(name.clone(), pool.clone()) {
+            self.digest = self.digest.wrapping_sub(digest::of(Tag::Pool, &*before));
+        }
+        let ledger = Arc::make_mut(&mut self.ledger);
+        for cluster in self.clusters.values().filter(|cluster| cluster.spec.pool == name) {
+            ledger.put_cluster(cluster, Some(&pool));
+        }
+    }
+
+    pub(crate) fn remove_pool(&mut self, name: &Name) -> Option<Arc<Pool>> {
+        let before = self.pools.remove(name)?;
+        self.digest = self.digest.wrapping_sub(digest::of(Tag::Pool, &*before));
+        Some(before)
+    }
+
+    /// Adds a class version that is not there yet.
+    pub(crate) fn put_class(&mut self, class: Arc<ClassVersion>) {
+        self.digest = self.digest.wrapping_add(digest::of(Tag::Class, &*class));
+        let versions = self.classes.entry(class.name.clone()).or_default();
+        versions.insert(class.version.clone(), KeptClass { class, tenants: 0 });
+    }
+
+    /// Removes a class version that nobody uses.
+    pub(crate) fn remove_class(&mut self, name: &Name, version: &str) -> Option<Arc<ClassVersion>> {
+        let versions = self.classes.get_mut(name)?;
+        let before = versions.remove(version)?.class;
+        if versions.is_empty() {
+            self.classes.remove(name);
+        }
+        self.digest = self.digest.wrapping_sub(digest::of(Tag::Class, &*before));
+        Some(before)
+    }
+
+    pub(crate) fn set_policy(&mut self, policy: Arc<Policy>) {
+        self.policy = policy;
+    }
+
+    /// The one copy of equal constraints, as far as it is remembered.
+    pub(crate) fn share_constraints(&mut self, constraints: &Arc<Constraints>) -> Arc<Constraints> {
+        self.shared.constraints(constraints)
+    }
+
+    pub(crate) fn pools_by_name(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.pools.values()
+    }
+
+    pub(crate) fn classes_by_name(&self) -> impl Iterator<Item = &Arc<ClassVersion>> {
+        self.classes.values().flat_map(|versions| versions.values()).map(|kept| &kept.class)
+    }
+
+    pub(crate) fn generations(&self) -> impl Iterator<Item = (ClusterId, Revision)> {
+        self.generations.iter().map(|(cluster, revision)| (*cluster, *revision))
+    }
+}
+
+/// Moves what a ledger counts of a tenant from how it was to how it is.
+pub(crate) fn recount(ledger: &mut Ledger, before: Option<&Tenant>, after: Option<&Tenant>) {
+    let of = |tenant: Option<&Tenant>| tenant.and_then(|tenant| counted(&tenant.phase));
+    let (was, is) = (of(before), of(after));
+    if let (Some(before), Some(after)) = (before, after) {
+        let same_place = match (was, is) {
+            (None, None) => true,
+            (Some((share, a)), Some((other, b))) => share == other && a.cluster == b.cluster && a.shard == b.shard,
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        let (a, b) = (&before.spec, &after.spec);
+        if same_place && a.requests == b.requests && a.owner == b.owner && a.constraints == b.constraints {
+            return;
+        }
+    }
+    if let (Some(tenant), Some((share, binding))) = (before, was) {
+        ledger.give(&tenant.spec, share, binding.cluster, binding.shard);
+    }
+    if let (Some(tenant), Some((share, binding))) = (after, is) {
+        ledger.take(&tenant.spec, share, binding.cluster, binding.shard);
+    }
+}
+
+fn generation_digest(cluster: ClusterId, revision: Revision) -> u64 {
+    digest::of_words(Tag::Generation, &[u64::from(cluster.0), u64::from(revision.incarnation.0), revision.index])
+}

@@ -1,0 +1,362 @@
+//! Each rule of what becomes of a request, as a claim.
+
+mod common;
+
+use common::*;
+use roadstead_core::apply::supported;
+use roadstead_core::cluster::{ClusterSpec, ClusterState};
+use roadstead_core::codec::{SnapshotReader, decode_batch, encode_batch, snapshot};
+use roadstead_core::command::{Batch, Command, Done, Envelope, FeatureLevel, Outcome, Rejection};
+use roadstead_core::constraint::Constraints;
+use roadstead_core::decide::Decision;
+use roadstead_core::history::EventKind;
+use roadstead_core::id::Incarnation;
+use roadstead_core::request::{Ask, Observed};
+use roadstead_core::resources::{Bytes, Resources};
+use roadstead_core::schedule::describe_reason;
+use roadstead_core::tenant::{Phase, TenantSpec};
+use roadstead_core::time::Timestamp;
+
+fn round_trip(fleet: &Fleet) -> roadstead_core::state::State {
+    let mut reader = SnapshotReader::default();
+    for chunk in snapshot(&fleet.state) {
+        reader.push(&chunk).expect("our own chunk");
+    }
+    reader.finish().expect("our own snapshot")
+}
+
+#[test]
+fn a_tenant_is_placed_runs_is_deleted_kept_and_brought_back() {
+    let mut fleet = Fleet::with_clusters(2, 10, 1000);
+    assert!(matches!(fleet.place("a"), Done::Placed { .. }));
+    fleet.observe("a", Observed::Running);
+    assert!(matches!(fleet.tenant("a").phase, Phase::Bound { running: true, .. }));
+    fleet.release("a");
+    fleet.observe("a", Observed::Stopped);
+    assert!(matches!(fleet.tenant("a").phase, Phase::Retained { .. }));
+    fleet.check();
+    fleet.must(Ask::UndeleteTenant { name: name("a") });
+    assert!(matches!(fleet.tenant("a").phase, Phase::Bound { running: false, .. }));
+    fleet.check();
+    let (events, dropped) = fleet.state.events_of(fleet.tenant("a").id);
+    assert_eq!((events.len(), dropped), (5, false));
+}
+
+#[test]
+fn a_snapshot_holds_everything() {
+    let mut fleet = Fleet::with_clusters(2, 10, 1000);
+    for number in 0..30 {
+        let mut request = fleet.request(place(spec(&format!("t{number}"))));
+        request.retry = Some(retry(number, fleet.time));
+        fleet.batch(vec![request]);
+    }
+    fleet.release("t1");
+    let copy = round_trip(&fleet);
+    assert_eq!(copy.digest(), fleet.state.digest());
+    assert!(copy.check_invariants().is_empty());
+    assert_eq!(copy.pending_count(), 10);
+}
+
+#[test]
+fn a_retried_id_gets_the_first_answer_and_has_no_second_effect() {
+    let mut fleet = Fleet::with_clusters(1, 10, 1000);
+    let mut request = fleet.request(place(spec("a")));
+    request.retry = Some(retry(1, fleet.time));
+    // Both in one entry: the second is found by apply; then one that is found before the log.
+    let outcomes = fleet.batch(vec![request.clone(), request.clone()]);
+    assert_eq!(outcomes[0], outcomes[1]);
+    fleet.check();
+    assert_eq!(fleet.batch(vec![request.clone()])[0], outcomes[0]);
+    assert_eq!(fleet.state.tenant_count(), 1);
+    let mut other = request.clone();
+    other.retry = Some(roadstead_core::request::Retry { fingerprint: 99, ..other.retry.expect("set") });
+    assert_eq!(fleet.batch(vec![other])[0], Outcome::Rejected(Rejection::RequestIdReused));
+    fleet.time = Timestamp(fleet.time.0 + 3_600_001);
+    let mut old = fleet.request(place(spec("b")));
+    old.retry = Some(retry(2, Timestamp(1000)));
+    assert!(matches!(fleet.batch(vec![old])[0], Outcome::Rejected(Rejection::RequestIdExpired { .. })));
+    fleet.check();
+}
+
+#[test]
+fn a_waiting_tenant_is_placed_as_soon_as_there_is_room() {
+    let mut fleet = Fleet::with_clusters(1, 2, 1000);
+    fleet.place("a");
+    fleet.place("b");
+    assert!(matches!(fleet.place("c"), Done::Pending { .. }));
+    fleet.settle();
+    fleet.release("a");
+    fleet.settle();
+    assert!(matches!(fleet.tenant("c").phase, Phase::Pending { .. }), "what is on its way out still counts");
+    fleet.observe("a", Observed::Stopped);
+    fleet.settle();
+    assert!(matches!(fleet.tenant("c").phase, Phase::Bound { .. }));
+    fleet.check();
+}
+
+#[test]
+fn entries_survive_being_written() {
+    let mut fleet = Fleet::with_clusters(1, 2, 1000);
+    fleet.place("a");
+    for (_, batch) in &fleet.log {
+        assert_eq!(decode_batch(&encode_batch(batch)).as_ref(), Ok(batch));
+    }
+}
+
+#[test]
+fn growth_that_does_not_fit_changes_nothing_and_says_so_with_numbers() {
+    let mut fleet = Fleet::with_clusters(1, 10, 250);
+    fleet.must(Ask::PutClass { class: Box::new(class("2", 200)) });
+    fleet.place("a");
+    fleet.place("b");
+    let before = fleet.tenant("a");
+    let wanted = TenantSpec { version: "2".to_owned(), ..spec("a") };
+    let Rejection::Unplaceable { reason } = fleet.refused(Ask::UpdateTenant { spec: Box::new(wanted), expected: None }) else {
+        panic!("refused for another reason");
+    };
+    let text = describe_reason(&reason, &|id| format!("c{}", id.0));
+    assert!(text.contains("200") && text.contains("150"), "{text}");
+    assert_eq!(fleet.tenant("a"), before);
+    fleet.check();
+}
+
+#[test]
+fn a_new_class_version_touches_nobody_and_one_in_use_cannot_be_deleted() {
+    let mut fleet = Fleet::with_clusters(1, 10, 1000);
+    fleet.place("a");
+    let before = fleet.tenant("a");
+    fleet.must(Ask::PutClass { class: Box::new(class("2", 500)) });
+    assert_eq!(fleet.tenant("a"), before);
+    let used = Ask::DeleteClass { name: name("shop"), version: "1".to_owned() };
+    assert!(matches!(fleet.refused(used), Rejection::InUse { .. }));
+    fleet.must(Ask::DeleteClass { name: name("shop"), version: "2".to_owned() });
+}
+
+#[test]
+fn a_class_version_is_immutable_and_the_same_again_is_no_change() {
+    let mut fleet = Fleet::new();
+    let created = fleet.state.class("shop", "1").expect("there").created;
+    let again = fleet.must(Ask::PutClass { class: Box::new(class("1", 100)) });
+    assert_eq!(again, Done::Changed { revision: created });
+    assert!(matches!(fleet.refused(Ask::PutClass { class: Box::new(class("1", 101)) }), Rejection::InUse { .. }));
+}
+
+#[test]
+fn constraints_that_no_longer_hold_are_told_and_move_nobody() {
+    let mut fleet = Fleet::with_clusters(1, 10, 1000);
+    fleet.command(Command::RaiseLevel { level: FeatureLevel(2) });
+    let mut wanted = spec("a");
+    wanted.constraints = Constraints { regions: vec!["eu-1".to_owned()], ..Constraints::default() }.into();
+    fleet.must(place(wanted));
+    let phase = fleet.tenant("a").phase;
+    let moved = ClusterSpec { region: "us-1".to_owned(), ..cluster("c0", 10) };
+    fleet.must(Ask::PutCluster { spec: Box::new(moved), expected: None });
+    assert!(fleet.tenant("a").misplaced);
+    assert_eq!(fleet.tenant("a").phase, phase);
+    fleet.must(Ask::PutCluster { spec: Box::new(cluster("c0", 10)), expected: None });
+    assert!(!fleet.tenant("a").misplaced);
+    let (events, _) = fleet.state.events_of(fleet.tenant("a").id);
+    let told = events.iter().filter(|event| matches!(event.kind, EventKind::Misplaced { .. })).count();
+    assert_eq!(told, 2, "from level 2 on, the history tells it");
+    fleet.check();
+}
+
+#[test]
+fn a_protected_tenant_is_not_released() {
+    let mut fleet = Fleet::with_clusters(1, 10, 1000);
+    fleet.must(place(TenantSpec { deletion_protection: true, ..spec("a") }));
+    let release = Ask::ReleaseTenant { name: name("a"), purge: false, expected: None };
+    assert!(matches!(fleet.refused(release), Rejection::InUse { .. }));
+}
+
+#[test]
+fn who_waits_past_its_deadline_is_dropped() {
+    let mut fleet = Fleet::new();
+    fleet.must(place(TenantSpec { deadline: Some(Timestamp(fleet.time.0 + 10)), ..spec("a") }));
+    fleet.settle();
+    assert_eq!(fleet.state.pending_count(), 1);
+    fleet.time = Timestamp(fleet.time.0 + 10);
+    fleet.settle();
+    assert!(fleet.state.tenant("a").is_none());
+    fleet.check();
+}
+
+#[test]
+fn a_quota_bounds_what_an_owner_holds_waiting_included() {
+    let mut fleet = Fleet::with_clusters(1, 1, 1000);
+    let mut policy = fleet.state.policy().spec.clone();
+    policy.default_quota.tenants = Some(2);
+    fleet.must(Ask::PutPolicy { spec: Box::new(policy), expected: None });
+    fleet.place("a");
+    assert!(matches!(fleet.place("b"), Done::Pending { .. }));
+    assert!(matches!(fleet.refused(place(spec("c"))), Rejection::QuotaExceeded { limit: 2, wanted: 3, .. }));
+}
+
+#[test]
+fn waiting_is_bounded_and_can_be_declined() {
+    let mut fleet = Fleet::new();
+    let mut policy = fleet.state.policy().spec.clone();
+    policy.max_pending = 1;
+    fleet.must(Ask::PutPolicy { spec: Box::new(policy), expected: None });
+    assert!(matches!(fleet.refused(Ask::PlaceTenant { spec: Box::new(spec("a")), wait: false }), Rejection::Unplaceable { .. }));
+    fleet.place("a");
+    assert!(matches!(fleet.refused(place(spec("b"))), Rejection::PendingFull { max: 1 }));
+}
+
+#[test]
+fn a_newcomer_never_takes_room_that_an_equal_or_higher_one_waits_for() {
+    let mut fleet = Fleet::with_clusters(1, 1, 1000);
+    fleet.place("a");
+    fleet.must(place(TenantSpec { priority: 5, ..spec("first") }));
+    fleet.settle();
+    fleet.release("a");
+    fleet.observe("a", Observed::Stopped);
+    assert!(matches!(fleet.must(place(TenantSpec { priority: 5, ..spec("later") })), Done::Pending { .. }));
+    assert!(matches!(fleet.must(place(TenantSpec { priority: 6, ..spec("urgent") })), Done::Placed { .. }));
+    fleet.settle();
+    assert!(matches!(fleet.tenant("first").phase, Phase::Pending { .. }));
+    fleet.release("urgent");
+    fleet.observe("urgent", Observed::Stopped);
+    fleet.settle();
+    assert!(matches!(fleet.tenant("first").phase, Phase::Bound { .. }));
+    assert!(matches!(fleet.tenant("later").phase, Phase::Pending { .. }));
+    fleet.check();
+}
+
+#[test]
+fn adopting_and_lowering_a_cap_make_a_cluster_overfull_and_evict_nobody() {
+    let mut fleet = Fleet::with_clusters(1, 2, 1000);
+    for tenant in ["a", "b", "c"] {
+        fleet.must(Ask::AdoptTenant { spec: Box::new(spec(tenant)), cluster: name("c0"), shard: None });
+    }
+    let id = fleet.state.cluster("c0").expect("there").id;
+    assert_eq!(fleet.state.cluster_state(id), Some(ClusterState::Overfull));
+    assert_eq!(fleet.state.tenants_of_cluster(id).count(), 3);
+    assert!(matches!(fleet.place("d"), Done::Pending { .. }));
+    fleet.check();
+}
+
+#[test]
+fn retained_tenants_count_their_storage_only_and_undelete_checks_for_room_again() {
+    let mut fleet = Fleet::with_clusters(1, 1, 1000);
+    fleet.place("a");
+    fleet.release("a");
+    fleet.observe("a", Observed::Stopped);
+    let id = fleet.state.cluster("c0").expect("there").id;
+    assert_eq!(fleet.state.ledger().used(id), Resources { storage: Bytes(10), ..Resources::default() });
+    fleet.settle();
+    fleet.place("b");
+    assert!(matches!(fleet.refused(Ask::UndeleteTenant { name: name("a") }), Rejection::Unplaceable { .. }));
+    fleet.time = Timestamp(fleet.time.0 + 1000);
+    fleet.settle();
+    assert!(fleet.state.tenant("a").is_none(), "its retention has passed");
+    fleet.check();
+}
+
+#[test]
+fn a_purged_tenant_is_gone_only_when_nothing_of_it_is_left() {
+    let mut fleet = Fleet::with_clusters(1, 1, 1000);
+    fleet.place("a");
+    fleet.must(Ask::ReleaseTenant { name: name("a"), purge: true, expected: None });
+    fleet.observe("a", Observed::Stopped);
+    assert!(matches!(fleet.tenant("a").phase, Phase::Releasing { purge: true, .. }));
+    assert!(matches!(fleet.refused(Ask::UndeleteTenant { name: name("a") }), Rejection::InUse { .. }));
+    fleet.observe("a", Observed::Absent);
+    assert!(fleet.state.tenant("a").is_none());
+    fleet.check();
+}
+
+#[test]
+fn a_cluster_with_tenants_is_only_forgotten_and_its_tenants_wait() {
+    let mut fleet = Fleet::with_clusters(1, 5, 1000);
+    fleet.place("a");
+    assert!(matches!(fleet.refused(Ask::DeleteCluster { name: name("c0"), forget: false }), Rejection::InUse { .. }));
+    fleet.must(Ask::DeleteCluster { name: name("c0"), forget: true });
+    assert!(matches!(fleet.tenant("a").phase, Phase::Pending { .. }));
+    let (events, _) = fleet.state.events_of(fleet.tenant("a").id);
+    assert!(matches!(events.last().expect("some").kind, EventKind::Forgotten { .. }));
+    fleet.check();
+}
+
+#[test]
+fn a_clusters_identity_is_fixed_once_set() {
+    let mut fleet = Fleet::with_clusters(2, 5, 1000);
+    let mut clone = report("c0", Some(capacity(1)), Vec::new());
+    clone.uid = "another".to_owned();
+    assert!(matches!(fleet.refused(Ask::Report(Box::new(clone))), Rejection::Invalid { .. }));
+    let stolen = ClusterSpec { uid: "uid-c1".to_owned(), ..cluster("c0", 5) };
+    assert!(matches!(fleet.refused(Ask::PutCluster { spec: Box::new(stolen), expected: None }), Rejection::Invalid { .. }));
+}
+
+#[test]
+fn a_silent_cluster_takes_nothing_until_it_reports() {
+    let mut fleet = Fleet::with_clusters(1, 5, 1000);
+    let id = fleet.state.cluster("c0").expect("there").id;
+    fleet.contacts.last_heard.insert(id, fleet.time);
+    fleet.time = Timestamp(fleet.time.0 + 60_001);
+    fleet.settle();
+    assert_eq!(fleet.state.cluster_state(id), Some(ClusterState::Silent));
+    fleet.contacts.last_heard.insert(id, fleet.time);
+    assert!(matches!(fleet.place("a"), Done::Pending { .. }));
+    fleet.must(Ask::Report(Box::new(report("c0", None, Vec::new()))));
+    fleet.settle();
+    assert!(matches!(fleet.tenant("a").phase, Phase::Bound { .. }));
+}
+
+#[test]
+fn after_a_restore_nothing_is_decided_or_deleted_until_every_cluster_has_reported() {
+    let mut fleet = Fleet::with_clusters(2, 5, 1000);
+    fleet.place("a");
+    let epoch = fleet.tenant("a").phase.binding().expect("bound").epoch;
+    fleet.command(Command::Incarnate { incarnation: Incarnation(1) });
+    assert!(matches!(fleet.refused(place(spec("b"))), Rejection::Fenced { waiting: 2 }));
+    let release = Ask::ReleaseTenant { name: name("a"), purge: true, expected: None };
+    assert!(matches!(fleet.refused(release.clone()), Rejection::Fenced { .. }));
+    assert!(matches!(fleet.command(Command::Expire { limit: 1 }), Outcome::Rejected(Rejection::Fenced { .. })));
+    fleet.must(Ask::Report(Box::new(report("c0", None, Vec::new()))));
+    assert!(matches!(fleet.refused(release), Rejection::Fenced { waiting: 1 }));
+    fleet.must(Ask::WaiveFence { cluster: Some(name("c1")) });
+    fleet.place("b");
+    assert!(fleet.tenant("b").phase.binding().expect("bound").epoch > epoch);
+    assert!(fleet.tenant("b").id > fleet.tenant("a").id);
+    fleet.check();
+}
+
+#[test]
+fn the_feature_level_is_never_lowered_and_a_batch_above_it_can_be_told() {
+    let mut fleet = Fleet::new();
+    fleet.command(Command::RaiseLevel { level: FeatureLevel(2) });
+    fleet.command(Command::RaiseLevel { level: FeatureLevel(1) });
+    assert_eq!(fleet.state.level(), FeatureLevel(2));
+    let batch = |level| Batch { level, time: Timestamp(0), commands: Vec::new() };
+    assert!(supported(&batch(FeatureLevel(2))));
+    assert!(!supported(&batch(FeatureLevel(3))));
+}
+
+#[test]
+fn a_stale_decision_is_told_and_never_remembered() {
+    let mut fleet = Fleet::with_clusters(1, 5, 1000);
+    let mut request = fleet.request(place(spec("a")));
+    request.retry = Some(retry(1, fleet.time));
+    let Ok(Decision::Propose(command)) = fleet.working.decide(&fleet.state, &request, fleet.time) else { panic!("not proposed") };
+    fleet.command(Command::CordonCluster { name: name("c0"), cordoned: true });
+    let envelope = Envelope { principal: request.principal.clone(), retry: request.retry, command };
+    let outcome = fleet.entry(vec![envelope], true).outcomes.remove(0);
+    assert_eq!(outcome, Outcome::Rejected(Rejection::Stale));
+    fleet.check();
+    assert!(matches!(fleet.batch(vec![request])[0], Outcome::Done(Done::Pending { .. })));
+}
+
+#[test]
+fn an_update_in_flight_holds_the_greater_of_both() {
+    let mut fleet = Fleet::with_clusters(1, 10, 500);
+    fleet.must(Ask::PutClass { class: Box::new(class("2", 400)) });
+    fleet.place("a");
+    let grown = Ask::UpdateTenant { spec: Box::new(TenantSpec { version: "2".to_owned(), ..spec("a") }), expected: None };
+    let requests = [grown, place(spec("b")), place(spec("c"))].map(|ask| fleet.request(ask)).to_vec();
+    let outcomes = fleet.batch(requests);
+    assert!(matches!(outcomes[0], Outcome::Done(Done::Changed { .. })));
+    assert!(matches!(outcomes[1], Outcome::Done(Done::Placed { .. })));
+    assert!(matches!(outcomes[2], Outcome::Done(Done::Pending { .. })));
+    fleet.check();
+}

@@ -1,0 +1,71 @@
+//! What a replica is started with. Time-outs and bounds are constants beside what they govern, not settings.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use roadstead_core::command::{FeatureLevel, SUPPORTED_LEVEL};
+
+use crate::tls::TlsFiles;
+
+/// Milliseconds of one Raft tick: a fifth of what a busy machine delays a thread by, so that ticks are not the noise.
+pub const TICK_MS: u64 = 10;
+/// Ticks between heartbeats: four are missed before the quickest replica calls an election.
+pub const HEARTBEAT_TICKS: usize = 3;
+/// The least election time-out in ticks, the same on every replica: a leader is deserted after 130 to 260 ms of silence. Each time-out is drawn
+/// anew from `[n, 2n)`, so that two replicas rarely collide; with pre-vote and vote it stays below the promised 500 ms.
+pub const ELECTION_TICKS: usize = 13;
+
+/// Where to listen: an address, or a socket that is bound already (tests, `dev`).
+#[derive(Debug)]
+pub enum Listen {
+    /// Bind this one; port 0 is any free port.
+    Address(SocketAddr),
+    /// Use this one.
+    Bound(TcpListener),
+}
+
+/// What a replica is started with. Its folder was made by [`crate::lifecycle::init`] or [`crate::lifecycle::join`].
+#[derive(Debug)]
+pub struct ServerConfig {
+    /// The data folder.
+    pub data: PathBuf,
+    /// Certificate, key, authorities.
+    pub tls: TlsFiles,
+    /// For clients.
+    pub client: Listen,
+    /// For the other replicas.
+    pub peer: Listen,
+    /// Plain HTTP for /metrics, /healthz and /readyz; `None` is none.
+    pub probes: Option<Listen>,
+    /// The rest.
+    pub tuning: Tuning,
+}
+
+/// What only tests and simulations of mixed versions change.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// Highest feature level to support.
+    pub supported_level: FeatureLevel,
+    /// Entries after which a snapshot is taken.
+    pub snapshot_every_entries: u64,
+    /// Log bytes after which a snapshot is taken.
+    pub snapshot_every_bytes: u64,
+    /// How often certificate files are compared with what is in use.
+    pub reload_every: Duration,
+    /// Requests that may wait or be in flight.
+    pub max_waiting: usize,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            supported_level: SUPPORTED_LEVEL,
+            // A restart replays at most this much: below 2 s at the promised rate of apply.
+            snapshot_every_entries: 100_000,
+            snapshot_every_bytes: 256 << 20,
+            reload_every: Duration::from_secs(5),
+            max_waiting: crate::handle::MAX_WAITING,
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Accepts TLS connections, and closes those whose certificate is no longer good.
+//!
+//! It yields connections that carry their caller; it knows no gRPC.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls_pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::Connected;
+use tracing::{info, warn};
+
+use crate::identity::{Caller, ConnectionInfo, IdentityError};
+use crate::tls::{Tls, end_of, unix_now_s};
+
+/// Connections that may be open on one listener; the next ones wait in the kernel's queue. 10,000 idle ones are promised.
+pub const MAX_CONNECTIONS: usize = 16_384;
+/// Handshakes at the same time: each costs about 1 ms of CPU, so more would only delay each other.
+const MAX_HANDSHAKES: usize = 64;
+/// How long a handshake may take before the connection is dropped: two round trips on a bad link, and some hundred others before it.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Rest after a failed accept (the process has no file descriptor left, mostly), so that it does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often connections are looked over for certificates that have ended.
+const EXPIRY_CHECK: Duration = Duration::from_secs(30);
+/// Refused handshakes that are logged per [`EXPIRY_CHECK`]; the rest is only counted.
+const MAX_REFUSALS_LOGGED: u64 = 100;
+
+/// Counts what a listener sees.
+#[derive(Debug, Default)]
+pub struct ListenerCounts {
+    /// Connections open now.
+    pub open: AtomicU64,
+    /// Handshakes refused since the start.
+    pub refused: AtomicU64,
+    /// Connections closed because their certificate was revoked or had ended, or its authority was removed.
+    pub closed: AtomicU64,
+}
+
+/// A connection with a checked certificate.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TlsStream<TcpStream>,
+    info: ConnectionInfo,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    _guard: Guard,
+}
+
+/// Gives back what a connection holds.
+#[derive(Debug)]
+struct Guard {
+    number: u64,
+    registry: Arc<Registry>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.registry.remove(self.number);
+    }
+}
+
+/// The connections that are open, with their certificates.
+#[derive(Debug, Default)]
+struct Registry {
+    next: AtomicU64,
+    open: Mutex<BTreeMap<u64, Registered>>,
+    logged: AtomicU64,
+    counts: Arc<ListenerCounts>,
+}
+
+#[derive(Clone, Debug)]
+struct Registered {
+    chain: Arc<[CertificateDer<'static>]>,
+    not_after_unix_s: i64,
+    who: Arc<str>,
+    end: CancellationToken,
+}
+
+impl Registry {
+    fn add(&self, registered: Registered) -> u64 {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.lock().insert(number, registered);
+        self.counts.open.fetch_add(1, Ordering::Relaxed);
+        number
+    }
+
+    fn remove(&self, number: u64) {
+        if self.lock().remove(&number).is_some() {
+            self.counts.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Registered>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends every connection for which `bad` gives a reason.
+    fn end_if(&self, bad: impl Fn(&Registered) -> Option<String>) {
+        let open: Vec<Registered> = self.lock().values().cloned().collect();
+        for connection in open.iter().filter(|connection| !connection.end.is_cancelled()) {
+            if let Some(why) = bad(connection) {
+                warn!(caller = %connection.who, why, "connection closed: its certificate is no longer good");
+                self.counts.closed.fetch_add(1, Ordering::Relaxed);
+                connection.end.cancel();
+            }
+        }
+    }
+}
+
+/// Accepts connections until `stop` is cancelled; the stream of connections then ends. The task has let go of the socket when it has ended.
+pub fn listen(
+    socket: TcpListener,
+    name: &'static str,
+    tls: Tls,
+    stop: CancellationToken,
+    counts: Arc<ListenerCounts>,
+) -> (JoinHandle<()>, ReceiverStream<io::Result<Connection>>) {
+    let (ready, connections) = mpsc::channel(MAX_HANDSHAKES);
+    let registry = Arc::new(Registry { counts, ..Registry::default() });
+    tokio::spawn(look_over(Arc::clone(&registry), tls.clone(), stop.clone()));
+    let accepting = tokio::spawn(accept(socket, name, tls, stop, registry, ready));
+    (accepting, ReceiverStream::new(connections))
+}
+
+async fn accept(
+    socket: TcpListener,
+    name: &'static str,
+    tls: Tls,
+    stop: CancellationToken,
+    registry: Arc<Registry>,
+    ready: mpsc::Sender<io::Result<Connection>>,
+) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    loop {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+            let turn = Arc::clone(&handshakes).acquire_owned().await.expect("the semaphore is never closed");
+            (socket.accept().await, place, turn)
+        };
+        let (accepted, place, turn) = tokio::select! {
+            () = stop.cancelled() => return,
+            next = next => next,
+        };
+        let (stream, remote) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(listener = name, %error, "failed to accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (tls, registry, ready) = (tls.clone(), Arc::clone(&registry), ready.clone());
+        tokio::spawn(async move {
+            let result = tokio::time::timeout(HANDSHAKE_TIMEOUT, shake_hands(stream, remote, &tls, registry.clone(), place)).await;
+            drop(turn);
+            match result.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long"))) {
+                // The server is stopping if nobody receives.
+                Ok(connection) => drop(ready.send(Ok(connection)).await),
+                Err(error) => {
+                    registry.counts.refused.fetch_add(1, Ordering::Relaxed);
+                    if registry.logged.fetch_add(1, Ordering::Relaxed) < MAX_REFUSALS_LOGGED {
+                        warn!(listener = name, %remote, %error, "connection refused");
+                    }
+                }
+            }
+        });
+    }
+}
+
+async fn shake_hands(
+    stream: TcpStream,
+    remote: SocketAddr,
+    tls: &Tls,
+    registry: Arc<Registry>,
+    permit: OwnedSemaphorePermit,
+) -> io::Result<Connection> {
+    stream.set_nodelay(true)?;
+    let material = tls.current();
+    let stream = TlsAcceptor::from(Arc::clone(&material.server)).accept(stream).await?;
+    let chain: Arc<[CertificateDer<'static>]> = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .map(|chain| chain.iter().map(|certificate| certificate.clone().into_owned()).collect())
+        .unwrap_or_default();
+    let leaf = chain.first().ok_or_else(|| io::Error::other("no certificate"))?;
+    let caller: Result<Arc<Caller>, IdentityError> = Caller::from_certificate(leaf).map(Arc::new);
+    let who: Arc<str> = match &caller {
+        Ok(caller) => caller.principal.as_str().into(),
+        Err(error) => {
+            info!(%remote, %error, "a caller without a role has connected; its calls will be refused");
+            "nobody".into()
+        }
+    };
+    let end = CancellationToken::new();
+    let not_after_unix_s = end_of(leaf).unwrap_or(0);
+    let number = registry.add(Registered { chain: Arc::clone(&chain), not_after_unix_s, who, end: end.clone() });
+    let guard = Guard { number, registry, _permit: permit };
+    let newest = tls.current();
+    if !Arc::ptr_eq(&newest, &material) {
+        // What was revoked during the handshake was not yet open when open connections were looked over.
+        newest.check(&chain).map_err(io::Error::other)?;
+    }
+    let connection = Connection { stream, info: ConnectionInfo { caller, remote }, ended: Box::pin(end.cancelled_owned()), _guard: guard };
+    Ok(connection)
+}
+
+/// Ends connections whose certificates are no longer good: after each change of ours, and when one ends.
+async fn look_over(registry: Arc<Registry>, tls: Tls, stop: CancellationToken) {
+    let mut changes = tls.changes();
+    changes.mark_unchanged();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(EXPIRY_CHECK) => {
+                registry.logged.store(0, Ordering::Relaxed);
+                let now = unix_now_s();
+                registry.end_if(|connection| (connection.not_after_unix_s <= now).then(|| "it has expired".to_owned()));
+            }
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let material = Arc::clone(&changes.borrow_and_update());
+                let registry = Arc::clone(&registry);
+                // Some 100 us of CPU for each connection.
+                let checked = tokio::task::spawn_blocking(move || {
+                    registry.end_if(|connection| material.check(&connection.chain).err());
+                });
+                if checked.await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = ConnectionInfo;
+
+    fn connect_info(&self) -> ConnectionInfo {
+        self.info.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // HTTP/2 always has a read pending, so that this wakes an idle connection, too.
+        if self.ended.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the certificate is no longer good")));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

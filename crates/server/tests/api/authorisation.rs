@@ -1,0 +1,176 @@
+//! The matrix of role and RPC over real certificates, and what clients and agents may touch.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use bytes::{Buf, BufMut, Bytes};
+use roadstead_api::v1;
+use roadstead_server::auth::TABLE;
+use roadstead_server::identity::Role;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Code, Request, Status};
+
+use crate::world::{Fleet, Placement, World, fields, place, reason, report, spec};
+
+/// Sends and receives messages as they are on the wire.
+#[derive(Clone, Copy, Default)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+    fn encode(&mut self, item: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+}
+
+/// Calls an RPC with an empty message, which no RPC that changes something accepts; only whether it was let in counts.
+async fn let_in(channel: &tonic::transport::Channel, rpc: &str) -> Result<(), Status> {
+    let mut grpc = tonic::client::Grpc::new(channel.clone());
+    grpc.ready().await.unwrap();
+    let path = format!("/{rpc}").parse().unwrap();
+    let messages = futures::stream::once(async { Bytes::new() });
+    match grpc.streaming(Request::new(messages), path, Raw).await {
+        Ok(_) => Ok(()),
+        Err(status) if status.code() == Code::PermissionDenied && reason(&status).1 == "ROLE_NOT_ALLOWED" => Err(status),
+        Err(_) => Ok(()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_matrix_of_roles_and_rpcs_is_as_agreed() {
+    let world = World::with_clusters(1, 1).await;
+    let mut table = format!("{:<60}", "RPC");
+    Role::ALL.iter().for_each(|role| write!(table, "{:>10}", role.as_str()).unwrap());
+    table.push('\n');
+    let mut channels = Vec::new();
+    for role in Role::ALL {
+        channels.push(world.connect(role.as_str(), "c0", &[]).await);
+    }
+    for (rpc, roles) in TABLE {
+        write!(table, "{rpc:<60}").unwrap();
+        for (role, channel) in Role::ALL.into_iter().zip(&channels) {
+            let answer = let_in(channel, rpc).await;
+            if let Err(status) = &answer {
+                let (_, _, details) = reason(status);
+                assert_eq!(details.error_info().unwrap().metadata["rpc"], *rpc);
+                assert!(status.message().contains(&format!("{role}:c0 has the role {role}")), "{}", status.message());
+            }
+            assert_eq!(answer.is_ok(), roles.contains(&role), "{rpc} for {role}");
+            write!(table, "{:>10}", if answer.is_ok() { "yes" } else { "-" }).unwrap();
+        }
+        table.push('\n');
+    }
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api/authorisation.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&golden, &table).unwrap();
+    }
+    let agreed = std::fs::read_to_string(&golden).unwrap();
+    assert_eq!(table, agreed, "the matrix has changed; UPDATE_GOLDEN=1 takes the new one over");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_in_the_table_is_refused() {
+    let world = World::empty(1).await;
+    let admin = world.connect("admin", "root", &[]).await;
+    for rpc in ["roadstead.v1.AdminService/Shutdown", "roadstead.internal.v1.ReplicaService/Exchange", "x.Y/Z"] {
+        let mut grpc = tonic::client::Grpc::new(admin.clone());
+        grpc.ready().await.unwrap();
+        let status = grpc.unary(Request::new(Bytes::new()), format!("/{rpc}").parse().unwrap(), Raw).await.unwrap_err();
+        assert_eq!(reason(&status).1, "UNKNOWN_RPC", "{rpc}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_touches_tenants_of_its_owners_only() {
+    let mut world = World::with_clusters(1, 1).await;
+    world.place("bolts", "bolt").await;
+    let mut client = Placement::new(world.connect("client", "portal", &["acme", "acme-eu"]).await);
+    client.place_tenant(place("anvils", "acme")).await.unwrap();
+
+    let denied = |status: Status| assert_eq!(reason(&status).1, "OWNER_NOT_ALLOWED", "{status:?}");
+    denied(client.place_tenant(place("other", "bolt")).await.unwrap_err());
+    denied(client.get_tenant(v1::GetTenantRequest { name: "bolts".into(), ..Default::default() }).await.unwrap_err());
+    denied(client.explain_tenant(v1::ExplainTenantRequest { name: "bolts".into(), ..Default::default() }).await.unwrap_err());
+    denied(client.release_tenant(v1::ReleaseTenantRequest { name: "bolts".into(), ..Default::default() }).await.unwrap_err());
+    let update = |name: &str, owner: &str| v1::UpdateTenantRequest { name: name.into(), spec: Some(spec(owner)), ..Default::default() };
+    denied(client.update_tenant(update("bolts", "acme")).await.unwrap_err());
+    denied(client.update_tenant(update("anvils", "bolt")).await.unwrap_err());
+    denied(client.watch(v1::WatchRequest { owner: "bolt".into(), ..Default::default() }).await.unwrap_err());
+    denied(client.list_tenants(v1::ListTenantsRequest { filter: "owner = bolt".into(), ..Default::default() }).await.unwrap_err());
+
+    let listed = client.list_tenants(v1::ListTenantsRequest::default()).await.unwrap().into_inner().tenants;
+    assert_eq!(listed.iter().map(|tenant| tenant.name.as_str()).collect::<Vec<_>>(), ["anvils"]);
+    let mut watch = client.watch(v1::WatchRequest { with_initial_state: true, ..Default::default() }).await.unwrap().into_inner();
+    let first = crate::world::next(&mut watch).await;
+    assert_eq!(first.events.len(), 1, "only its own tenants, no clusters: {first:?}");
+    client.release_tenant(v1::ReleaseTenantRequest { name: "anvils".into(), ..Default::default() }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_touches_its_own_cluster_only() {
+    let mut world = World::with_clusters(1, 2).await;
+    let tenant = world.place("anvils", "acme").await;
+    let home = tenant.status.unwrap().binding.unwrap().cluster;
+    let other = if home == "c0" { "c1" } else { "c0" };
+    let agent = world.connect("agent", other, &[]).await;
+    let (mut fleet, mut placement) = (Fleet::new(agent.clone()), Placement::new(agent));
+
+    let denied = |status: Status| assert_eq!(reason(&status).1, "CLUSTER_NOT_ALLOWED", "{status:?}");
+    denied(fleet.report_capacity(report(&home)).await.unwrap_err());
+    denied(fleet.get_cluster(v1::GetClusterRequest { name: home.clone(), ..Default::default() }).await.unwrap_err());
+    denied(placement.get_tenant(v1::GetTenantRequest { name: "anvils".into(), ..Default::default() }).await.unwrap_err());
+    denied(placement.watch(v1::WatchRequest { cluster: home.clone(), ..Default::default() }).await.unwrap_err());
+
+    fleet.report_capacity(report(other)).await.unwrap();
+    let clusters = fleet.list_clusters(v1::ListClustersRequest::default()).await.unwrap().into_inner().clusters;
+    assert_eq!(clusters.iter().map(|cluster| cluster.name.as_str()).collect::<Vec<_>>(), [other]);
+    assert!(placement.list_tenants(v1::ListTenantsRequest::default()).await.unwrap().into_inner().tenants.is_empty());
+    let mut own = Placement::new(world.connect("agent", &home, &[]).await);
+    let tenants = own.list_tenants(v1::ListTenantsRequest::default()).await.unwrap().into_inner().tenants;
+    assert_eq!(tenants.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_caller_is_kept_through_a_follower() {
+    let mut world = World::with_clusters(3, 1).await;
+    let leader = world.group.leader().await;
+    let follower = (leader + 1) % 3;
+    let channel = crate::world::connect(&world.group, follower, "client", "portal", &[]).await;
+    let mut request = Request::new(place("anvils", "acme"));
+    // What looks like another caller is not looked at.
+    request.metadata_mut().insert("principal", "admin:root".parse().unwrap());
+    Placement::new(channel).place_tenant(request).await.unwrap();
+    let request = v1::ListTenantEventsRequest { name: "anvils".into() };
+    let events = world.placement.list_tenant_events(request).await.unwrap().into_inner().events;
+    assert!(!events.is_empty() && events.iter().all(|event| event.principal == "client:portal"), "{events:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_is_wrong_is_refused_before_anything_is_read() {
+    let mut world = World::empty(1).await;
+    let status = world.placement.get_tenant(v1::GetTenantRequest { name: "No Name".into(), ..Default::default() }).await.unwrap_err();
+    assert_eq!(fields(&status), ["name"]);
+}

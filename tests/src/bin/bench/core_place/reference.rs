@@ -1,0 +1,203 @@
+//! What `core-place` is compared with: the rules in their plainest form, over its own books, sharing no code with the scheduler.
+
+use std::collections::BTreeMap;
+
+use roadstead_core::cluster::Cluster;
+use roadstead_core::constraint::{Company, CompanyKind, CompanyTerm, OwnerLimitScope, TaintEffect, TopologyKey, Wish};
+use roadstead_core::pool::{Pool, PoolPolicy};
+use roadstead_core::tenant::TenantSpec;
+
+/// One cluster as the reference keeps it.
+pub(crate) struct Books {
+    clusters: Vec<Cluster>,
+    pools: Vec<Pool>,
+    limits: Vec<[u64; 5]>,
+    used: Vec<[u64; 5]>,
+    shards: Vec<BTreeMap<u16, u32>>,
+    /// Who is where, by owner and by name, and who wants to be apart from whom.
+    owners: BTreeMap<String, BTreeMap<(usize, u16), u32>>,
+    names: BTreeMap<String, (usize, u16)>,
+    apart_from: BTreeMap<Company, BTreeMap<(TopologyKey, usize, u16), u32>>,
+}
+
+/// A decision as the reference sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) cluster: usize,
+    pub(crate) shard: u16,
+    /// Order of the pool, price, disliked taints, missed wishes, node, share in steps: the lower the better.
+    pub(crate) cost: [i64; 6],
+}
+
+impl Books {
+    pub(crate) fn new(clusters: Vec<Cluster>, pools: Vec<Pool>) -> Self {
+        let count = clusters.len();
+        let limits = clusters
+            .iter()
+            .map(|cluster| {
+                let (has, others) = (cluster.capacity.allocatable.to_array(), cluster.capacity.used_by_others.to_array());
+                std::array::from_fn(|resource| {
+                    has[resource] * u64::from(cluster.spec.overcommit_percent[resource]) / 100 - others[resource]
+                })
+            })
+            .collect();
+        Self {
+            clusters,
+            pools,
+            limits,
+            used: vec![[0; 5]; count],
+            shards: vec![BTreeMap::new(); count],
+            owners: BTreeMap::new(),
+            names: BTreeMap::new(),
+            apart_from: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn enter(&mut self, spec: &TenantSpec, cluster: usize, shard: u16) {
+        for (used, wanted) in self.used[cluster].iter_mut().zip(spec.requests.total.to_array()) {
+            *used += wanted;
+        }
+        *self.shards[cluster].entry(shard).or_default() += 1;
+        *self.owners.entry(spec.owner.to_string()).or_default().entry((cluster, shard)).or_default() += 1;
+        self.names.insert(spec.name.to_string(), (cluster, shard));
+        for term in &spec.constraints.company {
+            let places = self.apart_from.entry(term.company.clone()).or_default();
+            *places.entry((term.topology.clone(), cluster, shard)).or_default() += 1;
+        }
+    }
+
+    pub(crate) fn leave(&mut self, spec: &TenantSpec, cluster: usize, shard: u16) {
+        for (used, wanted) in self.used[cluster].iter_mut().zip(spec.requests.total.to_array()) {
+            *used -= wanted;
+        }
+        less(&mut self.shards[cluster], shard);
+        less(self.owners.get_mut(spec.owner.as_str()).expect("was entered"), (cluster, shard));
+        self.names.remove(spec.name.as_str());
+        for term in &spec.constraints.company {
+            let places = self.apart_from.get_mut(&term.company).expect("was entered");
+            less(places, (term.topology.clone(), cluster, shard));
+        }
+    }
+
+    /// The greatest part of the fleet's cpu, memory, pods, storage, attachments or tenant caps that is used.
+    pub(crate) fn fill(&self) -> f64 {
+        let sum = |of: &Vec<[u64; 5]>, resource: usize| of.iter().map(|amounts| amounts[resource] as f64).sum::<f64>();
+        let caps: f64 = self.clusters.iter().map(|cluster| f64::from(cluster.spec.tenant_cap)).sum();
+        let tenants: f64 = self.shards.iter().flat_map(|shards| shards.values()).map(|count| f64::from(*count)).sum();
+        (0..5).map(|resource| sum(&self.used, resource) / sum(&self.limits, resource)).fold(tenants / caps, f64::max)
+    }
+
+    /// Limits that are crossed.
+    pub(crate) fn crossed(&self) -> usize {
+        let mut crossed = 0;
+        for (row, cluster) in self.clusters.iter().enumerate() {
+            crossed += self.used[row].iter().zip(self.limits[row]).filter(|(used, limit)| **used > *limit).count();
+            crossed += usize::from(self.shards[row].values().sum::<u32>() > cluster.spec.tenant_cap);
+            crossed += self.shards[row]
+                .iter()
+                .filter(|(shard, count)| **count > cluster.spec.shard_cap || **shard >= cluster.spec.max_shards)
+                .count();
+        }
+        crossed
+    }
+
+    /// Looks at every cluster and every shard.
+    pub(crate) fn choose(&self, spec: &TenantSpec) -> Option<Choice> {
+        let choice = |row: usize| {
+            let cluster = &self.clusters[row];
+            if !self.allows(spec, row) {
+                return None;
+            }
+            let shards = (0..cluster.spec.max_shards).filter_map(|shard| {
+                let count = self.shards[row].get(&shard).copied().unwrap_or(0);
+                (count < cluster.spec.shard_cap && self.company_allows(spec, row, shard)).then_some((std::cmp::Reverse(count), shard))
+            });
+            let (_, shard) = shards.min()?;
+            Some(Choice { cluster: row, shard, cost: self.cost(spec, row) })
+        };
+        (0..self.clusters.len()).filter_map(choice).min_by_key(|choice| (choice.cost, choice.cluster))
+    }
+
+    fn allows(&self, spec: &TenantSpec, row: usize) -> bool {
+        let (cluster, constraints) = (&self.clusters[row], &spec.constraints);
+        let room = spec
+            .requests
+            .total
+            .to_array()
+            .iter()
+            .enumerate()
+            .all(|(resource, wanted)| self.used[row][resource] + wanted <= self.limits[row][resource]);
+        let region = constraints.regions.is_empty() || constraints.regions.contains(&cluster.spec.region);
+        let taints = cluster.spec.taints.iter().filter(|taint| taint.effect == TaintEffect::NoSchedule);
+        let tolerated =
+            taints.into_iter().all(|taint| constraints.tolerations.iter().any(|toleration| toleration.key.as_ref() == Some(&taint.key)));
+        let node = cluster.capacity.nodes.iter().any(|node| spec.requests.largest_pod.fits(node.allocatable));
+        room && region && tolerated && node && self.shards[row].values().sum::<u32>() < cluster.spec.tenant_cap
+    }
+
+    fn company_allows(&self, spec: &TenantSpec, row: usize, shard: u16) -> bool {
+        let none = BTreeMap::new();
+        let of_owner = self.owners.get(spec.owner.as_str()).unwrap_or(&none);
+        let limits = spec.constraints.owner_limits.iter().all(|limit| {
+            let here =
+                of_owner.iter().filter(|((at, in_shard), _)| *at == row && (limit.scope == OwnerLimitScope::Cluster || *in_shard == shard));
+            here.map(|(_, count)| count).sum::<u32>() < limit.max
+        });
+        let own = spec.constraints.company.iter().all(|term: &CompanyTerm| {
+            assert_eq!(term.kind, CompanyKind::Apart, "this benchmark has no other");
+            match &term.company {
+                Company::Tenant(name) => {
+                    self.names.get(name.as_str()).is_none_or(|(at, in_shard)| !self.same(&term.topology, (*at, *in_shard), (row, shard)))
+                }
+                Company::Owner(owner) => {
+                    let places = self.owners.get(owner.as_str()).unwrap_or(&none);
+                    !places.keys().any(|place| self.same(&term.topology, *place, (row, shard)))
+                }
+            }
+        });
+        let residents = [Company::Tenant(spec.name.clone()), Company::Owner(spec.owner.clone())].into_iter().all(|company| {
+            let places = self.apart_from.get(&company);
+            !places.into_iter().flatten().any(|((topology, at, in_shard), _)| self.same(topology, (*at, *in_shard), (row, shard)))
+        });
+        limits && own && residents
+    }
+
+    fn same(&self, topology: &TopologyKey, (a, a_shard): (usize, u16), (b, b_shard): (usize, u16)) -> bool {
+        match topology {
+            TopologyKey::Shard => a == b && a_shard == b_shard,
+            TopologyKey::Cluster => a == b,
+            TopologyKey::Region => {
+                let (a, b) = (&self.clusters[a].spec, &self.clusters[b].spec);
+                a.provider == b.provider && a.region == b.region
+            }
+            TopologyKey::Provider | TopologyKey::Label(_) => unreachable!("this benchmark has no such term"),
+        }
+    }
+
+    fn cost(&self, spec: &TenantSpec, row: usize) -> [i64; 6] {
+        let cluster = &self.clusters[row];
+        let pool = self.pools.iter().find(|pool| pool.spec.name == cluster.spec.pool).expect("every cluster has a pool");
+        let tolerated = |key: &String| spec.constraints.tolerations.iter().any(|toleration| toleration.key.as_ref() == Some(key));
+        let disliked = cluster.spec.taints.iter().filter(|taint| taint.effect == TaintEffect::PreferNoSchedule && !tolerated(&taint.key));
+        let wishes = spec.constraints.preferences.iter().map(|preference| match &preference.wish {
+            Wish::Region(region) if *region == cluster.spec.region => i64::from(preference.weight),
+            Wish::Provider(provider) if *provider == cluster.spec.provider => i64::from(preference.weight),
+            _ => 0,
+        });
+        let node = cluster.capacity.nodes.iter().any(|node| spec.requests.largest_pod.fits(node.largest_free));
+        let tenants = u64::from(self.shards[row].values().sum::<u32>()) * 1_000_000 / u64::from(cluster.spec.tenant_cap);
+        let share =
+            self.used[row].iter().zip(self.limits[row]).map(|(used, limit)| (u128::from(*used) * 1_000_000 / u128::from(limit)) as u64);
+        let steps = (share.fold(tenants, u64::max) / 16) as i64;
+        let share = if pool.spec.policy == PoolPolicy::Pack { -steps } else { steps };
+        [i64::from(pool.spec.order), pool.spec.price_micros as i64, disliked.count() as i64, -wishes.sum::<i64>(), i64::from(!node), share]
+    }
+}
+
+fn less<K: Ord + Clone>(counts: &mut BTreeMap<K, u32>, key: K) {
+    let count = counts.get_mut(&key).expect("was entered");
+    *count -= 1;
+    if *count == 0 {
+        counts.remove(&key);
+    }
+}

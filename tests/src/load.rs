@@ -1,0 +1,128 @@
+//! A closed loop of clients: each sends its next request when the last one was answered. The same program drives every system measured.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use hdrhistogram::Histogram;
+
+/// Latencies are kept to three digits up to this many microseconds.
+const LONGEST_US: u64 = 120_000_000;
+/// A client whose requests fail this often in a row gives up: something is broken that waiting does not mend.
+const MOST_FAILURES_IN_A_ROW: u32 = 100;
+/// A refused client waits so long before it asks again.
+const BACK_OFF: Duration = Duration::from_millis(10);
+
+/// How much load.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Clients, spread over the connections in turn.
+    pub clients: usize,
+    /// Not measured.
+    pub warm_up: Duration,
+    /// Measured.
+    pub measured: Duration,
+}
+
+/// What was measured.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// Units done (placements, reads) per second.
+    pub rate: f64,
+    /// Units done.
+    pub done: u64,
+    /// Requests that failed and were sent again.
+    pub failed: u64,
+    /// Latency in microseconds of each request.
+    pub latency: Histogram<u64>,
+}
+
+impl Measured {
+    /// A quantile of the latency in milliseconds.
+    #[must_use]
+    pub fn quantile_ms(&self, quantile: f64) -> f64 {
+        let us = self.latency.value_at_quantile(quantile);
+        Duration::from_micros(us).as_secs_f64() * 1e3
+    }
+}
+
+/// A histogram of latencies in microseconds.
+///
+/// # Panics
+/// Never: the bounds are fixed.
+#[must_use]
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST_US, 3).expect("the bounds of a histogram of latencies are valid")
+}
+
+/// Runs the load. `call` sends request number `n` of all over a connection and says how many units it was worth; a failed request is sent
+/// again with the same number.
+///
+/// # Errors
+/// If a client's requests fail again and again.
+pub async fn closed_loop<C, F>(shape: Shape, channels: &[C], call: impl Fn(C, u64) -> F + Send + Sync + Clone + 'static) -> Result<Measured>
+where
+    C: Clone + Send + 'static,
+    F: Future<Output = Result<u64>> + Send + 'static,
+{
+    let numbers = Arc::new(AtomicU64::new(0));
+    let from = Instant::now() + shape.warm_up;
+    let to = from + shape.measured;
+    let clients: Vec<_> = (0..shape.clients)
+        .map(|client| {
+            let (call, numbers, channel) = (call.clone(), numbers.clone(), channels[client % channels.len()].clone());
+            tokio::spawn(one_client(channel, numbers, from, to, call))
+        })
+        .collect();
+    let (mut latency, mut done, mut failed) = (histogram(), 0, 0);
+    for client in clients {
+        let own = client.await.context("a client panicked")??;
+        latency.add(&own.0).context("histograms have the same bounds")?;
+        done += own.1;
+        failed += own.2;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    let rate = done as f64 / shape.measured.as_secs_f64();
+    Ok(Measured { rate, done, failed, latency })
+}
+
+async fn one_client<C, F>(
+    channel: C,
+    numbers: Arc<AtomicU64>,
+    from: Instant,
+    to: Instant,
+    call: impl Fn(C, u64) -> F,
+) -> Result<(Histogram<u64>, u64, u64)>
+where
+    C: Clone,
+    F: Future<Output = Result<u64>>,
+{
+    let (mut latency, mut done, mut failed) = (histogram(), 0, 0);
+    while Instant::now() < to {
+        let number = numbers.fetch_add(1, Ordering::Relaxed);
+        let sent = Instant::now();
+        let mut in_a_row = 0;
+        let units = loop {
+            match call(channel.clone(), number).await {
+                Ok(units) => break units,
+                Err(error) => {
+                    failed += 1;
+                    in_a_row += 1;
+                    if in_a_row > MOST_FAILURES_IN_A_ROW {
+                        return Err(error.context(format!("request {number} failed {in_a_row} times in a row")));
+                    }
+                    tokio::time::sleep(BACK_OFF).await;
+                }
+            }
+        };
+        let answered = Instant::now();
+        if answered >= from && answered < to {
+            done += units;
+            let us = u64::try_from(answered.duration_since(sent).as_micros()).unwrap_or(LONGEST_US);
+            latency.saturating_record(us);
+        }
+    }
+    Ok((latency, done, failed))
+}
