@@ -131,7 +131,8 @@ impl Replica {
         let last = raft.raft_log.last_index();
         let caught_up = |id: &MemberId| {
             let progress = raft.prs().get(id.0);
-            progress.is_some_and(|p| p.recent_active && p.state != ProgressState::Snapshot && p.matched + PROMOTE_LAG >= last)
+            // `recent_active` alone is no evidence: raft-rs takes it that a new learner is active. Replicating means that it has answered.
+            progress.is_some_and(|p| p.recent_active && p.state == ProgressState::Replicate && p.matched + PROMOTE_LAG >= last)
         };
         if let Some(id) = self.machine.membership.learners.keys().copied().find(caught_up) {
             lead.changes.push_back(Queued { ticket: None, change: MemberChange::Promote { id } });
