@@ -166,7 +166,10 @@ impl World {
         let state = replica.state();
         let current = state.revision().index == index;
         let first = self.truth.applied(index, term, current.then_some(state), applied)?;
-        if first && current {
+        if first {
+            self.checks.fence(index, state, applied)?;
+        }
+        if current {
             self.checks.applied(index, state, applied)?;
         }
         let digest = if current { state.digest() } else { 0 };

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use roadstead_core::apply::{Applied, Change};
 use roadstead_core::cluster::Cluster;
+use roadstead_core::history::{EventKind, TenantEvent};
 use roadstead_core::id::{ClusterId, Incarnation, ShardId};
 use roadstead_core::resources::{Requests, Resources};
 use roadstead_core::state::State;
@@ -15,27 +16,35 @@ pub struct Checks {
     incarnation: Incarnation,
     /// Clusters whose agents have not reported since the last restore, and were not waived.
     unheard: BTreeSet<ClusterId>,
+    /// Entries whose state was counted.
+    counted: BTreeSet<u64>,
 }
 
 impl Checks {
-    /// Checks an entry that was applied for the first time anywhere.
+    /// Checks the state right after an entry, once for each entry: not every replica stops after each.
     ///
     /// # Errors
     /// What does not hold.
     pub fn applied(&mut self, index: u64, state: &State, applied: &Applied) -> Result<(), String> {
+        if !self.counted.insert(index) {
+            return Ok(());
+        }
         if let Some(alarm) = applied.alarms.first() {
             return Err(format!("entry {index} raised an alarm: {alarm}"));
         }
         if let Some(broken) = state.check_invariants().first() {
             return Err(format!("after entry {index}: {broken}"));
         }
-        self.fence(index, state, applied)?;
         limits(index, state, applied)
     }
 
-    fn fence(&mut self, index: u64, state: &State, applied: &Applied) -> Result<(), String> {
-        if state.incarnation() != self.incarnation {
-            self.incarnation = state.incarnation();
+    /// Checks an entry that was applied for the first time anywhere; the state may be a later one.
+    ///
+    /// # Errors
+    /// What was decided too early.
+    pub fn fence(&mut self, index: u64, state: &State, applied: &Applied) -> Result<(), String> {
+        if applied.revision.incarnation != self.incarnation {
+            self.incarnation = applied.revision.incarnation;
             self.unheard = state.clusters().map(|cluster| cluster.id).collect();
         }
         for change in &applied.changes {
@@ -47,7 +56,9 @@ impl Checks {
                         self.unheard.remove(&before.id);
                     }
                 }
-                Change::Tenant { before, after: Some(after) } if enters(before.as_deref(), after).is_some() && !self.unheard.is_empty() => {
+                Change::Tenant { before, after: Some(after) }
+                    if enters(index, state, before.as_deref(), after).is_some() && !self.unheard.is_empty() =>
+                {
                     return Err(format!(
                         "entry {index} placed tenant {} after a restore, before {} clusters had reported",
                         after.spec.name,
@@ -61,9 +72,13 @@ impl Checks {
     }
 }
 
-/// The cluster in which a change takes more room than before.
-fn enters(before: Option<&Tenant>, after: &Tenant) -> Option<ClusterId> {
+/// The cluster in which a change takes more room than before. That a tenant was found where it is, is a fact and takes nothing.
+fn enters(index: u64, state: &State, before: Option<&Tenant>, after: &Tenant) -> Option<ClusterId> {
     let (Phase::Bound { binding, .. }, requests) = (after.phase, after.spec.requests) else { return None };
+    let found = |event: &TenantEvent| event.revision.index == index && matches!(event.kind, EventKind::Adopted { .. });
+    if state.events_of(after.id).0.iter().any(found) {
+        return None;
+    }
     let Some(before) = before else { return Some(binding.cluster) };
     match before.phase {
         Phase::Bound { binding: old, .. } | Phase::Releasing { binding: old, .. } if old.cluster == binding.cluster => {
@@ -82,7 +97,7 @@ fn limits(index: u64, state: &State, applied: &Applied) -> Result<(), String> {
     let mut changed = BTreeSet::new();
     for change in &applied.changes {
         match change {
-            Change::Tenant { before, after: Some(after) } => entered.extend(enters(before.as_deref(), after)),
+            Change::Tenant { before, after: Some(after) } => entered.extend(enters(index, state, before.as_deref(), after)),
             Change::Cluster { before, after } => changed.extend(before.iter().chain(after).map(|cluster| cluster.id)),
             Change::Tenant { after: None, .. } | Change::Pool { .. } | Change::Class { .. } | Change::Policy { .. } => {}
         }

@@ -85,7 +85,7 @@ impl Fleet {
             attachments: 2 * tenants,
         };
         let capacity = v1::Capacity { allocatable: Some(allocatable), used_by_others: Some(v1::Resources::default()), nodes: Vec::new() };
-        (put, v1::ReportCapacityRequest { cluster: name, uid, capacity: Some(capacity), tenants: Vec::new() })
+        (put, v1::ReportCapacityRequest { cluster: name, uid, capacity: Some(capacity), ..Default::default() })
     }
 
     /// Declares pool, class, policy and clusters over the API, and reports each cluster's capacity: enough for its cap of tenants.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use raft::{ProgressState, StateRole};
+use raft::{Progress, ProgressState, StateRole};
 use roadstead_core::id::Revision;
 
 use crate::door::{Answer, Monotonic, Ticket};
@@ -131,8 +131,9 @@ impl Replica {
         let last = raft.raft_log.last_index();
         let caught_up = |id: &MemberId| {
             let progress = raft.prs().get(id.0);
-            // `recent_active` alone is no evidence: raft-rs takes it that a new learner is active. Replicating means that it has answered.
-            progress.is_some_and(|p| p.recent_active && p.state == ProgressState::Replicate && p.matched + PROMOTE_LAG >= last)
+            // `recent_active` alone is no evidence: raft-rs takes it that a new learner is active. One that matches something has answered.
+            let behind = |p: &Progress| p.state == ProgressState::Snapshot || p.matched == 0 || p.matched + PROMOTE_LAG < last;
+            progress.is_some_and(|p| p.recent_active && !behind(p))
         };
         if let Some(id) = self.machine.membership.learners.keys().copied().find(caught_up) {
             lead.changes.push_back(Queued { ticket: None, change: MemberChange::Promote { id } });

@@ -199,6 +199,19 @@ pub enum Answer {
     Refused { why: String },
 }
 
+/// What the leader knows of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Which.
+    pub id: MemberId,
+    /// Last index of the log that it is known to have on its disk.
+    pub matched: u64,
+    /// Whether it was heard of within an election timeout.
+    pub active: bool,
+    /// Highest feature level that its build supports; unknown if it has said nothing yet.
+    pub supported: Option<FeatureLevel>,
+}
+
 /// How a replica takes part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Role {

@@ -165,6 +165,7 @@ impl Machine {
             Ok(mut state) => {
                 // The backup may come from a longer log than this one.
                 state.rebase(index - 1);
+                state.keep_clusters_of(&self.state);
                 self.state = state;
                 (self.apply_batch(index, batch), Effect::Switched)
             }

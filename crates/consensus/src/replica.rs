@@ -17,7 +17,7 @@ use crate::change::Handover;
 use crate::clock::Clock;
 use crate::digest::Digests;
 use crate::disk::Disk;
-use crate::door::{Answer, HardState, Input, Monotonic, Output, Restored, Role, Ticket};
+use crate::door::{Answer, HardState, Input, Monotonic, Output, Progress, Restored, Role, Ticket};
 use crate::lead::Lead;
 use crate::machine::Machine;
 use crate::member::{GroupId, MemberId, Membership};
@@ -231,6 +231,27 @@ impl Replica {
         &self.machine.membership
     }
 
+    /// The last index that it knows to be committed.
+    #[must_use]
+    pub fn committed(&self) -> u64 {
+        self.raw.raft.raft_log.committed
+    }
+
+    /// What it knows of each member while it leads; nothing otherwise.
+    #[must_use]
+    pub fn progress(&self) -> Vec<Progress> {
+        if self.raw.raft.state != StateRole::Leader {
+            return Vec::new();
+        }
+        let known = |id: MemberId| {
+            let progress = self.raw.raft.prs().get(id.0)?;
+            let here = id == self.id;
+            let supported = if here { Some(self.config.supported_level) } else { self.levels.get(&id).copied() };
+            Some(Progress { id, matched: progress.matched, active: here || progress.recent_active, supported })
+        };
+        self.machine.membership.ids().into_iter().filter_map(known).collect()
+    }
+
     fn take(&mut self, input: Input) {
         match input {
             Input::Tick => self.tick(),
@@ -358,7 +379,9 @@ impl Replica {
     }
 
     fn step(&mut self, from: MemberId, message: Message) {
-        let here = Here { id: self.id, last_index: self.raw.raft.raft_log.last_index() };
+        let raft = &self.raw.raft;
+        let leads = (raft.state == StateRole::Leader).then_some(raft.term);
+        let here = Here { id: self.id, last_index: raft.raft_log.last_index(), leads };
         if let Err(why) = wire::check(&message, from, here) {
             self.alarm(format!("dropped a message of {from}: {why}"));
             return;

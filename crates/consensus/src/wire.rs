@@ -125,6 +125,8 @@ pub(crate) struct Here {
     pub(crate) id: MemberId,
     /// Last index of its log.
     pub(crate) last_index: u64,
+    /// The term that it leads, if it does.
+    pub(crate) leads: Option<u64>,
 }
 
 /// Refuses what raft-rs would panic on, and what a peer has no business to send.
@@ -150,7 +152,8 @@ pub(crate) fn check(message: &Message, from: MemberId, here: Here) -> Result<(),
             "it says that entry {} was acknowledged here, but the log ends at {}: was storage lost?",
             message.commit, here.last_index
         )),
-        MessageType::MsgAppendResponse if !message.reject && message.index > here.last_index => {
+        // Late, one may acknowledge what a leader sent before it crashed, and has lost since: no harm once it leads that term no more.
+        MessageType::MsgAppendResponse if !message.reject && message.index > here.last_index && here.leads == Some(message.term) => {
             Err(format!("it acknowledges entry {}, but the log ends at {}", message.index, here.last_index))
         }
         MessageType::MsgReadIndex | MessageType::MsgReadIndexResp if message.entries.len() != 1 => {
@@ -200,7 +203,7 @@ mod tests {
     use raft::eraftpb::Entry;
 
     const GROUP: GroupId = GroupId(99);
-    const HERE: Here = Here { id: MemberId(1), last_index: 10 };
+    const HERE: Here = Here { id: MemberId(1), last_index: 10, leads: Some(5) };
 
     fn message(kind: MessageType) -> Message {
         let mut message = Message::default();
@@ -273,5 +276,14 @@ mod tests {
         }
         assert!(check(&message(MessageType::MsgHeartbeat), MemberId(3), HERE).is_err(), "the sender is whoever the connection says");
         assert_eq!(check(&message(MessageType::MsgHeartbeat), from, HERE), Ok(()));
+    }
+
+    #[test]
+    fn a_late_acknowledgement_of_what_was_lost_in_a_crash_is_no_alarm() {
+        let mut late = message(MessageType::MsgAppendResponse);
+        late.index = 11;
+        for leads in [None, Some(6)] {
+            assert_eq!(check(&late, MemberId(2), Here { leads, ..HERE }), Ok(()));
+        }
     }
 }

@@ -185,6 +185,26 @@ fn a_snapshot_that_cannot_be_fetched_is_sent_again() {
 }
 
 #[test]
+fn a_learner_that_never_answers_does_not_vote_and_holds_nobody_up() {
+    let mut toy = Toy::new(small_config());
+    let leader = toy.until_leader();
+    let ticket = toy.ticket();
+    toy.input(leader, Input::AddMember { ticket, id: member(9), info: info(9) });
+    toy.quiet();
+    assert!(matches!(toy.answers[&ticket], Answer::Done { .. }));
+    for _ in 0..200 {
+        toy.tick();
+    }
+    toy.done(leader, write("a", 5, 1));
+    let replica = toy.replica(leader);
+    assert!(replica.membership().learners.contains_key(&member(9)));
+    let progress = replica.progress();
+    let of = |id| *progress.iter().find(|progress| progress.id == id).unwrap();
+    assert_eq!((of(member(9)).matched, of(member(9)).active, of(member(9)).supported), (0, false, None));
+    assert_eq!((of(leader).matched, of(leader).active), (replica.committed(), true));
+}
+
+#[test]
 fn a_removed_member_learns_it_and_the_rest_goes_on() {
     let mut toy = Toy::group(3, small_config());
     let leader = toy.leader().unwrap();

@@ -123,7 +123,13 @@ fn fleet(clusters: usize) -> (State, u64) {
             attachments: 20_000,
         };
         let capacity = Capacity { allocatable, used_by_others: Resources::default(), nodes: Vec::new() };
-        run(Command::Report(Box::new(Report { cluster: name(&text), uid: text, capacity: Some(capacity), tenants: Vec::new() })));
+        run(Command::Report(Box::new(Report {
+            cluster: name(&text),
+            uid: text,
+            capacity: Some(capacity),
+            tenants: Vec::new(),
+            complete: None,
+        })));
     }
     (state, index)
 }

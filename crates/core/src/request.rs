@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::class::ClassVersion;
 use crate::cluster::{Capacity, ClusterSpec};
-use crate::id::{Epoch, Name, Owner, RequestId, Revision, ShardId, TenantId};
+use crate::id::{Epoch, Incarnation, Name, Owner, RequestId, Revision, ShardId, TenantId};
 use crate::policy::PolicySpec;
 use crate::pool::PoolSpec;
 use crate::tenant::TenantSpec;
@@ -147,6 +147,9 @@ pub struct Report {
     pub capacity: Option<Capacity>,
     /// Tenants seen, each with the epoch it was seen in.
     pub tenants: Vec<ObservedTenant>,
+    /// Present when `tenants` names every tenant that the cluster carries: the incarnation that the agent had heard of before it looked.
+    /// Only such a report, of the present incarnation, ends the wait after a restore: another one may have been on its way since before it.
+    pub complete: Option<Incarnation>,
 }
 
 /// One tenant as its cluster's agent sees it.

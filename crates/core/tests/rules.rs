@@ -10,8 +10,8 @@ use roadstead_core::command::{Batch, Command, Done, Envelope, FeatureLevel, Outc
 use roadstead_core::constraint::Constraints;
 use roadstead_core::decide::Decision;
 use roadstead_core::history::EventKind;
-use roadstead_core::id::Incarnation;
-use roadstead_core::request::{Ask, Observed};
+use roadstead_core::id::{Epoch, Incarnation};
+use roadstead_core::request::{Ask, Observed, ObservedTenant, Report};
 use roadstead_core::resources::{Bytes, Resources};
 use roadstead_core::schedule::describe_reason;
 use roadstead_core::tenant::{Phase, TenantSpec};
@@ -313,13 +313,53 @@ fn after_a_restore_nothing_is_decided_or_deleted_until_every_cluster_has_reporte
     let release = Ask::ReleaseTenant { name: name("a"), purge: true, expected: None };
     assert!(matches!(fleet.refused(release.clone()), Rejection::Fenced { .. }));
     assert!(matches!(fleet.command(Command::Expire { limit: 1 }), Outcome::Rejected(Rejection::Fenced { .. })));
-    fleet.must(Ask::Report(Box::new(report("c0", None, Vec::new()))));
+    // One that was on its way since before the restore proves nothing.
+    fleet.must(Ask::Report(Box::new(Report { complete: Some(Incarnation(0)), ..report("c0", None, Vec::new()) })));
+    assert!(matches!(fleet.refused(release.clone()), Rejection::Fenced { waiting: 2 }));
+    fleet.must(Ask::Report(Box::new(Report { complete: Some(Incarnation(1)), ..report("c0", None, Vec::new()) })));
     assert!(matches!(fleet.refused(release), Rejection::Fenced { waiting: 1 }));
     fleet.must(Ask::WaiveFence { cluster: Some(name("c1")) });
     fleet.place("b");
     assert!(fleet.tenant("b").phase.binding().expect("bound").epoch > epoch);
     assert!(fleet.tenant("b").id > fleet.tenant("a").id);
     fleet.check();
+}
+
+#[test]
+fn a_waiting_tenant_that_a_cluster_carries_is_bound_there_over_its_limits_too() {
+    let mut fleet = Fleet::new();
+    assert!(matches!(fleet.place("a"), Done::Pending { .. }));
+    fleet.add_cluster(cluster("roomy", 5), 1000);
+    fleet.add_cluster(cluster("small", 5), 1);
+    let (a, small) = (fleet.tenant("a").id, fleet.state.cluster("small").expect("declared").id);
+    let before = Epoch { incarnation: Incarnation(0), index: 1 };
+    let seen = |observed| Ask::Report(Box::new(report("small", None, vec![ObservedTenant { id: a, epoch: before, observed }])));
+    fleet.must(seen(Observed::Absent));
+    assert!(matches!(fleet.tenant("a").phase, Phase::Pending { .. }));
+    fleet.must(seen(Observed::Running));
+    let binding = fleet.tenant("a").phase.binding().expect("bound");
+    assert_eq!(binding.cluster, small);
+    assert!(binding.epoch > before, "whatever was said of it before is over");
+    assert_eq!(fleet.state.cluster_state(small), Some(ClusterState::Overfull));
+    fleet.settle();
+    assert_eq!(fleet.tenant("a").phase.binding().expect("bound").cluster, small);
+    fleet.check();
+}
+
+#[test]
+fn a_restored_backup_keeps_the_clusters_that_it_does_not_know_and_waits_for_them() {
+    let backup = Fleet::with_clusters(1, 5, 1000).state;
+    let mut now = Fleet::with_clusters(1, 5, 1000);
+    now.must(Ask::PutPool { spec: pool("away"), expected: None });
+    now.add_cluster(ClusterSpec { pool: name("away"), ..cluster("new", 5) }, 1000);
+    let mut restored = Fleet { state: backup, ..now.clone() };
+    restored.state.rebase(now.state.revision().index);
+    restored.state.keep_clusters_of(&now.state);
+    restored.command(Command::Incarnate { incarnation: Incarnation(1) });
+    assert_eq!(restored.state.clusters().map(|cluster| cluster.spec.name.to_string()).collect::<Vec<_>>(), ["c0", "new"]);
+    assert!(restored.state.pool("away").is_some());
+    assert!(matches!(restored.refused(place(spec("b"))), Rejection::Fenced { waiting: 2 }));
+    restored.check();
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use roadstead_consensus::door::Role;
+use roadstead_consensus::door::{Progress, Role};
 use roadstead_consensus::member::{GroupId, MemberId, MemberInfo};
 use roadstead_core::apply::Applied;
 use roadstead_core::codec;
@@ -111,20 +111,7 @@ pub struct Status {
     /// `sled` or `redb`.
     pub log_backend: &'static str,
     /// What the leader knows of each member; empty elsewhere.
-    pub progress: Vec<MemberProgress>,
-}
-
-/// What the leader knows of a member.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MemberProgress {
-    /// Which.
-    pub id: MemberId,
-    /// Index that it is known to have.
-    pub matched: u64,
-    /// Whether it was heard of within an election timeout.
-    pub active: bool,
-    /// Highest feature level that it supports; 0 is unknown.
-    pub supported_level: u16,
+    pub progress: Vec<Progress>,
 }
 
 /// A replica, as its services know it.

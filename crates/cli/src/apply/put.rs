@@ -82,7 +82,7 @@ async fn put_cluster(client: &Client, what: &str, change: &Change, cluster: &v1:
         cluster: cluster.name.clone(),
         uid: known.unwrap_or_else(|| model_uid(&cluster.name)),
         capacity: Some(capacity),
-        tenants: Vec::new(),
+        ..v1::ReportCapacityRequest::default()
     };
     send!(client, &format!("report the capacity of cluster/{}", cluster.name), fleet, report_capacity, report)?;
     Ok("capacity reported".to_owned())

@@ -128,6 +128,17 @@ struct Model {
     capacity: Option<v1::Capacity>,
     /// By tenant's uid.
     due: BTreeMap<String, Due>,
+    /// What it carries, also what the placement service has forgotten in a restore; by tenant's uid.
+    carried: BTreeMap<String, Carried>,
+    /// The service asked for all that is carried, at this revision.
+    complete_at: Option<v1::Revision>,
+}
+
+/// A tenant that is there.
+#[derive(Clone, Copy)]
+struct Carried {
+    epoch: Option<v1::Revision>,
+    observed: Observed,
 }
 
 impl Model {
@@ -145,6 +156,8 @@ impl Model {
             cluster: cluster.name.clone(),
             capacity,
             due: BTreeMap::new(),
+            carried: BTreeMap::new(),
+            complete_at: None,
         }
     }
 
@@ -173,7 +186,7 @@ impl Model {
                     }
                 },
                 _ = tick.tick() => {
-                    if first || heard.elapsed() > HEARTBEAT || self.due.values().any(|due| due.at <= Instant::now()) {
+                    if first || self.complete_at.is_some() || heard.elapsed() > HEARTBEAT || self.due.values().any(|due| due.at <= Instant::now()) {
                         if let Err(failure) = self.report().await {
                             tracing::warn!(cluster = %self.cluster, error = %failure, "a report was not taken; it is repeated");
                             continue;
@@ -206,19 +219,28 @@ impl Model {
     async fn report(&mut self) -> Result<(), Failure> {
         let now = Instant::now();
         let ready: Vec<String> = self.due.iter().filter(|(_, due)| due.at <= now).map(|(uid, _)| uid.clone()).take(MAX_REPORTED).collect();
-        let tenants = ready.iter().filter_map(|uid| {
-            let due = self.due.get(uid)?;
-            Some(v1::ObservedTenant { uid: uid.clone(), epoch: due.epoch, observed: due.observed.into() })
-        });
+        let observed = |uid: &String, epoch, observed: Observed| v1::ObservedTenant { uid: uid.clone(), epoch, observed: observed.into() };
+        let changed = ready.iter().filter_map(|uid| self.due.get(uid).map(|due| observed(uid, due.epoch, due.observed)));
+        let complete_at = self.complete_at.take();
+        let all = self.carried.iter().filter(|(uid, _)| complete_at.is_some() && !ready.contains(uid));
+        let tenants = changed.chain(all.map(|(uid, carried)| observed(uid, carried.epoch, carried.observed))).collect();
         let request = v1::ReportCapacityRequest {
             cluster: self.cluster.clone(),
             uid: self.uid.clone(),
             capacity: self.capacity.clone(),
-            tenants: tenants.collect(),
+            tenants,
+            complete_at,
         };
-        send!(self.client, &format!("report of cluster/{}", self.cluster), fleet, report_capacity, request)?;
+        let answer = send!(self.client, &format!("report of cluster/{}", self.cluster), fleet, report_capacity, request)?;
+        self.complete_at = answer.revision.filter(|_| answer.complete_wanted);
         self.capacity = None;
         for uid in ready {
+            match self.due.get(&uid) {
+                Some(Due { observed: Observed::Absent, .. }) | None => drop(self.carried.remove(&uid)),
+                Some(Due { epoch, observed, .. }) => {
+                    self.carried.insert(uid.clone(), Carried { epoch: *epoch, observed: *observed });
+                }
+            }
             // A tenant that stopped and is still on its way out is one whose volumes are not kept.
             match self.due.get_mut(&uid) {
                 Some(due) if due.observed == Observed::Stopped => {

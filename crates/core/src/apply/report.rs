@@ -4,9 +4,9 @@ use super::{Applier, Fate, invalid, not_found};
 use crate::cluster::Cluster;
 use crate::command::{Done, Kind, Rejection};
 use crate::history::EventKind;
-use crate::id::ClusterId;
+use crate::id::{ClusterId, ShardId};
 use crate::request::{Observed, ObservedTenant, Report};
-use crate::tenant::{Phase, Tenant};
+use crate::tenant::{Binding, Phase, Tenant};
 
 impl Applier<'_> {
     pub(super) fn report(&mut self, report: &Report) -> Fate {
@@ -24,7 +24,9 @@ impl Applier<'_> {
             after.reported_at = Some(self.time());
         }
         after.silent = false;
-        after.fenced = false;
+        if report.complete == Some(self.state.incarnation()) {
+            after.fenced = false;
+        }
         if after != *cluster {
             self.keep_cluster(after);
         }
@@ -37,7 +39,7 @@ impl Applier<'_> {
 
     fn observe(&mut self, cluster: ClusterId, seen: ObservedTenant) {
         let Some(tenant) = self.state.tenant_by_id(seen.id).cloned() else { return };
-        let Some(binding) = tenant.phase.binding() else { return };
+        let Some(binding) = tenant.phase.binding() else { return self.found(cluster, &tenant, seen.observed) };
         if binding.cluster != cluster || binding.epoch != seen.epoch {
             return;
         }
@@ -60,6 +62,34 @@ impl Applier<'_> {
             Some(phase) => self.keep_tenant(Tenant { phase, ..Tenant::clone(&tenant) }, event),
             None => self.drop_tenant(tenant.id),
         }
+    }
+
+    /// A tenant that waits is in a cluster: it was placed there after the backup that was restored, or before the cluster was forgotten.
+    /// It is where its volumes are, over a limit too; bound anywhere else it would run twice.
+    fn found(&mut self, cluster: ClusterId, tenant: &Tenant, observed: Observed) {
+        match observed {
+            Observed::Running | Observed::Stopped => {}
+            Observed::Absent => return,
+        }
+        let Some(shard) = self.shard_for_a_fact(cluster) else { return };
+        let binding = Binding { cluster, shard, epoch: self.revision() };
+        let mut after = Tenant { phase: Phase::Bound { binding, running: false }, reason: Vec::new(), ..Tenant::clone(tenant) };
+        after.misplaced = self.misplaced(Some(tenant), &after);
+        self.keep_tenant(after, Some(EventKind::Adopted { cluster, shard }));
+    }
+
+    /// The first shard below its cap, else a new one, else the first: what is there is counted somewhere.
+    fn shard_for_a_fact(&mut self, id: ClusterId) -> Option<ShardId> {
+        let cluster = self.state.cluster_by_id(id)?;
+        let (shards, cap, max) = (cluster.shards, cluster.spec.shard_cap, cluster.spec.max_shards);
+        let ledger = self.state.ledger();
+        let shard = match (0..shards).map(ShardId).find(|shard| ledger.shard_tenants(id, *shard) < cap) {
+            Some(shard) => shard,
+            None if shards < max => ShardId(shards),
+            None => ShardId(0),
+        };
+        self.open_shard(id, shard).ok()?;
+        Some(shard)
     }
 
     fn retention(&self, tenant: &Tenant) -> crate::time::Millis {

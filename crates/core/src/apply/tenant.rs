@@ -157,7 +157,7 @@ impl Applier<'_> {
     }
 
     /// Opens a shard, if it is the one after the last.
-    fn open_shard(&mut self, cluster: ClusterId, shard: ShardId) -> Result<(), Rejection> {
+    pub(super) fn open_shard(&mut self, cluster: ClusterId, shard: ShardId) -> Result<(), Rejection> {
         let cluster = self.state.cluster_by_id(cluster).ok_or(Rejection::Stale)?;
         if shard.0 < cluster.shards {
             return Ok(());

@@ -211,13 +211,15 @@ pub fn report_matters(state: &State, report: &Report) -> bool {
     let Some(cluster) = state.cluster(report.cluster.as_str()) else { return true };
     let identity = cluster.spec.uid != report.uid && !report.uid.is_empty();
     let capacity = report.capacity.as_ref().is_some_and(|capacity| cluster.reported_at.is_none() || *capacity != cluster.capacity);
-    identity || capacity || cluster.silent || cluster.fenced || report.tenants.iter().any(|seen| moves(state, cluster.id, seen))
+    let awaited = cluster.fenced && report.complete == Some(state.incarnation());
+    identity || capacity || cluster.silent || awaited || report.tenants.iter().any(|seen| moves(state, cluster.id, seen))
 }
 
 /// Whether what was seen of a tenant moves its phase.
 fn moves(state: &State, cluster: ClusterId, seen: &ObservedTenant) -> bool {
     let Some(tenant) = state.tenant_by_id(seen.id) else { return false };
-    let here = tenant.phase.binding().is_some_and(|binding| binding.cluster == cluster && binding.epoch == seen.epoch);
+    let Some(binding) = tenant.phase.binding() else { return seen.observed != Observed::Absent };
+    let here = binding.cluster == cluster && binding.epoch == seen.epoch;
     here && match (tenant.phase, seen.observed) {
         (Phase::Pending { .. }, _) => false,
         (Phase::Bound { running, .. }, observed) => running != (observed == Observed::Running),

@@ -350,6 +350,26 @@ impl State {
     pub fn rebase(&mut self, index: u64) {
         self.revision.index = index;
     }
+
+    /// Takes over the clusters of the state whose place a backup takes that the backup does not know, each with its pool: tenants may have been
+    /// placed in them since, so that they are waited for like the others.
+    pub fn keep_clusters_of(&mut self, before: &Self) {
+        self.next_cluster = self.next_cluster.max(before.next_cluster);
+        for cluster in before.clusters.values() {
+            let spec = &cluster.spec;
+            let same_uid = |known: &Arc<Cluster>| !spec.uid.is_empty() && known.spec.uid == spec.uid;
+            if self.cluster_ids.contains_key(&spec.name) || self.clusters.values().any(same_uid) {
+                continue;
+            }
+            if let (None, Some(pool)) = (self.pools.get(&spec.pool), before.pools.get(&spec.pool)) {
+                self.put_pool(pool.clone());
+            }
+            let id = ClusterId(self.next_cluster);
+            self.next_cluster += 1;
+            self.set_generation(id, self.revision);
+            self.put_cluster(Arc::new(Cluster { id, ..Cluster::clone(cluster) }));
+        }
+    }
 }
 
 #[cfg(feature = "sabotage")]

@@ -130,7 +130,9 @@ pub fn report(check: &mut Check, wire: &v1::ReportCapacityRequest) -> Option<Rep
         Some(wire) => capacity(check, At::Top("capacity"), wire).map(Some),
     };
     let tenants = observed(check, At::Top("tenants"), &wire.tenants);
-    Some(Report { cluster: cluster?, uid: uid?, capacity: capacity?, tenants: tenants? })
+    let complete = check.optional_revision(At::Top("complete_at"), wire.complete_at.as_ref());
+    let complete = complete.map(|at| at.map(|at| at.incarnation));
+    Some(Report { cluster: cluster?, uid: uid?, capacity: capacity?, tenants: tenants?, complete: complete? })
 }
 
 fn capacity(check: &mut Check, at: At<'_>, wire: &v1::Capacity) -> Option<Capacity> {

@@ -459,9 +459,9 @@ impl Driver {
             id: self.replica.id(),
             role: self.role.borrow().clone(),
             applied,
-            committed: applied.index,
+            committed: self.replica.committed(),
             log_backend: self.log_backend,
-            progress: Vec::new(),
+            progress: self.replica.progress(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::{StreamExt, stream::BoxStream};
 use roadstead_api::v1;
 use roadstead_api::v1::admin_service_server::AdminService;
-use roadstead_consensus::door::Role;
+use roadstead_consensus::door::{Progress, Role};
 use roadstead_consensus::member::{MemberId, MemberInfo};
 use roadstead_core::request::Ask;
 use tokio::sync::mpsc;
@@ -20,7 +20,7 @@ use crate::convert::request_id::fingerprint;
 use crate::convert::{excerpt, wire_revision, wire_timestamp};
 use crate::driver::message::format_group;
 use crate::errors::{Fault, wire};
-use crate::handle::{MemberProgress, Status as ReplicaStatus};
+use crate::handle::Status as ReplicaStatus;
 
 /// Messages of a backup that wait to be sent: enough to keep a link busy.
 const BACKUP_AHEAD: usize = 16;
@@ -131,7 +131,7 @@ fn member_id(check: &mut Check, text: &str) -> Option<MemberId> {
     }
 }
 
-fn wire_members(role: &Role, progress: &[MemberProgress]) -> Vec<v1::Member> {
+fn wire_members(role: &Role, progress: &[Progress]) -> Vec<v1::Member> {
     let voters = role.membership.voters.iter().map(|member| (member, true));
     let learners = role.membership.learners.iter().map(|member| (member, false));
     let member = |((id, info), voter): ((&MemberId, &MemberInfo), bool)| {
@@ -143,7 +143,7 @@ fn wire_members(role: &Role, progress: &[MemberProgress]) -> Vec<v1::Member> {
             voter,
             leader: role.leader == Some(*id),
             matched: known.map(|known| known.matched),
-            supported_level: known.map_or(0, |known| u32::from(known.supported_level)),
+            supported_level: known.and_then(|known| known.supported).map_or(0, |level| u32::from(level.0)),
             active: known.map(|known| known.active),
         }
     };

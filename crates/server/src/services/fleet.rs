@@ -95,13 +95,20 @@ impl Fleet {
         // Idempotent by itself: no retry identity.
         let (done, revision) = self.context.submit(&reach.caller().principal, None, Ask::Report(Box::new(report))).await?;
         let state = self.context.state(false).await?;
-        if let Some(cluster) = state.cluster(name.as_str()) {
+        let cluster = state.cluster(name.as_str());
+        if let Some(cluster) = cluster {
             self.context.handle.heard(cluster.id);
         }
+        let complete_wanted = cluster.is_some_and(|cluster| cluster.fenced);
         let silence = state.policy().spec.silent_after;
         let pause = Millis((silence.0 / REPORTS_PER_SILENCE).clamp(1, LONGEST_REPORT_PAUSE.0));
-        let revision = self.context.revision_of(&done, revision).await;
-        Ok(v1::ReportCapacityResponse { revision: Some(wire_revision(revision)), report_within: Some(wire_duration(pause)) })
+        let mut revision = self.context.revision_of(&done, revision).await;
+        if complete_wanted {
+            // What the agent is to look after: of the present incarnation.
+            revision = revision.max(state.revision());
+        }
+        let report_within = Some(wire_duration(pause));
+        Ok(v1::ReportCapacityResponse { revision: Some(wire_revision(revision)), report_within, complete_wanted })
     }
 
     async fn list_clusters_page(&self, reach: &Reach, message: &v1::ListClustersRequest) -> Result<v1::ListClustersResponse, Fault> {

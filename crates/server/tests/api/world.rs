@@ -136,7 +136,12 @@ pub(crate) fn report(name: &str) -> v1::ReportCapacityRequest {
     };
     let nodes = vec![v1::NodeSize { allocatable: Some(node), largest_free: Some(node), count: 1000 }];
     let capacity = v1::Capacity { allocatable: Some(allocatable), used_by_others: None, nodes };
-    v1::ReportCapacityRequest { cluster: name.into(), uid: format!("uid-{name}"), capacity: Some(capacity), tenants: vec![] }
+    v1::ReportCapacityRequest {
+        cluster: name.into(),
+        uid: format!("uid-{name}"),
+        capacity: Some(capacity),
+        ..v1::ReportCapacityRequest::default()
+    }
 }
 
 /// The machine-readable reason of an error, and its other details.

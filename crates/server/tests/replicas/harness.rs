@@ -335,7 +335,7 @@ fn report(name: &str) -> Ask {
         Resources { cpu: Millicores(64_000_000), memory: Bytes(1 << 50), pods: 1_000_000, storage: Bytes(1 << 52), attachments: 1_000_000 };
     let nodes = vec![NodeSize { allocatable: node, largest_free: node, count: 1000 }];
     let capacity = Some(Capacity { allocatable, used_by_others: Resources::default(), nodes });
-    Ask::Report(Box::new(Report { cluster: name.parse().unwrap(), uid: format!("uid-{name}"), capacity, tenants: vec![] }))
+    Ask::Report(Box::new(Report { cluster: name.parse().unwrap(), uid: format!("uid-{name}"), capacity, tenants: vec![], complete: None }))
 }
 
 fn requests() -> Requests {
