@@ -16,7 +16,7 @@ use crate::machine::{Content, Effect};
 use crate::member::MemberChange;
 use crate::replica::Replica;
 use crate::snapshots::KEPT_BYTES;
-use crate::store::SnapshotInfo;
+use crate::wire::SnapshotInfo;
 
 impl Replica {
     /// Until raft-rs has nothing more.

@@ -23,8 +23,8 @@ use crate::machine::Machine;
 use crate::member::{GroupId, MemberId, Membership};
 use crate::reads::{Reads, Waiter};
 use crate::snapshots::{Described, Snapshots};
-use crate::store::{SnapshotInfo, Store};
-use crate::wire::{self, Here, Word};
+use crate::store::Store;
+use crate::wire::{self, Here, SnapshotInfo, Word};
 
 /// Bytes of entries in one append message: fills a fast link, and a lost one costs little.
 const MAX_APPEND_BYTES: u64 = 1 << 20;

@@ -10,7 +10,7 @@ use roadstead_core::state::State;
 
 use crate::door::Monotonic;
 use crate::member::MemberId;
-use crate::store::SnapshotInfo;
+use crate::wire::SnapshotInfo;
 
 /// Milliseconds for which a peer that was told of a snapshot may give no sign of life before it is told again.
 pub(crate) const SEND_PATIENCE_MS: u64 = 5_000;

@@ -9,19 +9,8 @@ use protobuf::Message as _;
 use raft::eraftpb::{Entry, HardState as RaftHardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
-use crate::member::{MemberId, Membership};
-use crate::wire;
-
-/// What is known of a snapshot on disk.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct SnapshotInfo {
-    /// Term of its last entry.
-    pub(crate) term: u64,
-    /// Its last entry.
-    pub(crate) index: u64,
-    /// The group as of it.
-    pub(crate) membership: Membership,
-}
+use crate::member::MemberId;
+use crate::wire::{self, SnapshotInfo};
 
 /// The log's tail in memory.
 pub(crate) struct Store {

@@ -8,7 +8,6 @@ use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType, Snapshot};
 
 use crate::member::{GroupId, MemberId, Membership};
-use crate::store::SnapshotInfo;
 
 const KIND_RAFT: u8 = 0;
 const KIND_DIGEST: u8 = 1;
@@ -92,6 +91,17 @@ impl Word {
             kind => Err(format!("kind {kind} with {} bytes is unknown", body.len())),
         }
     }
+}
+
+/// What is known of a snapshot on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SnapshotInfo {
+    /// Term of its last entry.
+    pub(crate) term: u64,
+    /// Its last entry.
+    pub(crate) index: u64,
+    /// The group as of it.
+    pub(crate) membership: Membership,
 }
 
 /// The description of a snapshot that Raft's message carries; its bytes travel apart.

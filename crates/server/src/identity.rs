@@ -9,17 +9,19 @@ use std::sync::Arc;
 
 use roadstead_core::id::Owner;
 use roadstead_core::request::Principal;
+use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 /// The DNS name that every replica's certificate carries, whatever its address.
 pub const REPLICA_DNS_NAME: &str = "replica.roadstead";
-/// The scheme of the URI names that carry a role.
-const SCHEME: &str = "roadstead://";
-/// The URI host that restricts a client to an owner.
-const OWNER_HOST: &str = "owner";
+/// The scheme of the URI names that carry a role: `roadstead://ROLE/NAME`.
+pub const SCHEME: &str = "roadstead://";
+/// The URI host that restricts a client to an owner: `roadstead://owner/OWNER`.
+pub const OWNER_HOST: &str = "owner";
 
 /// What a certificate allows its holder to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// A replica of the placement service.
     Replica,

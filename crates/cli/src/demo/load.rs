@@ -40,11 +40,11 @@ pub struct Placed {
 }
 
 impl Placed {
-    /// From a moment to the next acknowledgement.
+    /// The longest time without an acknowledgement after a moment. Not the time to the next one: it may have been on its way already.
     #[must_use]
-    pub fn gap_after(&self, moment: Instant) -> Option<Duration> {
-        let next = self.acknowledged.iter().map(|done| done.at).filter(|at| *at > moment).min()?;
-        Some(next - moment)
+    pub fn silence_after(&self, moment: Instant) -> Option<Duration> {
+        let after = || self.acknowledged.iter().map(|done| done.at).filter(|at| *at > moment);
+        std::iter::once(moment).chain(after()).zip(after()).map(|(one, next)| next - one).max()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 
 /// The largest manifest file.
-const MAX_FILE_BYTES: u64 = super::class::MAX_TEMPLATE_BYTES as u64;
+const MAX_FILE_BYTES: u64 = roadstead_core::class::MAX_TEMPLATE_BYTES as u64;
 
 /// Reads the files that match `pattern` below `folder`, by name; each with its path relative to `folder`.
 ///

@@ -12,53 +12,11 @@ pub mod verbs;
 use std::fmt;
 
 use roadstead_core::id::{Name, Owner};
+use roadstead_server::identity::{OWNER_HOST, SCHEME};
+pub use roadstead_server::identity::{REPLICA_DNS_NAME, Role};
 use serde::{Deserialize, Serialize};
 
 pub use store::Store;
-
-/// The DNS name in every replica's certificate.
-pub const REPLICA_DNS_NAME: &str = "replica.roadstead";
-/// The scheme of the URIs that carry role, name and owners.
-pub const URI_SCHEME: &str = "roadstead";
-
-/// What a certificate lets its holder do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// A member of the placement service.
-    Replica,
-    /// Everything, members and restores included.
-    Admin,
-    /// Fleet and tenants.
-    Operator,
-    /// Reads.
-    Viewer,
-    /// Places tenants, perhaps only of certain owners.
-    Client,
-    /// The agent of one cluster; its name is the cluster's.
-    Agent,
-}
-
-impl Role {
-    /// As URIs and file names write it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Replica => "replica",
-            Self::Admin => "admin",
-            Self::Operator => "operator",
-            Self::Viewer => "viewer",
-            Self::Client => "client",
-            Self::Agent => "agent",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// Whom a certificate is for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,8 +117,8 @@ impl Subject {
     /// The URIs that its certificate carries.
     #[must_use]
     pub fn uris(&self) -> Vec<String> {
-        let owners = self.owners.iter().map(|owner| format!("{URI_SCHEME}://owner/{owner}"));
-        std::iter::once(format!("{URI_SCHEME}://{}/{}", self.role, self.name)).chain(owners).collect()
+        let owners = self.owners.iter().map(|owner| format!("{SCHEME}{OWNER_HOST}/{owner}"));
+        std::iter::once(format!("{SCHEME}{}/{}", self.role, self.name)).chain(owners).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
 use super::authority::CERTIFICATE_DAYS;
@@ -48,10 +49,26 @@ pub struct Folder {
     dir: PathBuf,
 }
 
+/// The roles, each with what it may do.
+fn roles() -> impl TypedValueParser<Value = Role> {
+    let value = |role: Role| {
+        PossibleValue::new(role.as_str()).help(match role {
+            Role::Replica => "A member of the placement service",
+            Role::Admin => "Everything, members and restores included",
+            Role::Operator => "Fleet and tenants",
+            Role::Viewer => "Reads",
+            Role::Client => "Places tenants, perhaps only of certain owners",
+            Role::Agent => "The agent of one cluster; its name is the cluster's",
+        })
+    };
+    PossibleValuesParser::new(Role::ALL.map(value)).try_map(|text| text.parse::<Role>())
+}
+
 /// See [`Pki::Issue`].
 #[derive(Debug, Args)]
 pub struct Issue {
     /// What its holder may do.
+    #[arg(value_parser = roles())]
     role: Role,
     /// Its name; an agent's is its cluster's.
     name: String,

@@ -11,9 +11,10 @@ use roadstead_core::time::Millis;
 
 use super::check::{At, Check};
 use super::schema::Schema;
-use super::tenant::MAX_VOLUMES;
 use super::{requests, wire_duration, wire_requests, wire_revision};
 
+/// Volumes of one tenant, or of one class.
+pub const MAX_VOLUMES: usize = 32;
 /// The longest retention of deleted tenants' volumes: ten years.
 const MAX_RETAIN: Millis = Millis::from_secs(3660 * 24 * 3600);
 /// The largest schema of values in bytes.

@@ -243,7 +243,7 @@ fn wire_preference(preference: &Preference) -> v1::Preference {
 }
 
 /// Takes over one field; `None` if there is no such field.
-pub fn merge_one(into: &mut v1::Constraints, from: &v1::Constraints, field: &str) -> Option<()> {
+pub fn merge_field(into: &mut v1::Constraints, from: &v1::Constraints, field: &str) -> Option<()> {
     match field {
         "providers" => into.providers.clone_from(&from.providers),
         "regions" => into.regions.clone_from(&from.regions),

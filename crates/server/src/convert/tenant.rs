@@ -10,10 +10,9 @@ use roadstead_core::schedule;
 use roadstead_core::tenant::{Binding, Desired, MAX_HOSTNAMES, MAX_VALUES_BYTES, Phase, Tenant, TenantSpec};
 
 use super::check::{At, Check};
+use super::class::MAX_VOLUMES;
 use super::{constraints, wire_requests, wire_revision, wire_timestamp};
 
-/// Volumes of one tenant, or of one class.
-pub const MAX_VOLUMES: usize = 32;
 /// The longest hostname (RFC 1035).
 const MAX_HOSTNAME_LEN: usize = 253;
 
@@ -178,7 +177,7 @@ pub fn merge(check: &mut Check, into: &mut v1::TenantSpec, from: &v1::TenantSpec
     let at = At::Top("update_mask");
     let mut whole = true;
     for (index, path) in paths.iter().enumerate() {
-        if merge_one(into, from, path.strip_prefix("spec.").unwrap_or(path)).is_none() {
+        if merge_field(into, from, path.strip_prefix("spec.").unwrap_or(path)).is_none() {
             whole = false;
             let _: Option<()> = check.refuse(
                 at.field("paths").item(index),
@@ -189,7 +188,7 @@ pub fn merge(check: &mut Check, into: &mut v1::TenantSpec, from: &v1::TenantSpec
     whole.then_some(())
 }
 
-fn merge_one(into: &mut v1::TenantSpec, from: &v1::TenantSpec, path: &str) -> Option<()> {
+fn merge_field(into: &mut v1::TenantSpec, from: &v1::TenantSpec, path: &str) -> Option<()> {
     match path {
         "owner" => into.owner.clone_from(&from.owner),
         "class" => into.class.clone_from(&from.class),
@@ -206,7 +205,7 @@ fn merge_one(into: &mut v1::TenantSpec, from: &v1::TenantSpec, path: &str) -> Op
             let field = path.strip_prefix("constraints.")?;
             let empty = v1::Constraints::default();
             let from = from.constraints.as_ref().unwrap_or(&empty);
-            constraints::merge_one(into.constraints.get_or_insert_default(), from, field)?;
+            constraints::merge_field(into.constraints.get_or_insert_default(), from, field)?;
         }
     }
     Some(())
