@@ -32,15 +32,17 @@ const FULL_STEPS: u32 = 1_000_000 / SHARE_STEP_PPM;
 /// 64 clusters.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
-    /// What is free of each column, in steps; nothing where the cluster takes nobody.
+    /// What is free of each column, in steps; no places where the cluster takes nobody.
     pub(crate) free: [[u16; BLOCK]; COLUMN_COUNT],
     /// What the score compares last, the lower the better; exact for every cluster that is not overfull.
     pub(crate) key: [u16; BLOCK],
+    /// The most that is free of each column anywhere in the block.
+    most: [u16; COLUMN_COUNT],
 }
 
 impl Default for Block {
     fn default() -> Self {
-        Self { free: [[0; BLOCK]; COLUMN_COUNT], key: [u16::MAX; BLOCK] }
+        Self { free: [[0; BLOCK]; COLUMN_COUNT], key: [u16::MAX; BLOCK], most: [0; COLUMN_COUNT] }
     }
 }
 
@@ -81,17 +83,32 @@ pub(crate) fn is_overfull(site: &Site, row: &Row) -> bool {
 
 impl Block {
     /// Takes over one cluster's numbers.
-    pub(crate) fn put(&mut self, lane: usize, site: Option<&Site>, row: &Row) {
-        let Some(site) = site else {
-            self.free[SLOTS][lane] = 0;
-            return;
-        };
+    pub(crate) fn put(&mut self, lane: usize, site: &Site, row: &Row) {
         for (resource, (used, limit)) in row.used.into_iter().zip(site.limit).enumerate() {
-            self.free[resource][lane] = in_steps(resource, free(used, limit));
+            self.set(resource, lane, in_steps(resource, free(used, limit)));
         }
         let open = site.takes_tenants() && !is_overfull(site, row);
         let slots = if open { site.spec.tenant_cap.saturating_sub(row.tenants).min(row.shard_room) } else { 0 };
-        self.free[SLOTS][lane] = u16::try_from(slots).unwrap_or(u16::MAX);
+        self.set(SLOTS, lane, u16::try_from(slots).unwrap_or(u16::MAX));
         self.key[lane] = key(site.policy, dominant_share_ppm(site, row));
+    }
+
+    /// Forgets a cluster.
+    pub(crate) fn clear(&mut self, lane: usize) {
+        (0..COLUMN_COUNT).for_each(|column| self.set(column, lane, 0));
+    }
+
+    fn set(&mut self, column: usize, lane: usize, steps: u16) {
+        let before = std::mem::replace(&mut self.free[column][lane], steps);
+        if steps >= self.most[column] {
+            self.most[column] = steps;
+        } else if before == self.most[column] {
+            self.most[column] = self.free[column].iter().copied().fold(0, u16::max);
+        }
+    }
+
+    /// Whether some cluster may have room: false if one thing is short everywhere.
+    pub(crate) fn may_have(&self, wanted: &[u16; COLUMN_COUNT]) -> bool {
+        wanted.iter().zip(&self.most).all(|(wanted, most)| wanted <= most)
     }
 }

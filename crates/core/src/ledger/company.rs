@@ -152,9 +152,6 @@ impl<'a> Neighbours<'a> {
     /// Gathers what the ledger knows.
     pub(crate) fn of(ledger: &'a Ledger, spec: &'a TenantSpec) -> Self {
         let mut found = Self { limits: &spec.constraints.owner_limits, ..Self::default() };
-        if !found.limits.is_empty() {
-            found.owner = ledger.owner_places(&spec.owner);
-        }
         for term in &spec.constraints.company {
             found.conditions.extend(own(ledger, term, 0));
         }
@@ -163,16 +160,19 @@ impl<'a> Neighbours<'a> {
                 found.wishes.extend(own(ledger, term, preference.weight));
             }
         }
-        found.residents(ledger, spec);
+        if let Some(seekers) = ledger.seekers_of_tenant(&spec.name) {
+            found.residents(ledger, seekers, ledger.tenant_places(&spec.name));
+        }
+        if let Some((seekers, places)) = ledger.seekers_of_owner(&spec.owner) {
+            found.owner = places;
+            found.residents(ledger, seekers, places);
+        }
         found
     }
 
-    fn residents(&mut self, ledger: &'a Ledger, spec: &'a TenantSpec) {
-        let [of_tenant, of_owner] = ledger.seekers_of(spec);
-        let of_tenant = of_tenant.into_iter().flatten().map(|term| (term, ledger.tenant_places(&spec.name)));
-        let of_owner = of_owner.into_iter().flatten().map(|term| (term, ledger.owner_places(&spec.owner)));
-        for (((kind, topology), seekers), present) in of_tenant.chain(of_owner) {
-            let mut domains = Domains::of(ledger, topology, seekers);
+    fn residents(&mut self, ledger: &'a Ledger, seekers: &'a Seekers, present: Option<&'a Places>) {
+        for ((kind, topology), places) in seekers {
+            let mut domains = Domains::of(ledger, topology, places);
             if *kind == CompanyKind::Together {
                 if let Some(present) = present {
                     domains = domains.without(&Domains::of(ledger, topology, present));

@@ -10,6 +10,7 @@ mod columns;
 mod company;
 mod counts;
 mod hash;
+mod layout;
 mod places;
 mod site;
 
@@ -25,14 +26,14 @@ use crate::pool::Pool;
 use crate::resources::{PodSize, RESOURCE_COUNT, Resource, Resources};
 use crate::tenant::TenantSpec;
 
-use self::columns::Block;
 use self::company::Seekers;
 use self::counts::{Counts, Row, ShardLimits};
 use self::places::Places;
 
-pub(crate) use self::columns::{BLOCK, COLUMN_COUNT, SHARE_STEP_PPM, wanted_steps};
+pub(crate) use self::columns::{BLOCK, Block, COLUMN_COUNT, SHARE_STEP_PPM, wanted_steps};
 pub(crate) use self::company::Neighbours;
 pub(crate) use self::hash::{BuildFold, FoldHasher};
+pub(crate) use self::layout::{Layout, NOBODY};
 pub(crate) use self::site::{PoolRank, Site, taint_text};
 
 /// How much of a tenant is counted.
@@ -114,6 +115,14 @@ struct OwnerUse {
     tenants: u32,
     resources: [u128; RESOURCE_COUNT],
     places: Places,
+    /// Company terms of those that count in full that mean this owner.
+    seekers: Seekers,
+}
+
+impl OwnerUse {
+    fn is_nothing(&self) -> bool {
+        self.takes == 0 && self.seekers.is_empty()
+    }
 }
 
 /// Limits and use of every cluster, shard, owner and company domain.
@@ -123,14 +132,14 @@ pub struct Ledger {
     sites: Arc<Vec<Option<Arc<Site>>>>,
     /// Sums by cluster number.
     counts: Arc<Counts>,
-    /// What the scan reads of both, always in step with them.
+    /// What the scan reads of both, always in step with them, and where it lies.
     columns: Arc<Vec<Block>>,
+    layout: Arc<Layout>,
     owners: Map<Owner, OwnerUse>,
     /// Where each tenant that counts in full is; in two places while it moves.
     residents: Map<Name, Places>,
-    /// Company terms of those that count in full, by whom they mean.
+    /// Company terms of those that count in full, by the tenant that they mean.
     tenant_seekers: Map<Name, Seekers>,
-    owner_seekers: Map<Owner, Seekers>,
     /// Wrapping sum of a hash of everything taken and not given.
     counted: u64,
     room_version: u64,
@@ -147,7 +156,13 @@ impl Ledger {
         let site = Site::new(cluster, pool);
         self.clusters += u32::from(sites[cluster.id.row()].is_none());
         Arc::make_mut(&mut self.counts).relimit(cluster.id, ShardLimits::of(&site.spec));
-        sites[cluster.id.row()] = Some(Arc::new(site));
+        let before = sites[cluster.id.row()].replace(Arc::new(site));
+        let pool = |site: &Option<Arc<Site>>| site.as_ref().map(|site| site.pool.clone());
+        if let (was, Some(is)) = (pool(&before), pool(&sites[cluster.id.row()]))
+            && was.as_ref() != Some(&is)
+        {
+            self.move_to(cluster.id, Some(&is));
+        }
         self.refresh(cluster.id);
         self.room_version += 1;
     }
@@ -159,7 +174,7 @@ impl Ledger {
             *site = None;
         }
         Arc::make_mut(&mut self.counts).relimit(id, ShardLimits::default());
-        self.refresh(id);
+        self.move_to(id, None);
         self.room_version += 1;
     }
 
@@ -169,18 +184,21 @@ impl Ledger {
         let limits = self.shard_limits(cluster);
         let counts = Arc::make_mut(&mut self.counts);
         add(&mut counts.row_mut(cluster).used, amounts);
-        let owner = self.owners.entry(spec.owner.clone()).or_default();
+        let owner = owner_mut(&mut self.owners, &spec.owner);
         add(&mut owner.resources, amounts);
         owner.takes += 1;
         if share == Share::Full {
             counts.enter(cluster, shard, limits);
             owner.tenants += 1;
             owner.places.add(cluster, shard);
-            self.residents.entry(spec.name.clone()).or_default().add(cluster, shard);
+            if let Some(mut places) = self.residents.insert(spec.name.clone(), Places::one(cluster, shard)) {
+                places.add(cluster, shard);
+                self.residents.insert(spec.name.clone(), places);
+            }
             for term in &spec.constraints.company {
                 let seekers = match &term.company {
                     Company::Tenant(name) => self.tenant_seekers.entry(name.clone()).or_default(),
-                    Company::Owner(owner) => self.owner_seekers.entry(owner.clone()).or_default(),
+                    Company::Owner(owner) => &mut owner_mut(&mut self.owners, owner).seekers,
                 };
                 seekers.entry((term.kind, term.topology.clone())).or_default().add(cluster, shard);
             }
@@ -207,20 +225,32 @@ impl Ledger {
             owner.tenants = owner.tenants.checked_sub(1).expect(COUNTED);
             owner.places.remove(cluster, shard);
         }
-        if owner.takes == 0 {
+        if owner.is_nothing() {
             self.owners.remove(&spec.owner);
         }
         if share == Share::Full {
-            let places = self.residents.get_mut(&spec.name).expect(COUNTED);
+            let mut places = self.residents.remove(&spec.name).expect(COUNTED);
             places.remove(cluster, shard);
-            if places.is_empty() {
-                self.residents.remove(&spec.name);
+            if !places.is_empty() {
+                self.residents.insert(spec.name.clone(), places);
             }
             for term in &spec.constraints.company {
                 let key = (term.kind, term.topology.clone());
                 match &term.company {
-                    Company::Tenant(name) => forget(&mut self.tenant_seekers, name, &key, cluster, shard),
-                    Company::Owner(owner) => forget(&mut self.owner_seekers, owner, &key, cluster, shard),
+                    Company::Tenant(name) => {
+                        let seekers = self.tenant_seekers.get_mut(name).expect(COUNTED);
+                        forget(seekers, &key, cluster, shard);
+                        if seekers.is_empty() {
+                            self.tenant_seekers.remove(name);
+                        }
+                    }
+                    Company::Owner(owner) => {
+                        let sought = self.owners.get_mut(owner).expect(COUNTED);
+                        forget(&mut sought.seekers, &key, cluster, shard);
+                        if sought.is_nothing() {
+                            self.owners.remove(owner);
+                        }
+                    }
                 }
             }
         }
@@ -444,13 +474,16 @@ impl Ledger {
         }
     }
 
-    /// The residents' terms that mean this tenant by name, and those that mean its owner.
-    pub(crate) fn seekers_of(&self, spec: &TenantSpec) -> [Option<&Seekers>; 2] {
+    /// The residents' terms that mean this tenant by name.
+    pub(crate) fn seekers_of_tenant(&self, name: &Name) -> Option<&Seekers> {
         // Most fleets have few such terms; an empty map is not worth a hash.
-        [
-            if self.tenant_seekers.is_empty() { None } else { self.tenant_seekers.get(&spec.name) },
-            if self.owner_seekers.is_empty() { None } else { self.owner_seekers.get(&spec.owner) },
-        ]
+        if self.tenant_seekers.is_empty() { None } else { self.tenant_seekers.get(name) }
+    }
+
+    /// The residents' terms that mean this owner, and where its own tenants are.
+    pub(crate) fn seekers_of_owner(&self, owner: &Owner) -> Option<(&Seekers, Option<&Places>)> {
+        let found = self.owners.get(owner)?;
+        Some((&found.seekers, Some(&found.places).filter(|places| !places.is_empty())))
     }
 
     /// All clusters' facts as one shared table: equal pointers are equal facts.
@@ -463,21 +496,35 @@ impl Ledger {
         &self.columns
     }
 
+    /// Where they lie.
+    pub(crate) fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
     /// Whether a cluster has room for the resources, exactly.
     pub(crate) fn has_room(&self, wanted: [u64; RESOURCE_COUNT], cluster: ClusterId, site: &Site) -> bool {
         let row = self.counts.row_ref(cluster);
         wanted.into_iter().zip(row.used).zip(site.limit).all(|((wanted, used), limit)| wanted <= free(used, limit))
     }
 
+    /// Gives a cluster's columns a place among those of its pool, or none.
+    fn move_to(&mut self, cluster: ClusterId, pool: Option<&PoolRank>) {
+        let layout = Arc::make_mut(&mut self.layout);
+        let columns = Arc::make_mut(&mut self.columns);
+        if let Some(before) = layout.remove(cluster.row()) {
+            columns[before.block].clear(before.lane);
+        }
+        if let Some(pool) = pool {
+            layout.put(cluster.row(), pool);
+            columns.resize(layout.rows().len(), Block::default());
+        }
+    }
+
     /// Brings one cluster's columns into step.
     fn refresh(&mut self, cluster: ClusterId) {
-        let (block, lane) = (cluster.row() / BLOCK, cluster.row() % BLOCK);
-        let columns = Arc::make_mut(&mut self.columns);
-        if columns.len() <= block {
-            columns.resize(block + 1, Block::default());
+        if let (Some(slot), Some(Some(site))) = (self.layout.slot(cluster.row()), self.sites.get(cluster.row())) {
+            Arc::make_mut(&mut self.columns)[slot.block].put(slot.lane, site, self.counts.row_ref(cluster));
         }
-        let site = self.sites.get(cluster.row()).and_then(Option::as_deref);
-        columns[block].put(lane, site, self.counts.row_ref(cluster));
     }
 
     fn row(&self, cluster: ClusterId) -> Row {
@@ -510,23 +557,20 @@ fn free(used: u128, limit: u64) -> u64 {
     u64::try_from(used).map_or(0, |used| limit.saturating_sub(used))
 }
 
+/// What is counted of an owner, to be changed.
+fn owner_mut<'a>(owners: &'a mut Map<Owner, OwnerUse>, owner: &Owner) -> &'a mut OwnerUse {
+    if !owners.contains_key(owner) {
+        owners.insert(owner.clone(), OwnerUse::default());
+    }
+    owners.get_mut(owner).expect("is there, or was put there just now")
+}
+
 /// Takes one term out of an index of terms.
-fn forget<K: std::hash::Hash + Eq + Clone>(
-    index: &mut Map<K, Seekers>,
-    company: &K,
-    key: &(CompanyKind, TopologyKey),
-    cluster: ClusterId,
-    shard: ShardId,
-) {
-    const COUNTED: &str = "the terms of what is given back were taken before";
-    let seekers = index.get_mut(company).expect(COUNTED);
-    let places = seekers.get_mut(key).expect(COUNTED);
+fn forget(seekers: &mut Seekers, key: &(CompanyKind, TopologyKey), cluster: ClusterId, shard: ShardId) {
+    let places = seekers.get_mut(key).expect("the terms of what is given back were taken before");
     places.remove(cluster, shard);
     if places.is_empty() {
         seekers.remove(key);
-    }
-    if seekers.is_empty() {
-        index.remove(company);
     }
 }
 

@@ -1,6 +1,11 @@
 //! How many of something are where: a count for each shard of each cluster.
 
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
 use crate::id::{ClusterId, ShardId};
+use crate::ledger::hash::BuildFold;
 
 /// A shard of a cluster as one number: the cluster in the upper bits, so that a cluster's shards are neighbours.
 fn key(cluster: ClusterId, shard: ShardId) -> u64 {
@@ -11,12 +16,14 @@ fn place(key: u64) -> (ClusterId, ShardId) {
     (ClusterId((key >> 16) as u32), ShardId(key as u16))
 }
 
-/// Places that a plain sorted array holds before it becomes a tree.
-///
-/// A tree copies less when a shared one is changed; an array is smaller and faster.
+fn cluster_of(key: u64) -> u32 {
+    (key >> 16) as u32
+}
+
+/// Places that a plain sorted array holds before it becomes a table: an array is smaller, a table faster to change.
 const MAX_FEW: usize = 64;
 
-/// Counts by place. Most tenants are in one place and most owners in a few.
+/// Counts by place. Most tenants are in one place, which is kept without an allocation; all else is shared until it changes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Places(Kind);
 
@@ -25,11 +32,25 @@ enum Kind {
     #[default]
     None,
     One(u64, u32),
-    Few(Vec<(u64, u32)>),
-    Many(imbl::OrdMap<u64, u32>),
+    More(Arc<More>),
 }
 
+#[derive(Clone, Debug)]
+enum More {
+    /// In ascending order.
+    Few(Vec<(u64, u32)>),
+    /// By place, and by cluster. Never gone through where the order could matter.
+    Many(HashMap<u64, u32, BuildFold>, HashMap<u32, u32, BuildFold>),
+}
+
+const COUNTED: &str = "what is given back was taken before, in the same place";
+
 impl Places {
+    /// One in one place.
+    pub(crate) fn one(cluster: ClusterId, shard: ShardId) -> Self {
+        Self(Kind::One(key(cluster, shard), 1))
+    }
+
     /// Whether there is nothing anywhere.
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self.0, Kind::None)
@@ -44,24 +65,14 @@ impl Places {
             Kind::One(at, count) => {
                 let mut few = vec![(*at, *count), (key, 1)];
                 few.sort_unstable();
-                self.0 = Kind::Few(few);
+                self.0 = Kind::More(Arc::new(More::Few(few)));
             }
-            Kind::Few(few) => match few.binary_search_by_key(&key, |entry| entry.0) {
-                Ok(found) => few[found].1 += 1,
-                Err(position) if few.len() < MAX_FEW => few.insert(position, (key, 1)),
-                Err(_) => {
-                    let mut many: imbl::OrdMap<u64, u32> = few.iter().copied().collect();
-                    many.insert(key, 1);
-                    self.0 = Kind::Many(many);
-                }
-            },
-            Kind::Many(many) => *many.entry(key).or_insert(0) += 1,
+            Kind::More(more) => Arc::make_mut(more).add(key),
         }
     }
 
     /// One less here; there was one.
     pub(crate) fn remove(&mut self, cluster: ClusterId, shard: ShardId) {
-        const COUNTED: &str = "what is given back was taken before, in the same place";
         let key = key(cluster, shard);
         match &mut self.0 {
             Kind::None => panic!("{COUNTED}"),
@@ -72,31 +83,15 @@ impl Places {
                     self.0 = Kind::None;
                 }
             }
-            Kind::Few(few) => {
-                let found = few.binary_search_by_key(&key, |entry| entry.0).expect(COUNTED);
-                few[found].1 -= 1;
-                if few[found].1 == 0 {
-                    few.remove(found);
-                    if let [(at, count)] = few[..] {
-                        self.0 = Kind::One(at, count);
-                    }
-                }
-            }
-            Kind::Many(many) => {
-                let count = many.get_mut(&key).expect(COUNTED);
-                *count -= 1;
-                if *count == 0 {
-                    many.remove(&key);
-                    // Well below the bound above, so that one tenant that comes and goes does not switch it to and fro.
-                    if many.len() <= MAX_FEW / 2 {
-                        self.0 = Kind::Few(many.iter().map(|(key, count)| (*key, *count)).collect());
-                    }
+            Kind::More(more) => {
+                if let Some((at, count)) = Arc::make_mut(more).remove(key) {
+                    self.0 = Kind::One(at, count);
                 }
             }
         }
     }
 
-    /// Every place with its count, in the order of clusters, then shards.
+    /// Every place with its count, in no particular order.
     pub(crate) fn iter(&self) -> Box<dyn Iterator<Item = (ClusterId, ShardId, u32)> + '_> {
         let spread = |(key, count): (u64, u32)| {
             let (cluster, shard) = place(key);
@@ -105,8 +100,10 @@ impl Places {
         match &self.0 {
             Kind::None => Box::new(std::iter::empty()),
             Kind::One(key, count) => Box::new(std::iter::once(spread((*key, *count)))),
-            Kind::Few(few) => Box::new(few.iter().copied().map(spread)),
-            Kind::Many(many) => Box::new(many.iter().map(move |(key, count)| spread((*key, *count)))),
+            Kind::More(more) => match &**more {
+                More::Few(few) => Box::new(few.iter().copied().map(spread)),
+                More::Many(shards, _) => Box::new(shards.iter().map(move |(key, count)| spread((*key, *count)))),
+            },
         }
     }
 
@@ -116,23 +113,80 @@ impl Places {
         match &self.0 {
             Kind::None => 0,
             Kind::One(at, count) => u32::from(*at == key) * count,
-            Kind::Few(few) => few.binary_search_by_key(&key, |entry| entry.0).map_or(0, |found| few[found].1),
-            Kind::Many(many) => many.get(&key).copied().unwrap_or(0),
+            Kind::More(more) => match &**more {
+                More::Few(few) => few.binary_search_by_key(&key, |entry| entry.0).map_or(0, |found| few[found].1),
+                More::Many(shards, _) => shards.get(&key).copied().unwrap_or(0),
+            },
         }
     }
 
     /// How many are in a cluster.
     pub(crate) fn in_cluster(&self, cluster: ClusterId) -> u32 {
-        let (first, last) = (key(cluster, ShardId(0)), key(cluster, ShardId(u16::MAX)));
         match &self.0 {
             Kind::None => 0,
-            Kind::One(at, count) => u32::from((first..=last).contains(at)) * count,
-            Kind::Few(few) => {
-                let start = few.partition_point(|entry| entry.0 < first);
-                few[start..].iter().take_while(|entry| entry.0 <= last).map(|entry| entry.1).sum()
-            }
-            Kind::Many(many) => many.range(first..=last).map(|(_, count)| count).sum(),
+            Kind::One(at, count) => u32::from(cluster_of(*at) == cluster.0) * count,
+            Kind::More(more) => match &**more {
+                More::Few(few) => {
+                    let start = few.partition_point(|entry| cluster_of(entry.0) < cluster.0);
+                    few[start..].iter().take_while(|entry| cluster_of(entry.0) == cluster.0).map(|entry| entry.1).sum()
+                }
+                More::Many(_, clusters) => clusters.get(&cluster.0).copied().unwrap_or(0),
+            },
         }
+    }
+}
+
+impl More {
+    fn add(&mut self, key: u64) {
+        match self {
+            Self::Few(few) => match few.binary_search_by_key(&key, |entry| entry.0) {
+                Ok(found) => few[found].1 += 1,
+                Err(position) if few.len() < MAX_FEW => few.insert(position, (key, 1)),
+                Err(_) => {
+                    let mut clusters: HashMap<u32, u32, BuildFold> = HashMap::default();
+                    few.iter().for_each(|(key, count)| *clusters.entry(cluster_of(*key)).or_default() += count);
+                    *self = Self::Many(few.iter().copied().collect(), clusters);
+                    self.add(key);
+                }
+            },
+            Self::Many(shards, clusters) => {
+                *shards.entry(key).or_default() += 1;
+                *clusters.entry(cluster_of(key)).or_default() += 1;
+            }
+        }
+    }
+
+    /// Takes one away. If there is a single place left, gives that back.
+    fn remove(&mut self, key: u64) -> Option<(u64, u32)> {
+        match self {
+            Self::Few(few) => {
+                let found = few.binary_search_by_key(&key, |entry| entry.0).expect(COUNTED);
+                few[found].1 -= 1;
+                if few[found].1 == 0 {
+                    few.remove(found);
+                }
+                if let [only] = few[..] { Some(only) } else { None }
+            }
+            Self::Many(shards, clusters) => {
+                less(shards, key);
+                less(clusters, cluster_of(key));
+                // Well below the bound above, so that one tenant that comes and goes does not switch it to and fro.
+                if shards.len() <= MAX_FEW / 2 {
+                    let mut few: Vec<_> = shards.iter().map(|(key, count)| (*key, *count)).collect();
+                    few.sort_unstable();
+                    *self = Self::Few(few);
+                }
+                None
+            }
+        }
+    }
+}
+
+fn less<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u32, BuildFold>, key: K) {
+    let count = counts.get_mut(&key).expect(COUNTED);
+    *count -= 1;
+    if *count == 0 {
+        counts.remove(&key);
     }
 }
 
@@ -162,7 +216,8 @@ mod tests {
                 let expected = plain.get(&(cluster, shard)).copied().unwrap_or(0);
                 prop_assert_eq!(places.in_shard(ClusterId(cluster), ShardId(shard)), expected);
             }
-            let listed: Vec<_> = places.iter().map(|(cluster, shard, count)| ((cluster.0, shard.0), count)).collect();
+            let mut listed: Vec<_> = places.iter().map(|(cluster, shard, count)| ((cluster.0, shard.0), count)).collect();
+            listed.sort_unstable();
             prop_assert_eq!(listed, plain.into_iter().collect::<Vec<_>>());
         }
     }

@@ -14,16 +14,17 @@ mod tests;
 use crate::command::Placement;
 use crate::constraint::TaintEffect;
 use crate::id::{ClusterId, Revision, ShardId};
-use crate::ledger::{BLOCK, Ledger, Neighbours, Refusal, taint_text};
+use crate::ledger::{COLUMN_COUNT, Ledger, NOBODY, Neighbours, Refusal, taint_text, wanted_steps};
+use crate::resources::RESOURCE_COUNT;
 use crate::tenant::TenantSpec;
 
 use self::reason::Tally;
 pub use self::reason::{Cause, Reason, Shortfall, describe_reason};
 pub use self::report::{MAX_EXAMPLES, RefusalGroup, describe_refusal, group};
-use self::scan::Ranks;
+use self::scan::{Found, NONE, Ranks};
 use self::score::{Candidate, Score, choose_shard, judge, pools, shard_refusals, share};
 pub use self::scratch::Scratch;
-use self::scratch::node_of;
+use self::scratch::{Standing, node_of};
 
 /// Nothing fits; the encoded reason counts refusals by cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,52 +70,79 @@ pub fn place(scratch: &mut Scratch, ledger: &Ledger, spec: &TenantSpec) -> Resul
         return place_plainly(ledger, spec);
     }
     scratch.prepare_pods(spec.requests.largest_pod);
-    scratch.scan(ledger, spec, standing);
-    match next_best(scratch, ledger, &neighbours, spec, standing) {
-        None => Err(why_not(scratch, ledger, &neighbours, spec, standing)),
-        Some(winner) => {
-            let runner_up = next_best(scratch, ledger, &neighbours, spec, standing);
-            Ok(placement(ledger, &winner, runner_up.as_ref()))
-        }
-    }
+    let mut search = Search::new(std::mem::take(&mut scratch.found), scratch, ledger, &neighbours, spec, standing);
+    let decision = search.next_best().map(|winner| placement(ledger, &winner, search.next_best().as_ref()));
+    scratch.found = search.found;
+    decision.ok_or_else(|| why_not(scratch, ledger, &neighbours, spec, standing))
 }
 
-/// Clusters that are asked one by one about the tenant's neighbours before all are: asking one costs as much as finding the next best.
-const MAX_REFUSED_SINGLY: u32 = 8;
+/// The candidates for one tenant, best first, found pool by pool.
+struct Search<'a, 'n> {
+    ledger: &'a Ledger,
+    neighbours: &'a Neighbours<'n>,
+    wanted: [u64; RESOURCE_COUNT],
+    steps: [u16; COLUMN_COUNT],
+    standing: &'a Standing,
+    nodes: &'a Ranks,
+    /// Blocks that have been scanned, of the standing's live ones.
+    scanned: usize,
+    found: Found,
+}
 
-/// Takes the best candidate that holds up to an exact check out of what the scan has found.
-fn next_best(scratch: &mut Scratch, ledger: &Ledger, neighbours: &Neighbours<'_>, spec: &TenantSpec, standing: usize) -> Option<Candidate> {
-    let wanted = spec.requests.total.to_array();
-    let mut refused = 0;
-    while let Some(row) = scan::best(&scratch.found, ledger) {
-        let rank = std::mem::replace(&mut scratch.found[row / BLOCK][row % BLOCK], scan::NONE);
-        let cluster = ClusterId(row as u32);
-        let Some(site) = ledger.site(cluster) else { continue };
-        if !ledger.has_room(wanted, cluster, site) {
-            continue;
-        }
-        if !neighbours.admits_cluster(site, cluster) {
-            refused += 1;
-            if refused == MAX_REFUSED_SINGLY {
-                ask_neighbours(&mut scratch.found, ledger, neighbours);
+impl<'a, 'n> Search<'a, 'n> {
+    fn new(
+        mut found: Found,
+        scratch: &'a Scratch,
+        ledger: &'a Ledger,
+        neighbours: &'a Neighbours<'n>,
+        spec: &TenantSpec,
+        standing: usize,
+    ) -> Self {
+        let wanted = spec.requests.total.to_array();
+        let (standing, nodes) = (scratch.standing(standing), scratch.pods(spec.requests.largest_pod));
+        found.clear();
+        Self { ledger, neighbours, wanted, steps: wanted_steps(wanted), standing, nodes, scanned: 0, found }
+    }
+
+    /// The next best candidate that holds up to an exact check.
+    fn next_best(&mut self) -> Option<Candidate> {
+        loop {
+            match self.found.pop(self.ledger.layout()) {
+                Some((rank, row)) => {
+                    if let Some(candidate) = self.judge(rank, ClusterId(row)) {
+                        return Some(candidate);
+                    }
+                }
+                None if self.scan_pool() => {}
+                None => return None,
             }
-            continue;
         }
-        let Some((shard, _)) = choose_shard(ledger, neighbours, cluster, site) else { continue };
-        let [pool, taints, preferences] = scratch.standing(standing).terms(rank);
-        let score = Score([pool, taints, preferences, node_of(rank), share(ledger, cluster, site.policy)]);
-        return Some(Candidate { cluster, shard, score });
     }
-    None
-}
 
-/// Masks out every cluster that the neighbours refuse.
-fn ask_neighbours(found: &mut Ranks, ledger: &Ledger, neighbours: &Neighbours<'_>) {
-    for (row, rank) in found.as_flattened_mut().iter_mut().enumerate().filter(|(_, rank)| **rank != scan::NONE) {
-        let cluster = ClusterId(row as u32);
-        if ledger.site(cluster).is_none_or(|site| !neighbours.admits_cluster(site, cluster)) {
-            *rank = scan::NONE;
+    /// Scans the next pool; false if there is none.
+    fn scan_pool(&mut self) -> bool {
+        self.found.clear();
+        let (live, blocks) = (self.standing.live(), self.ledger.blocks());
+        let Some((pool, _)) = live.get(self.scanned) else { return false };
+        for (_, number) in live[self.scanned..].iter().take_while(|(other, _)| other == pool) {
+            let block = &blocks[*number];
+            if block.may_have(&self.steps) {
+                self.found.add(*number, block, &self.steps, &self.standing.ranks()[*number], &self.nodes[*number]);
+            }
+            self.scanned += 1;
         }
+        true
+    }
+
+    fn judge(&self, rank: u16, cluster: ClusterId) -> Option<Candidate> {
+        let site = self.ledger.site(cluster)?;
+        if !self.ledger.has_room(self.wanted, cluster, site) || !self.neighbours.admits_cluster(site, cluster) {
+            return None;
+        }
+        let (shard, _) = choose_shard(self.ledger, self.neighbours, cluster, site)?;
+        let [pool, taints, preferences] = self.standing.terms(rank);
+        let score = Score([pool, taints, preferences, node_of(rank), share(self.ledger, cluster, site.policy)]);
+        Some(Candidate { cluster, shard, score })
     }
 }
 
@@ -122,8 +150,7 @@ fn ask_neighbours(found: &mut Ranks, ledger: &Ledger, neighbours: &Neighbours<'_
 fn why_not(scratch: &Scratch, ledger: &Ledger, neighbours: &Neighbours<'_>, spec: &TenantSpec, standing: usize) -> Unplaceable {
     let standing = scratch.standing(standing);
     let (mut tally, mut refusals) = (standing.tally(), Vec::new());
-    for row in standing.allowed() {
-        let cluster = ClusterId(row as u32);
+    for cluster in allowed(ledger, standing) {
         let Some(site) = ledger.site(cluster) else { continue };
         refusals.clear();
         site.pod_refusal(spec, &mut refusals);
@@ -135,6 +162,13 @@ fn why_not(scratch: &Scratch, ledger: &Ledger, neighbours: &Neighbours<'_>, spec
         tally.add_cluster(cluster, &refusals);
     }
     Unplaceable { reason: tally.into_reason().encode() }
+}
+
+/// The clusters that the constraints allow.
+fn allowed<'a>(ledger: &'a Ledger, standing: &'a Standing) -> impl Iterator<Item = ClusterId> + 'a {
+    let lanes = |(_, block): &(usize, usize)| standing.ranks()[*block].iter().zip(&ledger.layout().rows()[*block]);
+    let rows = standing.live().iter().flat_map(lanes).filter(|(rank, row)| **rank != NONE && **row != NOBODY);
+    rows.map(|(_, row)| ClusterId(*row))
 }
 
 /// Decides by judging one cluster after the other: for what the scan cannot rank.

@@ -108,7 +108,9 @@ pub(crate) fn share(ledger: &Ledger, cluster: ClusterId, policy: PoolPolicy) -> 
 pub(crate) fn choose_shard(ledger: &Ledger, neighbours: &Neighbours<'_>, cluster: ClusterId, site: &Site) -> Option<(ShardId, u32)> {
     let mut best: Option<((u32, u32), ShardId)> = None;
     for (shard, count) in shards_with_room(ledger, cluster, site) {
-        if neighbours.admits_shard(site, cluster, shard) {
+        // Asking about company is what takes time: only for a shard that would be chosen.
+        let hopeless = !neighbours.are_wished_for() && best.is_some_and(|((_, than), at)| count < than || (count == than && shard > at));
+        if !hopeless && neighbours.admits_shard(site, cluster, shard) {
             let key = (neighbours.wish_weight(site, cluster, shard), count);
             if best.is_none_or(|(than, at)| key > than || (key == than && shard < at)) {
                 best = Some((key, shard));

@@ -12,15 +12,17 @@ use hashbrown::{HashMap, HashTable};
 
 use crate::constraint::{Constraints, Preference, Wish};
 use crate::id::Owner;
-use crate::ledger::{BLOCK, BuildFold, FoldHasher, Ledger, PoolRank, Site};
+use crate::ledger::{BLOCK, BuildFold, FoldHasher, Layout, Ledger, PoolRank, Site};
 use crate::resources::PodSize;
 use crate::schedule::reason::{Cause, Tally};
-use crate::schedule::scan::{NONE, Ranks};
+use crate::schedule::scan::{Found, NONE, Ranks};
 use crate::schedule::score::{MAX_NODE_TERM, node_term, standing};
 use crate::tenant::TenantSpec;
 
 /// Sets of constraints that are remembered: at 2 KiB for 1,000 clusters this is 16 MiB. One more begins anew.
 const MAX_STANDINGS: usize = 8192;
+/// Allocations of constraints that are known to be equal to remembered ones.
+const MAX_ALIASES: usize = 8192;
 /// Sizes of largest pods that are remembered.
 const MAX_PODS: usize = 4096;
 /// Changed rows that are remembered; who is further behind works everything out again.
@@ -35,6 +37,7 @@ const MAX_TIERS: usize = (NONE >> NODE_BITS) as usize;
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
     table: Arc<Vec<Option<Arc<Site>>>>,
+    layout: Arc<Layout>,
     pools: Vec<PoolRank>,
     dedicated: BTreeSet<Owner>,
     /// Rows in the order in which they changed; `forgotten` of them were dropped.
@@ -48,7 +51,7 @@ pub struct Scratch {
     aliases: Vec<Arc<Constraints>>,
     pods: HashMap<PodSize, Pods, BuildFold>,
     /// The buffer of the scan.
-    pub(crate) found: Ranks,
+    pub(crate) found: Found,
 }
 
 /// Where every cluster stands for tenants with these constraints.
@@ -61,8 +64,10 @@ pub(crate) struct Standing {
     seen: u64,
     /// The different standings, best first.
     tiers: Vec<[i64; 3]>,
-    /// Rank of each cluster, its low bits clear.
-    pub(crate) ranks: Ranks,
+    /// Rank of each cluster at its place in the columns, its low bits clear.
+    ranks: Ranks,
+    /// The blocks where somebody is not refused, in the order of pools: the pool's position and the block.
+    live: Vec<(usize, usize)>,
     /// Why those are refused that are: a number for each cause, and the cause of each row.
     refused: BTreeMap<Cause, u32>,
     causes: Vec<Option<Cause>>,
@@ -111,7 +116,7 @@ impl Scratch {
             return;
         }
         let table = Arc::clone(ledger.site_table());
-        let mut anew = table.len() != self.table.len();
+        let mut anew = table.len() != self.table.len() || !Arc::ptr_eq(&self.layout, ledger.layout());
         for (row, (new, old)) in table.iter().zip(self.table.iter()).enumerate() {
             let same = match (new, old) {
                 (Some(new), Some(old)) => Arc::ptr_eq(new, old),
@@ -124,6 +129,7 @@ impl Scratch {
             }
         }
         self.table = table;
+        self.layout = Arc::clone(ledger.layout());
         if self.changes.len() > MAX_CHANGES {
             self.forgotten += self.changes.len() as u64;
             self.changes.clear();
@@ -146,6 +152,10 @@ impl Scratch {
     fn forget_standings(&mut self) {
         self.standings.clear();
         self.by_content.clear();
+        self.forget_aliases();
+    }
+
+    fn forget_aliases(&mut self) {
         self.by_pointer.clear();
         self.aliases.clear();
     }
@@ -158,14 +168,17 @@ impl Scratch {
             Some(index) => *index as usize,
             None => self.look_up(spec, owner, pointer),
         };
-        let (table, pools, changes) = (&self.table, &self.pools, Changes { rows: &self.changes, forgotten: self.forgotten });
-        self.standings[index].catch_up(table, pools, changes, spec);
+        let facts = Facts { table: &self.table, layout: &self.layout, pools: &self.pools };
+        self.standings[index].catch_up(facts, Changes { rows: &self.changes, forgotten: self.forgotten }, spec);
         index
     }
 
     fn look_up(&mut self, spec: &TenantSpec, owner: Option<Owner>, pointer: usize) -> usize {
-        if self.aliases.len() >= MAX_STANDINGS || self.standings.len() >= MAX_STANDINGS {
+        if self.standings.len() >= MAX_STANDINGS {
             self.forget_standings();
+        }
+        if self.aliases.len() >= MAX_ALIASES {
+            self.forget_aliases();
         }
         let facts = OwnFacts::of(&spec.constraints);
         let mut hasher: FoldHasher = BuildFold.build_hasher();
@@ -206,27 +219,26 @@ impl Scratch {
         }
         let changes = Changes { rows: &self.changes, forgotten: self.forgotten };
         let pods = self.pods.entry(pod).or_insert_with(|| Pods { seen: u64::MAX, ranks: Ranks::new() });
-        let table = &self.table;
+        let (table, layout) = (&self.table, &self.layout);
         let put = |ranks: &mut Ranks, row: usize| {
+            let Some(slot) = layout.slot(row) else { return };
             let site = table.get(row).and_then(|site| site.as_deref());
-            ranks[row / BLOCK][row % BLOCK] =
+            ranks[slot.block][slot.lane] =
                 site.filter(|site| site.takes_pod(pod)).map_or(NONE, |site| (MAX_NODE_TERM - node_term(site, pod)) as u16);
         };
         match changes.since(pods.seen) {
             Some(rows) => rows.iter().for_each(|row| put(&mut pods.ranks, *row as usize)),
             None => {
-                pods.ranks = vec![[NONE; BLOCK]; table.len().div_ceil(BLOCK)];
+                pods.ranks = vec![[NONE; BLOCK]; layout.rows().len()];
                 (0..table.len()).for_each(|row| put(&mut pods.ranks, row));
             }
         }
         pods.seen = changes.now();
     }
 
-    /// Scans for clusters with room, into `found`.
-    pub(crate) fn scan(&mut self, ledger: &Ledger, spec: &TenantSpec, standing: usize) {
-        let wanted = crate::ledger::wanted_steps(spec.requests.total.to_array());
-        let pods = &self.pods[&spec.requests.largest_pod];
-        super::scan::feasible(&mut self.found, ledger, wanted, &self.standings[standing].ranks, &pods.ranks);
+    /// Ranks at every place in the columns for a pod that was prepared just now.
+    pub(crate) fn pods(&self, pod: PodSize) -> &Ranks {
+        &self.pods[&pod].ranks
     }
 }
 
@@ -237,6 +249,14 @@ fn same_frame(new: Option<&Site>, old: Option<&Site>) -> bool {
         (None, None) => true,
         _ => false,
     }
+}
+
+/// What the standings are worked out from.
+#[derive(Clone, Copy)]
+struct Facts<'a> {
+    table: &'a [Option<Arc<Site>>],
+    layout: &'a Layout,
+    pools: &'a [PoolRank],
 }
 
 /// The rows that have changed so far.
@@ -266,6 +286,7 @@ impl Standing {
             seen: u64::MAX,
             tiers: Vec::new(),
             ranks: Ranks::new(),
+            live: Vec::new(),
             refused: BTreeMap::new(),
             causes: Vec::new(),
             crowded: false,
@@ -281,49 +302,62 @@ impl Standing {
         tally
     }
 
-    /// The clusters that the constraints allow.
-    pub(crate) fn allowed(&self) -> impl Iterator<Item = usize> {
-        self.ranks.as_flattened().iter().enumerate().filter(|(_, rank)| **rank != NONE).map(|(row, _)| row)
+    /// Ranks at every place in the columns.
+    pub(crate) fn ranks(&self) -> &Ranks {
+        &self.ranks
     }
 
-    fn catch_up(&mut self, table: &[Option<Arc<Site>>], pools: &[PoolRank], changes: Changes<'_>, spec: &TenantSpec) {
+    /// The blocks where somebody is not refused, in the order of pools: the pool's position and the block.
+    pub(crate) fn live(&self) -> &[(usize, usize)] {
+        &self.live
+    }
+
+    fn catch_up(&mut self, facts: Facts<'_>, changes: Changes<'_>, spec: &TenantSpec) {
         if self.seen == changes.now() {
             return;
         }
-        let patched = changes.since(self.seen).is_some_and(|rows| rows.iter().all(|row| self.patch(table, pools, *row as usize, spec)));
+        let patched = changes.since(self.seen).is_some_and(|rows| rows.iter().all(|row| self.patch(facts, *row as usize, spec)));
         if !patched {
-            self.work_out(table, pools, spec);
+            self.work_out(facts, spec);
         }
+        let groups = facts.layout.groups().iter().enumerate();
+        let all = groups.flat_map(|(position, group)| group.blocks.iter().map(move |block| (position, *block)));
+        self.live = all.filter(|(_, block)| self.ranks[*block].iter().any(|rank| *rank != NONE)).collect();
         self.seen = changes.now();
     }
 
     /// Works out one row again; false if it stands where no cluster stood before.
-    fn patch(&mut self, table: &[Option<Arc<Site>>], pools: &[PoolRank], row: usize, spec: &TenantSpec) -> bool {
-        let (terms, cause) = stand(table, pools, row, spec);
+    fn patch(&mut self, facts: Facts<'_>, row: usize, spec: &TenantSpec) -> bool {
+        let (terms, cause) = stand(facts, row, spec);
         let rank = match terms.map(|terms| rank_of(&self.tiers, terms)) {
             None => NONE,
             Some(Some(rank)) => rank,
             Some(None) => return false,
         };
-        self.put_cause(row, cause);
-        self.ranks[row / BLOCK][row % BLOCK] = rank;
+        self.put(facts, row, rank, cause);
         true
     }
 
-    fn work_out(&mut self, table: &[Option<Arc<Site>>], pools: &[PoolRank], spec: &TenantSpec) {
-        let all: Vec<_> = (0..table.len()).map(|row| stand(table, pools, row, spec)).collect();
+    fn work_out(&mut self, facts: Facts<'_>, spec: &TenantSpec) {
+        let all: Vec<_> = (0..facts.table.len()).map(|row| stand(facts, row, spec)).collect();
         self.tiers = all.iter().filter_map(|(terms, _)| *terms).collect();
         self.tiers.sort_unstable_by(|a, b| b.cmp(a));
         self.tiers.dedup();
         self.crowded = self.tiers.len() > MAX_TIERS;
-        self.ranks = vec![[NONE; BLOCK]; table.len().div_ceil(BLOCK)];
+        self.ranks = vec![[NONE; BLOCK]; facts.layout.rows().len()];
         self.refused.clear();
-        self.causes = vec![None; table.len()];
+        self.causes = vec![None; facts.table.len()];
         for (row, (terms, cause)) in all.into_iter().enumerate() {
             let rank = terms.and_then(|terms| rank_of(&self.tiers, terms));
-            self.put_cause(row, cause);
-            self.ranks[row / BLOCK][row % BLOCK] = rank.unwrap_or(NONE);
+            self.put(facts, row, rank.unwrap_or(NONE), cause);
         }
+    }
+
+    fn put(&mut self, facts: Facts<'_>, row: usize, rank: u16, cause: Option<Cause>) {
+        if let Some(slot) = facts.layout.slot(row) {
+            self.ranks[slot.block][slot.lane] = rank;
+        }
+        self.put_cause(row, cause);
     }
 
     fn put_cause(&mut self, row: usize, cause: Option<Cause>) {
@@ -347,10 +381,10 @@ pub(crate) fn node_of(rank: u16) -> i64 {
 }
 
 /// How a cluster stands by its own facts: its terms, or the cause of its refusal; neither if there is no such cluster.
-fn stand(table: &[Option<Arc<Site>>], pools: &[PoolRank], row: usize, spec: &TenantSpec) -> (Option<[i64; 3]>, Option<Cause>) {
-    let Some(site) = table.get(row).and_then(|site| site.as_deref()) else { return (None, None) };
+fn stand(facts: Facts<'_>, row: usize, spec: &TenantSpec) -> (Option<[i64; 3]>, Option<Cause>) {
+    let Some(site) = facts.table.get(row).and_then(|site| site.as_deref()) else { return (None, None) };
     match site.first_refusal(spec) {
-        None => (Some(standing(pools, spec, site)), None),
+        None => (Some(standing(facts.pools, spec, site)), None),
         Some(which) => (None, Some(Cause::of_constraint(which))),
     }
 }
