@@ -4,6 +4,7 @@
 //! also fits in steps, so that the scan never misses a cluster; what fits in steps only is found out by the exact check that
 //! follows. The share is no approximation: a step is what the score compares.
 
+use crate::cluster::ClusterState;
 use crate::ledger::counts::Row;
 use crate::ledger::site::Site;
 use crate::ledger::{free, share_ppm};
@@ -36,13 +37,54 @@ pub(crate) struct Block {
     pub(crate) free: [[u16; BLOCK]; COLUMN_COUNT],
     /// What the score compares last, the lower the better; exact for every cluster that is not overfull.
     pub(crate) key: [u16; BLOCK],
+    /// Why it takes nobody, if so: a [`Closed`].
+    pub(crate) closed: [u16; BLOCK],
     /// The most that is free of each column anywhere in the block.
     most: [u16; COLUMN_COUNT],
 }
 
+/// Why a cluster takes nobody, whoever asks. What comes before the tenant's company in the order of refusals is less than `TenantCap`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub(crate) enum Closed {
+    /// It does take tenants.
+    Not = 0,
+    /// Its agent has yet to report since a restore.
+    Fenced = 1,
+    /// Cordoned.
+    Cordoned = 2,
+    /// Being emptied.
+    Draining = 3,
+    /// Its agent is silent.
+    Silent = 4,
+    /// Over a hard limit.
+    Overfull = 5,
+    /// At its tenant cap.
+    TenantCap = 6,
+    /// All of its shards are full.
+    Shards = 7,
+}
+
+/// The first reason for which a cluster takes nobody.
+fn closed(site: &Site, row: &Row) -> Closed {
+    if site.fenced {
+        return Closed::Fenced;
+    }
+    match site.state() {
+        ClusterState::Cordoned => Closed::Cordoned,
+        ClusterState::Draining => Closed::Draining,
+        ClusterState::Silent => Closed::Silent,
+        ClusterState::Overfull => Closed::Overfull,
+        ClusterState::Active if is_overfull(site, row) => Closed::Overfull,
+        ClusterState::Active if row.tenants >= site.spec.tenant_cap => Closed::TenantCap,
+        ClusterState::Active if row.shard_room == 0 => Closed::Shards,
+        ClusterState::Active => Closed::Not,
+    }
+}
+
 impl Default for Block {
     fn default() -> Self {
-        Self { free: [[0; BLOCK]; COLUMN_COUNT], key: [u16::MAX; BLOCK], most: [0; COLUMN_COUNT] }
+        Self { free: [[0; BLOCK]; COLUMN_COUNT], key: [u16::MAX; BLOCK], closed: [Closed::Not as u16; BLOCK], most: [0; COLUMN_COUNT] }
     }
 }
 
@@ -57,6 +99,12 @@ pub(crate) fn wanted_steps(wanted: [u64; RESOURCE_COUNT]) -> [u16; COLUMN_COUNT]
 
 fn in_steps(resource: usize, amount: u64) -> u16 {
     u16::try_from(amount >> STEP_BITS[resource]).unwrap_or(u16::MAX)
+}
+
+/// Whether as many free steps as are wanted may yet be too little.
+pub(crate) fn is_vague(resource: usize, wanted: u64) -> bool {
+    let steps = in_steps(resource, wanted);
+    steps == u16::MAX || u64::from(steps) << STEP_BITS[resource] != wanted
 }
 
 /// The share as the score compares it, in steps, the lower the better.
@@ -87,8 +135,9 @@ impl Block {
         for (resource, (used, limit)) in row.used.into_iter().zip(site.limit).enumerate() {
             self.set(resource, lane, in_steps(resource, free(used, limit)));
         }
-        let open = site.takes_tenants() && !is_overfull(site, row);
-        let slots = if open { site.spec.tenant_cap.saturating_sub(row.tenants).min(row.shard_room) } else { 0 };
+        let closed = closed(site, row);
+        let slots = if closed == Closed::Not { site.spec.tenant_cap.saturating_sub(row.tenants).min(row.shard_room) } else { 0 };
+        self.closed[lane] = closed as u16;
         self.set(SLOTS, lane, u16::try_from(slots).unwrap_or(u16::MAX));
         self.key[lane] = key(site.policy, dominant_share_ppm(site, row));
     }

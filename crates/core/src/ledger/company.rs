@@ -127,17 +127,27 @@ impl Condition<'_> {
             Company::Tenant(name) => format!("tenant {name}"),
             Company::Owner(owner) => format!("owner {owner}"),
         };
-        let (which, with) = match self.kind {
-            CompanyKind::Together => ("together", "together with"),
-            CompanyKind::Apart => ("apart", "apart from"),
+        let with = match self.kind {
+            CompanyKind::Together => "together with",
+            CompanyKind::Apart => "apart from",
         };
         let detail = match self.about {
             About::Own(company) => format!("wants to be {with} {} by {topology}", who(company)),
             About::Resident => format!("residents want to be {with} this tenant or its owner by {topology}"),
         };
-        Refusal::Constraint { which, detail }
+        Refusal::Constraint { which: self.which(), detail }
+    }
+
+    fn which(&self) -> &'static str {
+        match self.kind {
+            CompanyKind::Together => "together",
+            CompanyKind::Apart => "apart",
+        }
     }
 }
+
+/// The kind of constraint that an owner limit is.
+const OWNER_LIMIT: &str = "owner limit";
 
 /// Everything about other tenants that matters for placing one tenant, gathered once per decision.
 #[derive(Debug, Default)]
@@ -188,6 +198,22 @@ impl<'a> Neighbours<'a> {
     /// Whether the tenant wishes for company, so that its preferences depend on where others are.
     pub(crate) fn are_wished_for(&self) -> bool {
         !self.wishes.is_empty()
+    }
+
+    /// Whether there is anything that may refuse a cluster whatever the shard.
+    pub(crate) fn bind_clusters(&self) -> bool {
+        self.conditions.iter().any(|condition| !condition.is_of_shard())
+            || self.limits.iter().any(|limit| limit.scope == OwnerLimitScope::Cluster)
+    }
+
+    /// What refuses the cluster first, whatever the shard: the kind of constraint.
+    pub(crate) fn cause_of_cluster(&self, site: &Site, cluster: ClusterId) -> Option<&'static str> {
+        let refuses = |condition: &&Condition<'_>| !condition.is_of_shard() && !condition.holds(site, cluster, ShardId(0));
+        let limited = || {
+            let over = |limit: &OwnerLimit| limit.scope == OwnerLimitScope::Cluster && self.owner_in_cluster(cluster) >= limit.max;
+            self.limits.iter().any(over).then_some(OWNER_LIMIT)
+        };
+        self.conditions.iter().find(refuses).map(Condition::which).or_else(limited)
     }
 
     /// Whether some shard of the cluster may be entered, as far as that does not depend on the shard.
@@ -254,5 +280,5 @@ fn own<'a>(ledger: &'a Ledger, term: &'a CompanyTerm, weight: u32) -> Option<Con
 }
 
 fn owner_limit(place: &str, count: u32, max: u32) -> Refusal {
-    Refusal::Constraint { which: "owner limit", detail: format!("at most {max} of the owner in one {place}, {count} are there") }
+    Refusal::Constraint { which: OWNER_LIMIT, detail: format!("at most {max} of the owner in one {place}, {count} are there") }
 }

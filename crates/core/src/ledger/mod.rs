@@ -30,10 +30,10 @@ use self::company::Seekers;
 use self::counts::{Counts, Row, ShardLimits};
 use self::places::Places;
 
-pub(crate) use self::columns::{BLOCK, Block, COLUMN_COUNT, SHARE_STEP_PPM, wanted_steps};
+pub(crate) use self::columns::{BLOCK, Block, COLUMN_COUNT, Closed, SHARE_STEP_PPM, is_vague, wanted_steps};
 pub(crate) use self::company::Neighbours;
 pub(crate) use self::hash::{BuildFold, FoldHasher};
-pub(crate) use self::layout::{Layout, NOBODY};
+pub(crate) use self::layout::Layout;
 pub(crate) use self::site::{PoolRank, Site, taint_text};
 
 /// How much of a tenant is counted.
@@ -505,6 +505,11 @@ impl Ledger {
     pub(crate) fn has_room(&self, wanted: [u64; RESOURCE_COUNT], cluster: ClusterId, site: &Site) -> bool {
         let row = self.counts.row_ref(cluster);
         wanted.into_iter().zip(row.used).zip(site.limit).all(|((wanted, used), limit)| wanted <= free(used, limit))
+    }
+
+    /// What is left of one of a cluster's resources.
+    pub(crate) fn free(&self, resource: Resource, cluster: ClusterId, site: &Site) -> u64 {
+        free(self.counts.row_ref(cluster).used[resource as usize], site.limit[resource as usize])
     }
 
     /// Gives a cluster's columns a place among those of its pool, or none.

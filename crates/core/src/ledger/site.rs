@@ -78,11 +78,6 @@ impl Site {
         }
     }
 
-    /// Whether it takes tenants, as far as that does not depend on what is counted.
-    pub(crate) fn takes_tenants(&self) -> bool {
-        !(self.fenced || self.silent || self.spec.cordoned || self.spec.draining)
-    }
-
     /// Whether some node could take a pod of this size if it were empty; unknown nodes refuse nothing.
     pub(crate) fn takes_pod(&self, pod: PodSize) -> bool {
         self.nodes.is_empty() || self.nodes.iter().any(|node| pod.fits(node.allocatable))

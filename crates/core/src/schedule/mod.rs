@@ -8,21 +8,22 @@ mod report;
 mod scan;
 mod score;
 mod scratch;
+mod why_not;
 #[cfg(test)]
 mod tests;
 
 use crate::command::Placement;
 use crate::constraint::TaintEffect;
 use crate::id::{ClusterId, Revision, ShardId};
-use crate::ledger::{COLUMN_COUNT, Ledger, NOBODY, Neighbours, Refusal, taint_text, wanted_steps};
+use crate::ledger::{COLUMN_COUNT, Ledger, Neighbours, Refusal, taint_text, wanted_steps};
 use crate::resources::RESOURCE_COUNT;
 use crate::tenant::TenantSpec;
 
 use self::reason::Tally;
 pub use self::reason::{Cause, Reason, Shortfall, describe_reason};
 pub use self::report::{MAX_EXAMPLES, RefusalGroup, describe_refusal, group};
-use self::scan::{Found, NONE, Ranks};
-use self::score::{Candidate, Score, choose_shard, judge, pools, shard_refusals, share};
+use self::scan::{Found, Ranks};
+use self::score::{Candidate, Score, choose_shard, judge, pools, share};
 pub use self::scratch::Scratch;
 use self::scratch::{Standing, node_of};
 
@@ -73,7 +74,7 @@ pub fn place(scratch: &mut Scratch, ledger: &Ledger, spec: &TenantSpec) -> Resul
     let mut search = Search::new(std::mem::take(&mut scratch.found), scratch, ledger, &neighbours, spec, standing);
     let decision = search.next_best().map(|winner| placement(ledger, &winner, search.next_best().as_ref()));
     scratch.found = search.found;
-    decision.ok_or_else(|| why_not(scratch, ledger, &neighbours, spec, standing))
+    decision.ok_or_else(|| why_not::why_not(ledger, &neighbours, spec, scratch.standing(standing), scratch.pods(spec.requests.largest_pod)))
 }
 
 /// The candidates for one tenant, best first, found pool by pool.
@@ -144,31 +145,6 @@ impl<'a, 'n> Search<'a, 'n> {
         let score = Score([pool, taints, preferences, node_of(rank), share(self.ledger, cluster, site.policy)]);
         Some(Candidate { cluster, shard, score })
     }
-}
-
-/// Says why nothing fits: counts what the constraints refuse, and asks the clusters that they allow.
-fn why_not(scratch: &Scratch, ledger: &Ledger, neighbours: &Neighbours<'_>, spec: &TenantSpec, standing: usize) -> Unplaceable {
-    let standing = scratch.standing(standing);
-    let (mut tally, mut refusals) = (standing.tally(), Vec::new());
-    for cluster in allowed(ledger, standing) {
-        let Some(site) = ledger.site(cluster) else { continue };
-        refusals.clear();
-        site.pod_refusal(spec, &mut refusals);
-        ledger.later_refusals(neighbours, spec, cluster, site, &mut refusals);
-        // What the shards refuse comes last: it matters if nothing else does, or if a shortfall would otherwise stand alone.
-        if refusals.len() <= 1 {
-            refusals.extend(shard_refusals(ledger, neighbours, cluster, site));
-        }
-        tally.add_cluster(cluster, &refusals);
-    }
-    Unplaceable { reason: tally.into_reason().encode() }
-}
-
-/// The clusters that the constraints allow.
-fn allowed<'a>(ledger: &'a Ledger, standing: &'a Standing) -> impl Iterator<Item = ClusterId> + 'a {
-    let lanes = |(_, block): &(usize, usize)| standing.ranks()[*block].iter().zip(&ledger.layout().rows()[*block]);
-    let rows = standing.live().iter().flat_map(lanes).filter(|(rank, row)| **rank != NONE && **row != NOBODY);
-    rows.map(|(_, row)| ClusterId(*row))
 }
 
 /// Decides by judging one cluster after the other: for what the scan cannot rank.

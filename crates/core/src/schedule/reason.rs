@@ -205,10 +205,12 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Some clusters that refuse first of all for this cause, and not for want of a resource.
+    /// Some clusters that refuse first of all for this cause.
     pub(crate) fn add(&mut self, cause: Cause, clusters: u32) {
-        self.clusters += clusters;
-        *self.causes.entry(cause).or_default() += clusters;
+        if clusters > 0 {
+            self.clusters += clusters;
+            *self.causes.entry(cause).or_default() += clusters;
+        }
     }
 
     /// One cluster with all of its refusals.
@@ -217,10 +219,14 @@ impl Tally {
             self.add(Cause::of(first), 1);
         }
         if let [Refusal::Resource { resource, wanted, free, limit }] = *refusals {
-            let shortfall = Shortfall { cluster, resource, wanted, free, limit };
-            if self.closest.is_none_or(|than| shortfall.key() < than.key()) {
-                self.closest = Some(shortfall);
-            }
+            self.near(Shortfall { cluster, resource, wanted, free, limit });
+        }
+    }
+
+    /// A cluster that lacks nothing but one resource.
+    pub(crate) fn near(&mut self, shortfall: Shortfall) {
+        if self.closest.is_none_or(|than| shortfall.key() < than.key()) {
+            self.closest = Some(shortfall);
         }
     }
 
