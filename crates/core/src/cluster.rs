@@ -57,12 +57,13 @@ pub struct ClusterSpec {
     pub draining: bool,
 }
 
-/// Some equal nodes.
+/// Some equal nodes. Listed apart where their free room differs, they show a pool that packs which holes there are to be filled; listed
+/// as one, only the largest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSize {
     /// What one of them can allocate to pods.
     pub allocatable: PodSize,
-    /// The room left on the fullest-to-emptiest best of them, i.e. the largest pod that one of them could take now.
+    /// The largest pod that one of them could take now: the room on the emptiest.
     pub largest_free: PodSize,
     /// How many there are, ready and schedulable.
     pub count: u32,

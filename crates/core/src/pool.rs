@@ -18,7 +18,7 @@ pub enum PoolKind {
 pub enum PoolPolicy {
     /// The emptiest first (least dominant share).
     Spread,
-    /// The fullest that fits first (greatest dominant share).
+    /// Where the largest pod leaves least over on its node (as far as nodes are reported), of equal ones the fullest (greatest dominant share).
     Pack,
 }
 

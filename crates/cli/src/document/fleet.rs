@@ -218,7 +218,7 @@ pub enum PoolPolicy {
     /// Emptiest first.
     #[default]
     Spread,
-    /// Fullest that fits first.
+    /// Where the largest pod leaves least over on its node, of equal ones the fullest.
     Pack,
 }
 

@@ -9,6 +9,7 @@
 mod columns;
 mod company;
 mod counts;
+mod fit;
 mod hash;
 mod layout;
 mod places;

@@ -6,6 +6,7 @@ use crate::cluster::{Cluster, ClusterSpec, ClusterState, NodeSize};
 use crate::constraint::{Operator, Requirement, Taint, TaintEffect, Wish};
 use crate::id::{Name, Revision};
 use crate::ledger::Refusal;
+use crate::ledger::fit::Gauge;
 use crate::pool::{Pool, PoolPolicy};
 use crate::resources::{PodSize, RESOURCE_COUNT};
 use crate::tenant::TenantSpec;
@@ -36,6 +37,8 @@ pub(crate) struct Site {
     pub(crate) limit: [u64; RESOURCE_COUNT],
     /// Sizes of nodes that exist; empty is unknown.
     pub(crate) nodes: Vec<NodeSize>,
+    /// How what a pod leaves over on one of them is counted.
+    pub(crate) gauge: Gauge,
     /// Its pool's rank.
     pub(crate) pool: PoolRank,
     /// How its pool is filled.
@@ -53,12 +56,14 @@ impl Site {
         });
         let (order, price_micros, policy) =
             pool.map_or((u32::MAX, u64::MAX, PoolPolicy::Spread), |pool| (pool.spec.order, pool.spec.price_micros, pool.spec.policy));
+        let nodes: Vec<_> = cluster.capacity.nodes.iter().filter(|node| node.count > 0).copied().collect();
         Self {
             changed: cluster.changed,
             silent: cluster.silent,
             fenced: cluster.fenced,
             limit,
-            nodes: cluster.capacity.nodes.iter().filter(|node| node.count > 0).copied().collect(),
+            gauge: Gauge::of(&nodes),
+            nodes,
             pool: PoolRank { order, price_micros, name: cluster.spec.pool.clone() },
             policy,
             spec: cluster.spec.clone(),

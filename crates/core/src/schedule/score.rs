@@ -8,7 +8,7 @@
 //! | `pool` | minus the number of pools that come before the cluster's (by order, then price, then name) |
 //! | `taints` | minus the number of `PreferNoSchedule` taints that are not tolerated |
 //! | `preferences` | sum of the weights of the wishes that are fulfilled |
-//! | `node` | 1 if some node has room now for the largest pod, or nodes are unknown, else 0 |
+//! | `node` | 0 if no node has room now for the largest pod. Else, where the pool spreads or nodes are unknown, 1; where it packs, from 1 to 127, the more the less the pod would leave over on its node (`ledger::fit`) |
 //! | `share` | the dominant share in steps of 16 millionths: minus it where the pool spreads, plus where it packs |
 
 use crate::constraint::TaintEffect;
@@ -88,11 +88,17 @@ pub(crate) fn standing(pools: &[impl std::borrow::Borrow<PoolRank>], spec: &Tena
 
 /// How well the nodes of a cluster suit the largest pod.
 pub(crate) fn node_term(site: &Site, pod: PodSize) -> i64 {
-    i64::from(site.has_room_for_pod(pod))
+    match site.policy {
+        PoolPolicy::Pack if !site.nodes.is_empty() => match site.gauge.waste(&site.nodes, pod) {
+            Some(waste) => (MAX_NODE_TERM - i64::from(waste)).max(1),
+            None => 0,
+        },
+        PoolPolicy::Pack | PoolPolicy::Spread => i64::from(site.has_room_for_pod(pod)),
+    }
 }
 
-/// The greatest value of [`node_term`].
-pub(crate) const MAX_NODE_TERM: i64 = 1;
+/// The greatest value of [`node_term`]: seven bits of a rank, enough for nodes of 4,000 cores.
+pub(crate) const MAX_NODE_TERM: i64 = 127;
 
 /// The share of a cluster as its pool's policy sees it.
 pub(crate) fn share(ledger: &Ledger, cluster: ClusterId, policy: PoolPolicy) -> i64 {

@@ -333,6 +333,49 @@ fn a_clone_keeps_its_counts_while_the_original_goes_on() {
     assert_eq!(frozen.digest(), ledger.digest());
 }
 
+/// A cluster of two nodes of 32 cores, of which this much cpu is free, and all of the memory.
+fn with_free(number: u32, free: [u64; 2]) -> Cluster {
+    let room = |cpu: u64| PodSize { cpu: Millicores(cpu), memory: Bytes(8 * GIB) };
+    let mut cluster = cluster(number, 64_000, 6, 0);
+    cluster.capacity.nodes = free.map(|free| NodeSize { allocatable: room(32_000), largest_free: room(free), count: 1 }).to_vec();
+    cluster
+}
+
+#[test]
+fn a_pool_that_packs_takes_the_cluster_where_the_pod_leaves_least_over() {
+    let (mut ledger, mut scratch) = (Ledger::default(), Scratch::default());
+    for cluster in [with_free(0, [16_000, 0]), with_free(3, [4000, 0]), with_free(6, [3000, 3000])] {
+        put(&mut ledger, &cluster);
+    }
+    ledger.take(&spec(1, 1, 500, Constraints::default()), Share::Full, ClusterId(6), ShardId(0));
+    let wanting = spec(2, 1, 8000, Constraints::default());
+    assert_eq!(wanting.requests.largest_pod.cpu, Millicores(4000));
+    let placed = |scratch: &mut Scratch, ledger: &Ledger| place(scratch, ledger, &wanting).unwrap().cluster;
+    assert_eq!(placed(&mut scratch, &ledger), ClusterId(3), "though cluster 6 is the fullest");
+    let node_terms: Vec<_> = explain(&ledger, &wanting)
+        .clusters
+        .into_iter()
+        .map(|(cluster, verdict)| match verdict {
+            Verdict::Fits { terms, .. } => (cluster.0, terms[3]),
+            Verdict::Refuses(refusals) => panic!("{refusals:?}"),
+        })
+        .collect();
+    assert_eq!(node_terms, [(3, ("node", 127)), (0, ("node", 127 - 2 * 18)), (6, ("node", 0))]);
+    put(&mut ledger, &with_free(3, [0, 0]));
+    assert_eq!(placed(&mut scratch, &ledger), ClusterId(0), "the new report is taken notice of");
+}
+
+#[test]
+fn a_pool_that_spreads_asks_only_whether_a_node_has_room() {
+    let mut ledger = Ledger::default();
+    for cluster in [with_free(1, [16_000, 0]), with_free(4, [4000, 0]), with_free(7, [3000, 0])] {
+        put(&mut ledger, &cluster);
+    }
+    ledger.take(&spec(1, 1, 500, Constraints::default()), Share::Full, ClusterId(4), ShardId(0));
+    let placed = place(&mut Scratch::default(), &ledger, &spec(2, 1, 8000, Constraints::default())).unwrap();
+    assert_eq!(placed.cluster, ClusterId(1));
+}
+
 #[test]
 fn a_refusal_tells_the_closest_shortfall_with_numbers() {
     let mut ledger = Ledger::default();

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use roadstead_core::cluster::Cluster;
+use roadstead_core::cluster::{Cluster, NodeSize};
 use roadstead_core::constraint::{Company, CompanyKind, CompanyTerm, OwnerLimitScope, TaintEffect, TopologyKey, Wish};
 use roadstead_core::pool::{Pool, PoolPolicy};
+use roadstead_core::resources::PodSize;
 use roadstead_core::tenant::TenantSpec;
 
 /// One cluster as the reference keeps it.
@@ -184,14 +185,48 @@ impl Books {
             Wish::Provider(provider) if *provider == cluster.spec.provider => i64::from(preference.weight),
             _ => 0,
         });
-        let node = cluster.capacity.nodes.iter().any(|node| spec.requests.largest_pod.fits(node.largest_free));
+        let node = node_cost(&cluster.capacity.nodes, spec.requests.largest_pod, pool.spec.policy);
         let tenants = u64::from(self.shards[row].values().sum::<u32>()) * 1_000_000 / u64::from(cluster.spec.tenant_cap);
         let share =
             self.used[row].iter().zip(self.limits[row]).map(|(used, limit)| (u128::from(*used) * 1_000_000 / u128::from(limit)) as u64);
         let steps = (share.fold(tenants, u64::max) / 16) as i64;
         let share = if pool.spec.policy == PoolPolicy::Pack { -steps } else { steps };
-        [i64::from(pool.spec.order), pool.spec.price_micros as i64, disliked.count() as i64, -wishes.sum::<i64>(), i64::from(!node), share]
+        [i64::from(pool.spec.order), pool.spec.price_micros as i64, disliked.count() as i64, -wishes.sum::<i64>(), node, share]
     }
+}
+
+/// 127 if no node has room for the pod, else 0 in a pool that spreads; in one that packs, what would be left over on the tightest node and
+/// on the roomiest, in steps of a quarter of a doubling, counted in that of cpu and memory of which a smaller part is free.
+fn node_cost(nodes: &[NodeSize], pod: PodSize, policy: PoolPolicy) -> i64 {
+    let sum = |of: &dyn Fn(&NodeSize) -> u64| nodes.iter().map(|node| u128::from(of(node)) * u128::from(node.count)).sum::<u128>();
+    let (cpu, memory) = (sum(&|node| node.allocatable.cpu.0), sum(&|node| node.allocatable.memory.0));
+    let free_cpu = sum(&|node| node.largest_free.cpu.0) * (1 << 20) / cpu;
+    let free_memory = sum(&|node| node.largest_free.memory.0) * (1 << 20) / memory;
+    let with_room = nodes.iter().filter(|node| pod.fits(node.largest_free));
+    let left: Vec<u128> = with_room
+        .map(|node| match free_cpu <= free_memory {
+            true => u128::from(node.largest_free.cpu.0 - pod.cpu.0),
+            false => u128::from(node.largest_free.memory.0 - pod.memory.0) / (memory / cpu).max(1),
+        })
+        .collect();
+    match (left.iter().min(), left.iter().max(), policy) {
+        (Some(tightest), Some(roomiest), PoolPolicy::Pack) => (steps(*tightest) + steps(*roomiest)).min(126),
+        (Some(_), Some(_), PoolPolicy::Spread) => 0,
+        _ => 127,
+    }
+}
+
+/// Steps of a quarter of a core up to two cores, then four for each doubling.
+fn steps(left_millicores: u128) -> i64 {
+    let (mut steps, mut edge, mut width) = (0, 250, 250);
+    while edge <= left_millicores {
+        steps += 1;
+        if steps >= 8 && steps % 4 == 0 {
+            width *= 2;
+        }
+        edge += width;
+    }
+    steps
 }
 
 fn less<K: Ord + Clone>(counts: &mut BTreeMap<K, u32>, key: K) {
