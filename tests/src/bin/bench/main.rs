@@ -12,11 +12,12 @@ mod read;
 mod watch;
 mod failover;
 mod restart;
+mod trace;
 
 use std::process::ExitCode;
 
 /// Every benchmark and what it measures.
-const BENCHES: [(&str, &str); 8] = [
+const BENCHES: [(&str, &str); 9] = [
     ("core-place", "placements a second of the scheduler alone, 1,000 clusters, one core"),
     ("durable-place", "durable placements per second, one a request, against etcd"),
     ("durable-stream", "durable placements per second, streamed, against etcd"),
@@ -25,6 +26,7 @@ const BENCHES: [(&str, &str); 8] = [
     ("failover", "time to the next acknowledged placement after the leader is killed or stopped"),
     ("restart", "time until a replica with 1,000,000 tenants answers, and its memory"),
     ("join", "time until an empty replica has caught up with 1,000,000 tenants"),
+    ("trace", "smallest fleet in which nobody waits, 100 copies of a real trace, against the lower bound"),
 ];
 
 fn main() -> ExitCode {
@@ -59,6 +61,7 @@ fn run(name: &str, arguments: &[String]) -> anyhow::Result<Option<report::Report
         "failover" => runtime.block_on(failover::run(arguments)).map(Some),
         "restart" => runtime.block_on(restart::restart(arguments)).map(Some),
         "join" => runtime.block_on(restart::join(arguments)).map(Some),
+        "trace" => trace::run(arguments).map(Some),
         other => anyhow::bail!("no benchmark is called {other}; `cargo xtask bench list` names them"),
     }
 }
