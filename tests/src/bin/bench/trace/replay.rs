@@ -266,3 +266,52 @@ fn cluster_spec(cluster: &Name) -> Result<ClusterSpec> {
         draining: false,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use roadstead_core::resources::{Bytes, Millicores};
+
+    fn size(cores: u64) -> PodSize {
+        PodSize { cpu: Millicores(1000 * cores), memory: Bytes(cores << 30) }
+    }
+
+    /// Pods by cores, seconds from and until.
+    fn load(pods: &[(u64, i64, i64)]) -> Load {
+        let sizes: Vec<_> = pods.iter().map(|(cores, ..)| size(*cores)).collect();
+        let event = |(tenant, (_, from, until)): (usize, &(u64, i64, i64))| {
+            [Event { second: *from, arrives: true, tenant }, Event { second: *until, arrives: false, tenant }]
+        };
+        let mut events: Vec<_> = pods.iter().enumerate().flat_map(event).collect();
+        events.sort_unstable();
+        Load { events, sizes, peak: PodSize::default(), peak_tenants: 0 }
+    }
+
+    fn run(pods: &[(u64, i64, i64)], clusters: &[Vec<PodSize>], strategy: Strategy) -> Outcome {
+        replay(&load(pods), clusters, strategy).expect("the core goes along")
+    }
+
+    #[test]
+    fn who_fits_the_sums_but_no_node_waits() {
+        let clusters = vec![vec![size(4), size(4)], vec![size(4)]];
+        for strategy in [Strategy::MostAllocated, Strategy::LeastAllocated] {
+            let outcome = run(&[(3, -3, 50), (3, -2, 50), (3, -1, 50), (2, 1, 50)], &clusters, strategy);
+            let Outcome::Waits { second, pod, why, .. } = outcome else { panic!("{outcome:?}") };
+            assert_eq!((second, pod, why.as_str()), (1, size(2), "cluster-0 took it and has no node with room"));
+        }
+    }
+
+    #[test]
+    fn holes_are_filled_before_an_empty_node_is_broken_up() {
+        let clusters = vec![vec![size(8)], vec![size(8)], vec![size(8)]];
+        let outcome = run(&[(5, 0, 9), (3, 1, 9), (5, 2, 9), (3, 3, 9), (8, 4, 9)], &clusters, Strategy::MostAllocated);
+        let Outcome::NobodyWaits { fullest_ppm } = outcome else { panic!("{outcome:?}") };
+        assert_eq!(fullest_ppm, 1_000_000);
+    }
+
+    #[test]
+    fn what_a_departure_leaves_is_used_in_the_same_second() {
+        let outcome = run(&[(4, 0, 5), (4, 5, 9), (4, 9, 10)], &[vec![size(4)]], Strategy::LeastAllocated);
+        assert!(matches!(outcome, Outcome::NobodyWaits { fullest_ppm: 1_000_000 }), "{outcome:?}");
+    }
+}
