@@ -337,6 +337,7 @@ fn a_clone_keeps_its_counts_while_the_original_goes_on() {
 fn with_free(number: u32, free: [u64; 2]) -> Cluster {
     let room = |cpu: u64| PodSize { cpu: Millicores(cpu), memory: Bytes(8 * GIB) };
     let mut cluster = cluster(number, 64_000, 6, 0);
+    cluster.capacity.allocatable.storage = Bytes(1000 * GIB);
     cluster.capacity.nodes = free.map(|free| NodeSize { allocatable: room(32_000), largest_free: room(free), count: 1 }).to_vec();
     cluster
 }
