@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -45,9 +46,9 @@ pub struct ListenerCounts {
     /// Connections open now.
     pub open: AtomicU64,
     /// Handshakes refused since the start.
-    pub refused: AtomicU64,
+    pub refused: Counter,
     /// Connections closed because their certificate was revoked or had ended, or its authority was removed.
-    pub closed: AtomicU64,
+    pub closed: Counter,
 }
 
 /// A connection with a checked certificate.
@@ -114,7 +115,7 @@ impl Registry {
         for connection in open.iter().filter(|connection| !connection.end.is_cancelled()) {
             if let Some(why) = bad(connection) {
                 warn!(caller = %connection.who, why, "connection closed: its certificate is no longer good");
-                self.counts.closed.fetch_add(1, Ordering::Relaxed);
+                self.counts.closed.inc();
                 connection.end.cancel();
             }
         }
@@ -172,7 +173,7 @@ async fn accept(
                 // The server is stopping if nobody receives.
                 Ok(connection) => drop(ready.send(Ok(connection)).await),
                 Err(error) => {
-                    registry.counts.refused.fetch_add(1, Ordering::Relaxed);
+                    registry.counts.refused.inc();
                     if registry.logged.fetch_add(1, Ordering::Relaxed) < MAX_REFUSALS_LOGGED {
                         warn!(listener = name, %remote, %error, "connection refused");
                     }

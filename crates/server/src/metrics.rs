@@ -68,8 +68,7 @@ pub struct Metrics {
     pending: Gauge,
     clusters: Family<StateLabel, Gauge>,
     connections: Family<ListenerLabel, Gauge>,
-    refused: Family<ListenerLabel, Gauge>,
-    closed: Family<ListenerLabel, Gauge>,
+    watchers: Gauge,
     client_listener: Arc<ListenerCounts>,
     peer_listener: Arc<ListenerCounts>,
 }
@@ -77,6 +76,12 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("roadstead");
+        let (refused, closed) = (Family::<ListenerLabel, Counter>::default(), Family::<ListenerLabel, Counter>::default());
+        let listener = |listener| {
+            let label = ListenerLabel { listener };
+            let (refused, closed) = (refused.get_or_create(&label).clone(), closed.get_or_create(&label).clone());
+            Arc::new(ListenerCounts { refused, closed, ..ListenerCounts::default() })
+        };
         let metrics = Self {
             registry: Registry::default(),
             term: Gauge::default(),
@@ -99,10 +104,9 @@ impl Default for Metrics {
             pending: Gauge::default(),
             clusters: Family::default(),
             connections: Family::default(),
-            refused: Family::default(),
-            closed: Family::default(),
-            client_listener: Arc::default(),
-            peer_listener: Arc::default(),
+            watchers: Gauge::default(),
+            client_listener: listener("client"),
+            peer_listener: listener("peer"),
         };
         registry.register("raft_term", "Raft term", metrics.term.clone());
         registry.register("raft_leading", "1 if this replica leads and decides", metrics.leading.clone());
@@ -123,8 +127,9 @@ impl Default for Metrics {
         registry.register("tenants_pending", "Tenants that wait for room", metrics.pending.clone());
         registry.register("clusters", "Clusters, by state", metrics.clusters.clone());
         registry.register("connections", "Connections that are open, by listener", metrics.connections.clone());
-        registry.register("connections_refused", "TLS handshakes refused since the start, by listener", metrics.refused.clone());
-        registry.register("connections_closed", "Connections closed for their certificate, by listener", metrics.closed.clone());
+        registry.register("connections_refused", "TLS handshakes refused since the start, by listener", refused);
+        registry.register("connections_closed", "Connections closed for their certificate since the start, by listener", closed);
+        registry.register("watchers", "Watches that are open", metrics.watchers.clone());
         Self { registry, ..metrics }
     }
 }
@@ -157,9 +162,10 @@ impl Metrics {
         &self.peer_listener
     }
 
-    /// Takes over what is counted in the state and by the listeners: when somebody asks, not at every change.
-    pub(crate) fn scrape(&self, state: &State) {
+    /// Takes over what is counted in the state, by the listeners and by the history of watches: when somebody asks, not at every change.
+    pub(crate) fn scrape(&self, state: &State, watchers: usize) {
         let whole = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.watchers.set(whole(watchers));
         self.tenants.set(whole(state.tenant_count()));
         self.pending.set(whole(state.pending_count()));
         let mut by_state = STATES.map(|(state, name)| (state, name, 0_i64));
@@ -176,8 +182,6 @@ impl Metrics {
             let label = ListenerLabel { listener };
             let read = |count: &AtomicU64| i64::try_from(count.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
             self.connections.get_or_create(&label).set(read(&counts.open));
-            self.refused.get_or_create(&label).set(read(&counts.refused));
-            self.closed.get_or_create(&label).set(read(&counts.closed));
         }
     }
 

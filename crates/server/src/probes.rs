@@ -12,26 +12,34 @@ use tokio_util::sync::CancellationToken;
 
 use crate::handle::Handle;
 use crate::metrics::Metrics;
+use crate::watch::history::History;
 
 #[derive(Clone)]
 struct Probed {
     handle: Handle,
     metrics: Arc<Metrics>,
+    history: Arc<History>,
 }
 
 /// Serves the probes until `stop` is cancelled.
-pub(crate) async fn serve(socket: TcpListener, handle: Handle, metrics: Arc<Metrics>, stop: CancellationToken) -> std::io::Result<()> {
+pub(crate) async fn serve(
+    socket: TcpListener,
+    handle: Handle,
+    metrics: Arc<Metrics>,
+    history: Arc<History>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let router = Router::new()
         .route("/metrics", get(show_metrics))
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
-        .with_state(Probed { handle, metrics });
+        .with_state(Probed { handle, metrics, history });
     axum::serve(socket, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
 async fn show_metrics(State(probed): State<Probed>) -> impl IntoResponse {
     if let Ok(state) = probed.handle.read(false).await {
-        probed.metrics.scrape(&state);
+        probed.metrics.scrape(&state, probed.history.watchers());
     }
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], probed.metrics.encode())
 }

@@ -190,12 +190,12 @@ fn start_opened(opened: Opened, tls: Tls, sockets: Sockets, tuning: &Tuning) -> 
     let peer_routes = Routes::new(peer_service.into_server());
     let (peer, accepting_peers) = spawn_grpc("peer", sockets.peer, &tls, peer_routes, &stop, Arc::clone(metrics.peer_listener()));
     let mut others = vec![tokio::spawn(tls.clone().watch_files(tuning.reload_every)), peer];
-    let Services { routes, tasks } = services::router(&handle);
+    let Services { routes, history, tasks } = services::router(&handle);
     others.extend(tasks);
     let (client, accepting_clients) =
         spawn_grpc("client", sockets.client, &tls, routes, &close_client, Arc::clone(metrics.client_listener()));
     if let Some(socket) = sockets.probes {
-        let served = probes::serve(socket, handle.clone(), metrics, stop.clone());
+        let served = probes::serve(socket, handle.clone(), metrics, history, stop.clone());
         others.push(tokio::spawn(async move {
             if let Err(error) = served.await {
                 warn!(%error, "the probes' listener has ended");

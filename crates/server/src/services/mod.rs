@@ -28,6 +28,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::handle::Handle;
 use crate::watch;
+use crate::watch::history::History;
 use admin::Admin;
 use context::Context;
 use fleet::Fleet;
@@ -44,6 +45,8 @@ pub const MAX_ANSWER_BYTES: usize = 8 << 20;
 pub struct Services {
     /// To be served on the client address.
     pub routes: Routes,
+    /// What watches follow.
+    pub history: Arc<History>,
     /// Ends only with the replica.
     pub tasks: Vec<JoinHandle<()>>,
 }
@@ -55,7 +58,7 @@ pub struct Services {
 #[must_use]
 pub fn router(handle: &Handle) -> Services {
     let (history, hub) = watch::start(handle.clone());
-    let context = Arc::new(Context::new(handle.clone(), history));
+    let context = Arc::new(Context::new(handle.clone(), Arc::clone(&history)));
     let (reporter, health) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
@@ -81,7 +84,7 @@ pub fn router(handle: &Handle) -> Services {
         .route_service(raw_watch::PATH, raw_watch::RawWatch::new(placement))
         .layer(middleware::from_fn_with_state(Arc::new(Gate::default()), gate::pass));
     let readiness = tokio::spawn(follow_readiness(handle.clone(), reporter));
-    Services { routes: Routes::from(router), tasks: vec![hub, readiness] }
+    Services { routes: Routes::from(router), history, tasks: vec![hub, readiness] }
 }
 
 fn limited_placement(placement: Arc<Placement>) -> PlacementServiceServer<Placement> {
