@@ -152,7 +152,9 @@ impl Driver {
 
     /// Waits for something to do, and takes in everything that is there.
     fn gather(&mut self) {
-        let wait = self.next_tick.saturating_duration_since(Instant::now());
+        let now = Instant::now();
+        let next = self.reads.due_at(now).filter(|_| self.may_ask()).map_or(self.next_tick, |due| due.min(self.next_tick));
+        let wait = next.saturating_duration_since(now);
         match self.inbox.recv_timeout(wait) {
             Ok(message) => self.take(message),
             Err(RecvTimeoutError::Timeout) => return,
@@ -239,17 +241,23 @@ impl Driver {
                 self.metrics.batch(requests.len());
                 self.on(Input::Requests(requests));
             }
-            Target::Here | Target::HereSoon => {}
-            Target::There(leader) => {
+            Target::There(leader) if self.router.worth_forwarding() => {
                 let forwards = self.router.take_for_there(leader);
                 self.peers.forward(leader, forwards);
             }
+            Target::Here | Target::HereSoon | Target::There(_) => {}
             Target::Nobody => self.router.send_back(),
         }
     }
 
+    /// Whether there is a leader who confirms reads.
+    fn may_ask(&self) -> bool {
+        !matches!(self.target, Target::Nobody | Target::HereSoon)
+    }
+
     fn confirm_reads(&mut self) {
-        if self.reads.due() && !matches!(self.target, Target::Nobody | Target::HereSoon) {
+        let now = Instant::now();
+        if self.may_ask() && self.reads.due_at(now).is_some_and(|due| due <= now) {
             let ticket = self.router.ticket();
             self.reads.asked(ticket);
             self.on(Input::Read(ticket));

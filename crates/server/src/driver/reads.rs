@@ -11,6 +11,9 @@ use crate::handle::ReadError;
 
 /// After so long without a confirmation it is asked for again: Raft drops one without a word while leadership changes.
 const CONFIRM_AGAIN: Duration = Duration::from_millis(150);
+/// How long readers wait for company when fewer are there than were answered together last: a confirmation is a round of messages to all
+/// replicas, and costs more than the reads that it confirms.
+const GATHER: Duration = Duration::from_millis(2);
 /// Readers that may wait at one replica.
 const MAX_READERS: usize = 20_000;
 
@@ -19,6 +22,10 @@ const MAX_READERS: usize = 20_000;
 pub(super) struct Reads {
     next: Vec<Reader>,
     asked: Option<Asked>,
+    /// How many the last confirmation was for.
+    together: usize,
+    /// Until when the next one waits for as many.
+    gather_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -43,9 +50,12 @@ impl Reads {
         self.next.len() + self.asked.as_ref().map_or(0, |asked| asked.readers.len())
     }
 
-    /// Whether a confirmation should be asked for now.
-    pub(super) fn due(&self) -> bool {
-        self.asked.is_none() && !self.next.is_empty()
+    /// When the next confirmation should be asked for, if anybody waits for one.
+    pub(super) fn due_at(&self, now: Instant) -> Option<Instant> {
+        if self.asked.is_some() || self.next.is_empty() {
+            return None;
+        }
+        Some(if self.next.len() >= self.together { now } else { self.gather_until.unwrap_or(now) })
     }
 
     /// A confirmation is being asked for under this ticket; it counts for everybody who waits by now.
@@ -57,6 +67,7 @@ impl Reads {
     /// A confirmation has come.
     pub(super) fn ready(&mut self, ticket: Ticket, frozen: impl FnOnce() -> Arc<State>) {
         let Some(asked) = self.asked.take_if(|asked| asked.ticket == ticket) else { return };
+        (self.together, self.gather_until) = (asked.readers.len(), Some(Instant::now() + GATHER));
         let state = frozen();
         for reader in asked.readers {
             // A reader that has gone away needs no answer.
@@ -89,5 +100,32 @@ impl Reads {
         for reader in self.next.drain(..).chain(asked) {
             let _ = reader.reply.send(Err(ReadError::Stopping));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot;
+
+    fn add(reads: &mut Reads) {
+        let (reply, _) = oneshot::channel();
+        reads.add(Reader::new(Duration::from_secs(60), reply));
+    }
+
+    #[test]
+    fn readers_wait_for_as_many_as_came_together_last_but_not_for_long() {
+        let (mut reads, now) = (Reads::default(), Instant::now());
+        add(&mut reads);
+        add(&mut reads);
+        assert_eq!(reads.due_at(now), Some(now), "the first ask at once");
+        reads.asked(Ticket(1));
+        add(&mut reads);
+        assert_eq!(reads.due_at(now), None, "one confirmation at a time");
+        reads.ready(Ticket(1), Arc::default);
+        let until = reads.due_at(now).unwrap();
+        assert!(until > now && until <= Instant::now() + GATHER);
+        add(&mut reads);
+        assert_eq!(reads.due_at(now), Some(now), "as many have come");
     }
 }

@@ -48,13 +48,15 @@ pub(super) struct Router {
     parked: VecDeque<Pending>,
     deferred: Vec<Pending>,
     pending: HashMap<u64, Pending>,
+    /// Of those pending, how many another replica is at work on.
+    forwarded: usize,
     waiting: Arc<AtomicUsize>,
     next_ticket: u64,
 }
 
 impl Router {
     pub(super) fn new(waiting: Arc<AtomicUsize>) -> Self {
-        Self { parked: VecDeque::new(), deferred: Vec::new(), pending: HashMap::new(), waiting, next_ticket: 0 }
+        Self { parked: VecDeque::new(), deferred: Vec::new(), pending: HashMap::new(), forwarded: 0, waiting, next_ticket: 0 }
     }
 
     /// A ticket that was not used before.
@@ -72,6 +74,12 @@ impl Router {
     /// Whether anything waits for somebody to ask.
     pub(super) fn has_parked(&self) -> bool {
         !self.parked.is_empty()
+    }
+
+    /// Whether as many wait as the leader is already at work on for this replica. Till then they wait for each other (at most for those
+    /// answers): a message for each of them would cost more than deciding it.
+    pub(super) fn worth_forwarding(&self) -> bool {
+        self.parked.len() >= self.forwarded
     }
 
     /// Requests that have no answer yet.
@@ -106,6 +114,7 @@ impl Router {
             let ticket = self.ticket();
             forwards.push((ticket.0, Arc::clone(&pending.request)));
             self.pending.insert(ticket.0, pending);
+            self.forwarded += 1;
         }
         forwards
     }
@@ -125,7 +134,7 @@ impl Router {
 
     /// Takes over an answer, of this replica's Raft or of the leader's.
     pub(super) fn answer(&mut self, ticket: u64, answer: Answer) {
-        let Some(mut pending) = self.pending.remove(&ticket) else { return };
+        let Some(mut pending) = self.take_pending(ticket) else { return };
         if let Reply::Peer { ticket, done } = &pending.reply {
             let _ = done.send((*ticket, answer));
             self.count_off();
@@ -169,7 +178,7 @@ impl Router {
     pub(super) fn expire(&mut self, now: Instant) {
         let overdue: Vec<u64> = self.pending.iter().filter(|(_, pending)| pending.deadline <= now).map(|(ticket, _)| *ticket).collect();
         for ticket in overdue {
-            if let Some(pending) = self.pending.remove(&ticket) {
+            if let Some(pending) = self.take_pending(ticket) {
                 self.finish(pending.reply, Err(SubmitError::Unknown));
             }
         }
@@ -192,6 +201,12 @@ impl Router {
         }
     }
 
+    fn take_pending(&mut self, ticket: u64) -> Option<Pending> {
+        let pending = self.pending.remove(&ticket)?;
+        self.forwarded -= usize::from(pending.at.is_some());
+        Some(pending)
+    }
+
     fn finish(&self, reply: Reply, submitted: Submitted) {
         // A caller that has gone away needs no answer.
         match reply {
@@ -204,5 +219,52 @@ impl Router {
 
     fn count_off(&self) {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use roadstead_core::id::{Owner, RequestId};
+    use roadstead_core::request::{Ask, Retry};
+    use std::time::Duration;
+    use tokio::sync::oneshot;
+
+    const LEADER: MemberId = MemberId(7);
+
+    fn park(router: &mut Router, id: u128) -> oneshot::Receiver<Submitted> {
+        let (reply, answer) = oneshot::channel();
+        let retry = Some(Retry { id: RequestId(id), fingerprint: 1 });
+        let request = Request { principal: Owner::new("client:test").unwrap(), retry, ask: Ask::WaiveFence { cluster: None } };
+        router.waiting.fetch_add(1, Ordering::Relaxed);
+        router.park(Asked { request, deadline: Instant::now() + Duration::from_secs(60), reply: Reply::One(reply) });
+        answer
+    }
+
+    #[test]
+    fn requests_wait_for_each_other_while_the_leader_is_at_work_on_more() {
+        let mut router = Router::new(Arc::default());
+        let _answers: Vec<_> = (0..3).map(|id| park(&mut router, id)).collect();
+        assert!(router.worth_forwarding(), "nothing is on its way");
+        let forwarded = router.take_for_there(LEADER);
+        let _fourth = park(&mut router, 3);
+        assert!(!router.worth_forwarding());
+        router.answer(forwarded[0].0, Answer::Overloaded { retry_after_ms: 1 });
+        router.answer(forwarded[1].0, Answer::Overloaded { retry_after_ms: 1 });
+        assert!(router.worth_forwarding(), "as many wait as are on their way");
+    }
+
+    #[test]
+    fn what_a_lost_leader_leaves_is_asked_again_under_the_same_id() {
+        let mut router = Router::new(Arc::default());
+        let mut answer = park(&mut router, 1);
+        let first = router.take_for_there(LEADER);
+        router.lost(|at| at == LEADER);
+        assert!(answer.try_recv().is_err(), "its caller still waits");
+        router.resume();
+        assert!(router.worth_forwarding());
+        let again = router.take_for_there(MemberId(8));
+        assert_eq!(again[0].1.retry, first[0].1.retry);
+        assert_ne!(again[0].0, first[0].0, "a late answer of the lost one is not taken for the new one's");
     }
 }
