@@ -31,18 +31,20 @@ pub(super) struct RunLog<S> {
     mark: Mark,
     head: Head,
     runs: BTreeMap<u64, Run>,
+    /// What was read when it was opened, till it is loaded or changed.
+    opened: Option<Vec<LogEntry>>,
 }
 
 impl<S: Store> RunLog<S> {
-    /// Takes over an open backend; `fresh` if the folder was made just now. Nothing is verified before `load`.
+    /// Takes over an open backend and verifies what is in it; `fresh` if the folder was made just now.
     pub(super) fn open(folder: &Path, mut store: S, fresh: bool) -> Result<Self, LogError> {
         if fresh {
             let change = Change { puts: vec![(HEAD_KEY.to_vec(), Head::default().encode())], deletes: Vec::new() };
             store.commit(change, Durability::Synced)?;
         }
         let mark = Mark::open(folder, fresh)?;
-        let mut log = Self { folder: folder.to_owned(), store, mark, head: Head::default(), runs: BTreeMap::new() };
-        log.read()?;
+        let mut log = Self { folder: folder.to_owned(), store, mark, head: Head::default(), runs: BTreeMap::new(), opened: None };
+        log.opened = Some(log.read()?);
         Ok(log)
     }
 
@@ -77,6 +79,7 @@ impl<S: Store> RunLog<S> {
             head.sum ^= fingerprint(key, value);
             head.values += 1;
         }
+        self.opened = None;
         change.puts.push((HEAD_KEY.to_vec(), head.encode()));
         self.store.commit(change, durability)?;
         self.head = head;
@@ -150,7 +153,10 @@ impl<S: Store> Log for RunLog<S> {
     }
 
     fn load(&mut self) -> Result<(HardState, Vec<LogEntry>), LogError> {
-        let entries = self.read()?;
+        let entries = match self.opened.take() {
+            Some(entries) => entries,
+            None => self.read()?,
+        };
         Ok((self.head.hard_state, entries))
     }
 
