@@ -252,10 +252,20 @@ pub(crate) fn open(data: &Path) -> Result<Opened, LifecycleError> {
     if !log_folder.exists() {
         return Err(LifecycleError::LogLost { path: log_folder });
     }
-    let mut log = log::open(&log_folder, identity.log_backend)?;
-    let (hard_state, entries) = log.load()?;
     let snapshots = Snapshots::open(&data.join(SNAPSHOTS_FOLDER), group)?;
-    let (snapshot, wrong) = snapshots.load(log.base().index)?;
+    // Each takes a second or so when it is large.
+    let (log, newest) = std::thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            let mut log = log::open(&log_folder, identity.log_backend)?;
+            let loaded = log.load()?;
+            Ok::<_, LogError>((log, loaded))
+        });
+        let newest = snapshots.newest();
+        (reading.join(), newest)
+    });
+    let (log, (hard_state, entries)) =
+        log.map_err(|_| LogError::Damaged { path: log_folder.display().to_string(), what: "reading it panicked".to_owned() })??;
+    let (snapshot, wrong) = snapshots.load_after(newest?, log.base().index)?;
     for what in wrong {
         warn!(what, "a snapshot cannot be used; an older one is");
     }

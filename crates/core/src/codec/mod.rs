@@ -12,7 +12,7 @@ use crate::command::{Batch, Outcome};
 use crate::request::Request;
 
 pub(crate) use snapshot::Scalars;
-pub use snapshot::{SnapshotReader, snapshot};
+pub use snapshot::{DecodedChunk, SnapshotReader, snapshot};
 
 /// The largest chunk of a snapshot in bytes: below what the log and the wire take as one value.
 pub const MAX_CHUNK_BYTES: usize = 96 << 10;

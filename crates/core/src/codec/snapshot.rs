@@ -233,13 +233,83 @@ impl Chunks<'_> {
     }
 }
 
+/// A chunk that was checked and, where that takes no other chunk, decoded: the larger part of reading a snapshot, and no matter in which
+/// order or on how many cores it is done.
+pub struct DecodedChunk {
+    section: Section,
+    continues: bool,
+    number: u32,
+    bytes: Vec<u8>,
+    items: Items,
+}
+
+/// What a chunk holds, if it is tenants or requests (nearly all chunks are) and whole.
+enum Items {
+    Tenants(Vec<(KeptTenant, u64)>),
+    Requests(Vec<(RequestKey, KeptRequest)>),
+    /// Still as bytes: something else, or a part of an item.
+    Bytes,
+}
+
+impl DecodedChunk {
+    /// Checks a chunk and decodes what it holds.
+    ///
+    /// # Errors
+    /// When it is damaged or of a newer version.
+    pub fn new(chunk: &[u8]) -> Result<Self, CodecError> {
+        if chunk.len() > MAX_CHUNK_BYTES {
+            return Err(malformed(format!("a chunk of {} bytes, at most {MAX_CHUNK_BYTES} are written", chunk.len())));
+        }
+        let body = open(chunk)?;
+        let [section, continues, n0, n1, n2, n3, bytes @ ..] = body else {
+            return Err(malformed("a chunk without a header"));
+        };
+        let section = Section::from_byte(*section).ok_or_else(|| malformed(format!("unknown section {section}")))?;
+        let continues = *continues != 0;
+        // The end of an item that began in another chunk fails here, or comes out as anything: the reader knows, and looks at the bytes.
+        let items = match section {
+            Section::Tenants if !continues => all_items(bytes, tenant).map_or(Items::Bytes, Items::Tenants),
+            Section::Requests if !continues => all_items(bytes, read_prefix).map_or(Items::Bytes, Items::Requests),
+            Section::Scalars
+            | Section::Principals
+            | Section::Pools
+            | Section::Clusters
+            | Section::Classes
+            | Section::Tenants
+            | Section::Requests
+            | Section::End => Items::Bytes,
+        };
+        Ok(Self { section, continues, number: u32::from_le_bytes([*n0, *n1, *n2, *n3]), bytes: bytes.to_vec(), items })
+    }
+}
+
+fn all_items<T>(mut bytes: &[u8], read: impl Fn(&[u8]) -> Result<(T, &[u8]), CodecError>) -> Result<Vec<T>, CodecError> {
+    let mut items = Vec::new();
+    while !bytes.is_empty() {
+        let (item, rest) = read(bytes)?;
+        items.push(item);
+        bytes = rest;
+    }
+    Ok(items)
+}
+
+/// A tenant with its history, and its digest.
+fn tenant(bytes: &[u8]) -> Result<((KeptTenant, u64), &[u8]), CodecError> {
+    let (tenant, rest) = read_prefix::<Tenant>(bytes)?;
+    let mut written = Vec::with_capacity(bytes.len().min(512));
+    written.extend_from_slice(&bytes[..bytes.len() - rest.len()]);
+    let (history, rest) = postcard::take_from_bytes::<&[u8]>(rest).map_err(|error| malformed(error.to_string()))?;
+    written.extend_from_slice(history);
+    let digest = digest::of_bytes(Tag::Tenant, &written);
+    let history = History::from_bytes(history).ok_or_else(|| malformed("a tenant's history"))?;
+    Ok(((KeptTenant { tenant: Arc::new(tenant), history }, digest), rest))
+}
+
 /// Puts a snapshot together again. Chunks come in their order; everything is verified.
 #[derive(Default)]
 pub struct SnapshotReader {
     builder: Builder,
     partial: Vec<u8>,
-    /// The bytes that a tenant's digest is over.
-    written: Vec<u8>,
     section: Option<Section>,
     number: u32,
     items: u64,
@@ -252,28 +322,28 @@ impl SnapshotReader {
     /// # Errors
     /// When the chunk is damaged, out of order, of a newer version, or what it holds does not fit together.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), CodecError> {
-        if chunk.len() > MAX_CHUNK_BYTES {
-            return Err(malformed(format!("a chunk of {} bytes, at most {MAX_CHUNK_BYTES} are written", chunk.len())));
-        }
-        let body = open(chunk)?;
-        let [section, continues, n0, n1, n2, n3, bytes @ ..] = body else {
-            return Err(malformed("a chunk without a header"));
-        };
-        let number = u32::from_le_bytes([*n0, *n1, *n2, *n3]);
+        self.take(DecodedChunk::new(chunk)?)
+    }
+
+    /// Takes the next chunk, decoded.
+    ///
+    /// # Errors
+    /// When the chunk is out of order, or what it holds does not fit together.
+    pub fn take(&mut self, chunk: DecodedChunk) -> Result<(), CodecError> {
+        let DecodedChunk { section, continues, number, bytes, items } = chunk;
         if number != self.number {
             return Err(malformed(format!("chunk {number} where chunk {} was expected", self.number)));
         }
-        let section = Section::from_byte(*section).ok_or_else(|| malformed(format!("unknown section {section}")))?;
         self.enter(section)?;
         self.number += 1;
-        if *continues == 0 && self.partial.is_empty() {
-            return self.read_items(section, bytes);
+        if !continues && self.partial.is_empty() {
+            return self.take_items(section, items, &bytes);
         }
         if self.partial.len() + bytes.len() > MAX_ITEM_BYTES {
             return Err(malformed(format!("an item of more than {MAX_ITEM_BYTES} bytes")));
         }
-        self.partial.extend_from_slice(bytes);
-        if *continues == 0 {
+        self.partial.extend_from_slice(&bytes);
+        if !continues {
             let whole = std::mem::take(&mut self.partial);
             self.read_items(section, &whole)?;
         }
@@ -293,6 +363,21 @@ impl SnapshotReader {
         }
         self.section = Some(section);
         Ok(())
+    }
+
+    fn take_items(&mut self, section: Section, items: Items, bytes: &[u8]) -> Result<(), CodecError> {
+        match items {
+            Items::Tenants(tenants) => {
+                self.items += tenants.len() as u64;
+                tenants.into_iter().try_for_each(|(kept, digest)| self.builder.tenant(kept, digest)).map_err(malformed)
+            }
+            Items::Requests(requests) => {
+                self.items += requests.len() as u64;
+                requests.into_iter().for_each(|(key, kept)| self.builder.request(key, kept));
+                Ok(())
+            }
+            Items::Bytes => self.read_items(section, bytes),
+        }
     }
 
     fn read_items(&mut self, section: Section, mut bytes: &[u8]) -> Result<(), CodecError> {
@@ -333,7 +418,11 @@ impl SnapshotReader {
                 self.builder.class(class);
                 Ok(rest)
             }
-            Section::Tenants => self.read_tenant(bytes),
+            Section::Tenants => {
+                let ((kept, digest), rest) = tenant(bytes)?;
+                self.builder.tenant(kept, digest).map_err(malformed)?;
+                Ok(rest)
+            }
             Section::Requests => {
                 let ((key, kept), rest) = read_prefix::<(RequestKey, KeptRequest)>(bytes)?;
                 self.builder.request(key, kept);
@@ -345,18 +434,6 @@ impl SnapshotReader {
                 Ok(rest)
             }
         }
-    }
-
-    fn read_tenant<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], CodecError> {
-        let (tenant, rest) = read_prefix::<Tenant>(bytes)?;
-        self.written.clear();
-        self.written.extend_from_slice(&bytes[..bytes.len() - rest.len()]);
-        let (history, rest) = postcard::take_from_bytes::<&[u8]>(rest).map_err(|error| malformed(error.to_string()))?;
-        self.written.extend_from_slice(history);
-        let digest = digest::of_bytes(Tag::Tenant, &self.written);
-        let history = History::from_bytes(history).ok_or_else(|| malformed("a tenant's history"))?;
-        self.builder.tenant(KeptTenant { tenant: Arc::new(tenant), history }, digest).map_err(malformed)?;
-        Ok(rest)
     }
 
     /// Builds every index and compares the digest.

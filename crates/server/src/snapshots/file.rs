@@ -3,10 +3,12 @@
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
+use std::num::NonZero;
 use std::path::Path;
+use std::sync::mpsc::sync_channel;
 
 use roadstead_consensus::member::{GroupId, Membership};
-use roadstead_core::codec::{self, SnapshotReader};
+use roadstead_core::codec::{self, DecodedChunk, SnapshotReader};
 use roadstead_core::state::State;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +22,10 @@ const MAX_HEADER_BYTES: u32 = 1 << 20;
 const MAX_CHUNK_BYTES: u32 = 16 << 20;
 /// Bytes of the buffers for reading and writing.
 const BUFFER_BYTES: usize = 1 << 20;
+/// Threads that decode chunks: more than this many outrun the one that puts them together.
+const MAX_DECODERS: usize = 4;
+/// Chunks (of some 100 KiB) that wait at each of them, and after it.
+const CHUNKS_AHEAD: usize = 8;
 
 /// What a snapshot says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,17 +171,51 @@ impl<'a> Reading<'a> {
         Ok(Some(chunk))
     }
 
+    /// Reads, decodes and puts together at the same time, each in its own threads.
     fn state(mut self) -> Result<State, SnapshotError> {
-        let mut reader = SnapshotReader::default();
-        while let Some(chunk) = self.chunk()? {
-            reader.push(&chunk).map_err(|error| damaged(self.path, &error.to_string()))?;
-        }
+        let path = self.path;
+        let decoders = std::thread::available_parallelism().map_or(1, NonZero::get).min(MAX_DECODERS);
+        let reader = std::thread::scope(|scope| {
+            // Chunks go round all decoders, and come back in the same order.
+            let (mut to, mut from) = (Vec::new(), Vec::new());
+            for _ in 0..decoders {
+                let (chunks, raw) = sync_channel::<Vec<u8>>(CHUNKS_AHEAD);
+                let (decoded, done) = sync_channel(CHUNKS_AHEAD);
+                scope.spawn(move || raw.into_iter().map(|chunk| DecodedChunk::new(&chunk)).try_for_each(|chunk| decoded.send(chunk)));
+                to.push(chunks);
+                from.push(done);
+            }
+            let reading = scope.spawn(move || {
+                for decoder in to.iter().cycle() {
+                    // One that takes no more has failed, and says so.
+                    let Some(chunk) = self.chunk()? else { break };
+                    if decoder.send(chunk).is_err() {
+                        break;
+                    }
+                }
+                Ok::<_, SnapshotError>(self)
+            });
+            let mut reader = SnapshotReader::default();
+            let mut taken = Ok(());
+            for decoder in from.iter().cycle() {
+                let Ok(chunk) = decoder.recv() else { break };
+                taken = chunk.and_then(|chunk| reader.take(chunk));
+                if taken.is_err() {
+                    break;
+                }
+            }
+            drop(from);
+            let file = reading.join().map_err(|_| damaged(path, "a thread that read it has panicked"))?;
+            taken.map_err(|error| damaged(path, &error.to_string()))?;
+            Ok::<_, SnapshotError>((file?, reader))
+        });
+        let (mut file, reader) = reader?;
         let mut rest = [0; 1];
-        match self.file.read(&mut rest) {
+        match file.file.read(&mut rest) {
             Ok(0) => {}
-            Ok(_) => return Err(damaged(self.path, "it goes on after its end")),
-            Err(source) => return Err(io_error("read", self.path, source)),
+            Ok(_) => return Err(damaged(path, "it goes on after its end")),
+            Err(source) => return Err(io_error("read", path, source)),
         }
-        reader.finish().map_err(|error| damaged(self.path, &error.to_string()))
+        reader.finish().map_err(|error| damaged(path, &error.to_string()))
     }
 }

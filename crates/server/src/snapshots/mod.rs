@@ -170,7 +170,24 @@ impl Snapshots {
     /// # Errors
     /// [`SnapshotError::Unusable`] if there are files and none can be used.
     pub fn load(&self, log_begins_after: u64) -> Result<(Option<Snapshot>, Vec<String>), SnapshotError> {
+        self.load_after(self.newest()?, log_begins_after)
+    }
+
+    /// Reads the newest snapshot, if there is one: for [`Self::load_after`], before it is known where the log begins.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Io`].
+    pub fn newest(&self) -> Result<Option<Newest>, SnapshotError> {
+        Ok(self.list()?.pop().map(|id| Newest { id, read: self.read(id) }))
+    }
+
+    /// As [`Self::load`], with the newest one read already.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_after(&self, newest: Option<Newest>, log_begins_after: u64) -> Result<(Option<Snapshot>, Vec<String>), SnapshotError> {
         let mut wrong = Vec::new();
+        let mut newest = newest;
         let mut files = self.files(FINISHED)?;
         files.reverse();
         for (id, _) in &files {
@@ -178,7 +195,8 @@ impl Snapshots {
                 wrong.push(format!("the log begins after {log_begins_after} and does not reach back to the snapshot at {}", id.index));
                 continue;
             }
-            match self.read(*id) {
+            let read = newest.take_if(|newest| newest.id == *id).map_or_else(|| self.read(*id), |newest| newest.read);
+            match read {
                 Ok(snapshot) => return Ok((Some(snapshot), wrong)),
                 Err(error @ (SnapshotError::Damaged { .. } | SnapshotError::Gone { .. })) => wrong.push(error.to_string()),
                 Err(error) => return Err(error),
@@ -244,6 +262,13 @@ fn parse_name(name: &str) -> Option<SnapshotId> {
     let (index, term) = name.split_once('-')?;
     let number = |text: &str| if text.len() == 16 { u64::from_str_radix(text, 16).ok() } else { None };
     Some(SnapshotId { index: number(index)?, term: number(term)? })
+}
+
+/// The newest snapshot, or why it could not be read.
+#[derive(Debug)]
+pub struct Newest {
+    id: SnapshotId,
+    read: Result<Snapshot, SnapshotError>,
 }
 
 /// A snapshot's file while a peer fetches it.
