@@ -41,7 +41,13 @@ fn all_that_the_demo_claims_is_true_and_nothing_is_left_behind() {
     let output = demo(folder.path()).output().expect("run");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-    for claim in ["kill -9", "all 600 tenants were acknowledged", "saw every tenant come, once", "ms at most without an acknowledgement", "All of it is true"] {
+    for claim in [
+        "kill -9",
+        "all 600 tenants were acknowledged",
+        "saw every tenant come, once",
+        "ms at most without an acknowledgement",
+        "All of it is true",
+    ] {
         assert!(text.contains(claim), "it does not say {claim:?}:\n{text}");
     }
     assert!(!text.contains("FALSE"));

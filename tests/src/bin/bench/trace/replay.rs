@@ -199,7 +199,8 @@ impl Fleet {
     /// What a cluster's agent says now.
     fn report(&self, cluster: ClusterId, tenants: Vec<ObservedTenant>) -> Command {
         let (name, model) = &self.clusters[cluster.row()];
-        Command::Report(Box::new(Report { cluster: name.clone(), uid: name.to_string(), capacity: Some(model.capacity()), tenants }))
+        let (uid, capacity) = (name.to_string(), Some(model.capacity()));
+        Command::Report(Box::new(Report { cluster: name.clone(), uid, capacity, tenants, complete: None }))
     }
 
     /// Applies one entry; nothing in it may be rejected.
