@@ -177,6 +177,7 @@ impl Agent {
             uid: self.uid.clone(),
             capacity: Some(Capacity { allocatable, ..Capacity::default() }),
             tenants: running.chain(self.gone.iter().copied()).collect(),
+            by_agent: true,
             complete: Some(self.generation.incarnation),
         }))
     }

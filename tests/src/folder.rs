@@ -138,7 +138,7 @@ impl Maker {
         for (put, report) in &all.clusters {
             let spec = checked(|check| cluster::cluster(check, put.cluster.as_ref()))?;
             puts.push(request(Ask::PutCluster { spec: Box::new(spec), expected: None })?);
-            reports.push(request(Ask::Report(Box::new(checked(|check| cluster::report(check, report))?)))?);
+            reports.push(request(Ask::Report(Box::new(checked(|check| cluster::report(check, report, true))?)))?);
         }
         self.ask(puts)?;
         self.ask(reports)

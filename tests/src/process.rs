@@ -1,12 +1,13 @@
 //! One child process: its log file, its signals, and its end with the test that started it.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use roadstead_server::config::free_loopback_address;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How often a condition is looked at.
@@ -141,8 +142,7 @@ impl Drop for Process {
 /// # Errors
 /// If there is none.
 pub fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).context("failed to find a free port")?;
-    listener.local_addr().context("failed to read a socket's address")
+    free_loopback_address().context("failed to find a free port")
 }
 
 /// Waits until a condition holds, asking again and again.

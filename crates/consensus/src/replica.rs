@@ -131,6 +131,8 @@ pub struct Replica {
     pub(crate) asked_to_leave: Monotonic,
     /// What each peer's build supports, as it said last.
     pub(crate) levels: BTreeMap<MemberId, FeatureLevel>,
+    /// When each peer was heard of last.
+    heard_at: BTreeMap<MemberId, Monotonic>,
     /// Election time-outs, drawn in sequence, and what the current one was drawn for.
     timeouts: Timeouts,
     role: Role,
@@ -193,6 +195,7 @@ impl Replica {
             handover: None,
             asked_to_leave: Monotonic::default(),
             levels: BTreeMap::new(),
+            heard_at: BTreeMap::new(),
             timeouts: Timeouts { seed: config.nonce ^ loaded.id.0, ticks: config.election_ticks, drawn_for: None },
             role: Role::default(),
             out: Vec::new(),
@@ -243,11 +246,14 @@ impl Replica {
         if self.raw.raft.state != StateRole::Leader {
             return Vec::new();
         }
+        // Twice the least election timeout: the most that passes before somebody stands for election.
+        let patience_ms = 2 * self.config.tick_ms * self.config.election_ticks as u64;
+        let heard = |id| self.heard_at.get(&id).is_some_and(|at| at.0 + patience_ms >= self.now.0);
         let known = |id: MemberId| {
             let progress = self.raw.raft.prs().get(id.0)?;
             let here = id == self.id;
             let supported = if here { Some(self.config.supported_level) } else { self.levels.get(&id).copied() };
-            Some(Progress { id, matched: progress.matched, active: here || progress.recent_active, supported })
+            Some(Progress { id, matched: progress.matched, active: here || heard(id), supported })
         };
         self.machine.membership.ids().into_iter().filter_map(known).collect()
     }
@@ -358,9 +364,11 @@ impl Replica {
             return self.tell_removed(from);
         }
         self.levels.insert(from, level);
+        self.heard_at.insert(from, self.now);
         if self.levels.len() > MAX_LEVELS {
             let membership = &self.machine.membership;
             self.levels.retain(|id, _| membership.info(*id).is_some());
+            self.heard_at.retain(|id, _| membership.info(*id).is_some());
         }
         for bytes in messages {
             if self.stopped {

@@ -128,6 +128,7 @@ fn fleet(clusters: usize) -> (State, u64) {
             uid: text,
             capacity: Some(capacity),
             tenants: Vec::new(),
+            by_agent: true,
             complete: None,
         })));
     }

@@ -107,6 +107,8 @@ pub struct Cluster {
     pub capacity: Capacity,
     /// When `capacity` was last reported; `None` before the first report.
     pub reported_at: Option<Timestamp>,
+    /// Whether an agent has reported: only then does silence mean something. What an operator reports holds until it is reported anew.
+    pub has_agent: bool,
     /// Whether its agent has fallen silent (a replicated fact; proposed by the leader, ended by a report).
     pub silent: bool,
     /// Whether its agent has yet to report since a restore from backup: nothing is decided for it, nor anywhere, till then.

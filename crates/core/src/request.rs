@@ -147,6 +147,8 @@ pub struct Report {
     pub capacity: Option<Capacity>,
     /// Tenants seen, each with the epoch it was seen in.
     pub tenants: Vec<ObservedTenant>,
+    /// Whether the cluster's agent says so, not an operator.
+    pub by_agent: bool,
     /// Present when `tenants` names every tenant that the cluster carries: the incarnation that the agent had heard of before it looked.
     /// Only such a report, of the present incarnation, ends the wait after a restore: another one may have been on its way since before it.
     pub complete: Option<Incarnation>,

@@ -4,6 +4,7 @@ mod common;
 
 use common::*;
 use roadstead_core::apply::supported;
+use roadstead_core::class::{ClassVersion, VolumeSpec};
 use roadstead_core::cluster::{ClusterSpec, ClusterState};
 use roadstead_core::codec::{SnapshotReader, decode_batch, encode_batch, snapshot};
 use roadstead_core::command::{Batch, Command, Done, Envelope, FeatureLevel, Outcome, Rejection};
@@ -286,6 +287,50 @@ fn a_clusters_identity_is_fixed_once_set() {
     assert!(matches!(fleet.refused(Ask::Report(Box::new(clone))), Rejection::Invalid { .. }));
     let stolen = ClusterSpec { uid: "uid-c1".to_owned(), ..cluster("c0", 5) };
     assert!(matches!(fleet.refused(Ask::PutCluster { spec: Box::new(stolen), expected: None }), Rejection::Invalid { .. }));
+}
+
+#[test]
+fn a_cluster_of_which_only_an_operator_has_told_does_not_fall_silent() {
+    let mut fleet = Fleet::new();
+    fleet.must(Ask::PutCluster { spec: Box::new(cluster("c0", 5)), expected: None });
+    let told = Report { by_agent: false, ..report("c0", Some(capacity(1000)), Vec::new()) };
+    fleet.must(Ask::Report(Box::new(told.clone())));
+    let id = fleet.state.cluster("c0").expect("there").id;
+    fleet.contacts.last_heard.insert(id, fleet.time);
+    fleet.time = Timestamp(fleet.time.0 + 3_600_000);
+    fleet.settle();
+    assert_eq!(fleet.state.cluster_state(id), Some(ClusterState::Active));
+    fleet.must(Ask::Report(Box::new(report("c0", None, Vec::new()))));
+    fleet.contacts.last_heard.insert(id, fleet.time);
+    fleet.time = Timestamp(fleet.time.0 + 60_001);
+    fleet.settle();
+    assert_eq!(fleet.state.cluster_state(id), Some(ClusterState::Silent), "it has an agent now");
+    fleet.must(Ask::Report(Box::new(told)));
+    assert_eq!(fleet.state.cluster_state(id), Some(ClusterState::Silent), "an operator does not speak for it");
+}
+
+#[test]
+fn volumes_that_are_there_never_shrink_and_grow_only_if_their_class_says_so() {
+    let mut fleet = Fleet::with_clusters(1, 5, 1000);
+    let volume = |text: &str, grow| VolumeSpec { name: name(text), size: Bytes(10), storage: "fast".to_owned(), grow };
+    let class = ClassVersion { volumes: vec![volume("grows", true), volume("fixed", false)], ..class("2", 100) };
+    fleet.must(Ask::PutClass { class: Box::new(class) });
+    let sized = |grows, fixed| TenantSpec {
+        version: "2".to_owned(),
+        volumes: vec![(name("grows"), Bytes(grows)), (name("fixed"), Bytes(fixed))],
+        ..spec("a")
+    };
+    fleet.must(place(sized(20, 10)));
+    let update = |spec| Ask::UpdateTenant { spec: Box::new(spec), expected: None };
+    let before = fleet.tenant("a").clone();
+    for (bad, why) in [(sized(19, 10), "cannot shrink"), (sized(20, 11), "does not let it grow")] {
+        let Rejection::Invalid { field, problem } = fleet.refused(update(bad)) else { panic!("{why}") };
+        assert_eq!(field, "spec.volumes");
+        assert!(problem.contains(why), "{problem}");
+    }
+    assert_eq!(fleet.tenant("a"), before, "nothing of it was taken");
+    fleet.must(update(sized(30, 10)));
+    assert_eq!(fleet.tenant("a").spec.requests.total.storage.0 - before.spec.requests.total.storage.0, 10);
 }
 
 #[test]

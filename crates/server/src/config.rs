@@ -1,7 +1,8 @@
 //! What a replica is started with. Time-outs and bounds are constants beside what they govern, not settings.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use roadstead_core::command::{FeatureLevel, SUPPORTED_LEVEL};
@@ -68,4 +69,28 @@ impl Default for Tuning {
             max_waiting: crate::handle::MAX_WAITING,
         }
     }
+}
+
+/// First of the ports that trials and tests are given.
+const FIRST_TRIAL_PORT: u32 = 10_000;
+/// How many there are: all are below those that Linux gives to whoever connects (from 32,768 on), which nobody is to take by chance
+/// before the port is listened on.
+const TRIAL_PORTS: u32 = 20_000;
+
+/// An address on loopback that nobody listens on at the moment, each time another one.
+///
+/// # Errors
+/// If every port is taken.
+pub fn free_loopback_address() -> std::io::Result<SocketAddr> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..TRIAL_PORTS {
+        // Processes that run at the same time begin far from each other.
+        let number = std::process::id().wrapping_mul(211).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(FIRST_TRIAL_PORT + number % TRIAL_PORTS).map_err(std::io::Error::other)?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    Err(std::io::ErrorKind::AddrInUse.into())
 }

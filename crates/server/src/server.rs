@@ -122,6 +122,7 @@ impl Server {
         tls::install_provider();
         let ServerConfig { data, tls, client, peer, probes, tuning } = config;
         let tls = Tls::load(tls)?;
+        tls.current().check_replica()?;
         let opened = tokio::task::spawn_blocking(move || lifecycle::open(&data)).await;
         let opened = opened.map_err(|error| StartError::Inconsistent { what: error.to_string() })??;
         let sockets = Sockets { client: bind(client)?, peer: bind(peer)?, probes: probes.map(bind).transpose()? };

@@ -18,6 +18,8 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::identity::{Caller, IdentityError, Role};
+
 /// What is agreed in the TLS handshake.
 const ALPN_H2: &[u8] = b"h2";
 /// The largest certificate, key or revocation file that is read: 10,000 revoked serials take about 400 KiB.
@@ -75,6 +77,8 @@ pub struct Material {
     verifier: Arc<dyn ClientCertVerifier>,
     /// When our own certificate ends, in seconds since 1970.
     pub not_after_unix_s: i64,
+    /// Whom our own certificate names.
+    own: Result<Caller, IdentityError>,
     content: blake3::Hash,
 }
 
@@ -95,6 +99,7 @@ impl Material {
         let roots = Arc::new(roots(&files.authorities, &contents.authorities)?);
         let crls = revocations(files, contents)?;
         let not_after_unix_s = end_of_own(&files.certificate, &chain)?;
+        let own = chain.first().ok_or(IdentityError::NoRole).and_then(|leaf| Caller::from_certificate(leaf));
         let unusable = |what: &dyn std::fmt::Display| TlsError::Unusable { what: what.to_string() };
 
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
@@ -129,7 +134,22 @@ impl Material {
         client.alpn_protocols = vec![ALPN_H2.to_vec()];
         client.resumption = rustls::client::Resumption::disabled();
         let (server, client) = (Arc::new(server), Arc::new(client));
-        Ok(Self { server, client, verifier, not_after_unix_s, content: contents.hash() })
+        Ok(Self { server, client, verifier, not_after_unix_s, own, content: contents.hash() })
+    }
+
+    /// Whether our own certificate makes us a replica: clients and peers refuse to talk to anybody else.
+    ///
+    /// # Errors
+    /// [`TlsError::Unusable`] with what it is instead.
+    pub fn check_replica(&self) -> Result<(), TlsError> {
+        let what = match &self.own {
+            Ok(caller) if caller.role == Role::Replica => return Ok(()),
+            Ok(caller) => {
+                format!("this one is of role {}; a replica needs one of role replica (`roadstead pki issue replica NAME`)", caller.role)
+            }
+            Err(error) => error.to_string(),
+        };
+        Err(TlsError::Unusable { what })
     }
 
     /// Whether a caller's certificate (and intermediates after it) would be accepted now.

@@ -10,11 +10,11 @@ pub mod examples;
 pub mod replicas;
 pub mod agents;
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use roadstead_consensus::member::MemberInfo;
+use roadstead_server::config::free_loopback_address;
 use roadstead_server::lifecycle;
 use roadstead_server::log::Backend;
 use roadstead_server::tls::{Tls, TlsFiles};
@@ -235,6 +235,5 @@ pub fn count(loaded: &[Loaded], kind: Kind) -> usize {
 }
 
 fn free_address() -> Result<String, Failure> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    Ok(listener.local_addr()?.to_string())
+    Ok(free_loopback_address()?.to_string())
 }

@@ -70,7 +70,14 @@ pub fn fleet(clusters: u32, cap: u32) -> Vec<Request> {
         let allocatable =
             Resources { cpu: Millicores(1 << 30), memory: Bytes(1 << 40), pods: 1 << 20, storage: Bytes(1 << 40), attachments: 1 << 20 };
         let capacity = Some(Capacity { allocatable, used_by_others: Resources::default(), nodes: Vec::new() });
-        let report = Report { cluster: spec.name.clone(), uid: format!("uid-{number}"), capacity, tenants: Vec::new(), complete: None };
+        let report = Report {
+            cluster: spec.name.clone(),
+            uid: format!("uid-{number}"),
+            capacity,
+            tenants: Vec::new(),
+            by_agent: true,
+            complete: None,
+        };
         requests.push(ask(Ask::PutCluster { spec: Box::new(spec), expected: None }));
         requests.push(ask(Ask::Report(Box::new(report))));
     }

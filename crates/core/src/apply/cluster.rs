@@ -45,6 +45,7 @@ impl Applier<'_> {
             spec: spec.clone(),
             capacity: Capacity::default(),
             reported_at: None,
+            has_agent: false,
             silent: false,
             fenced: false,
             shards: 0,
@@ -97,7 +98,7 @@ pub(crate) fn check_delete(name: &Name, tenants: usize, forget: bool) -> Result<
     if tenants == 0 || forget {
         return Ok(());
     }
-    let problem = format!("{tenants} tenants are bound to it; drain it first, or forget it if it is gone for good");
+    let problem = format!("{tenants} tenants are bound to it; delete them or let them go first, or forget it if it is gone for good");
     Err(in_use(Kind::Cluster, name.as_str(), problem))
 }
 

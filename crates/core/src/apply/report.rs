@@ -23,7 +23,8 @@ impl Applier<'_> {
             after.capacity = capacity.clone();
             after.reported_at = Some(self.time());
         }
-        after.silent = false;
+        after.has_agent |= report.by_agent;
+        after.silent &= !report.by_agent;
         if report.complete == Some(self.state.incarnation()) {
             after.fenced = false;
         }

@@ -1,13 +1,15 @@
 //! What happens to tenants at somebody's request: create, bind, update, release, undelete, adopt.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::{Applier, Fate, expect, in_use, invalid, not_found};
+use crate::class::VolumeSpec;
 use crate::command::{Done, Kind, Placement, Rejection};
 use crate::history::EventKind;
 use crate::id::{ClusterId, Name, Owner, Revision, ShardId, TenantId};
 use crate::ledger::{Ledger, Refusal, Share};
-use crate::resources::{Requests, Resources};
+use crate::resources::{Bytes, Requests, Resources};
 use crate::schedule::{Cause, Reason, Shortfall};
 use crate::state::State;
 use crate::tenant::{Binding, MAX_REASON_BYTES, Phase, Tenant, TenantSpec};
@@ -245,6 +247,7 @@ pub(crate) fn check_update(state: &State, ledger: &Ledger, tenant: &Tenant, spec
     match tenant.phase {
         Phase::Pending { .. } => Ok(()),
         Phase::Bound { binding, .. } => {
+            check_volumes(state, &tenant.spec, spec)?;
             if !grows(&tenant.spec.requests, &spec.requests) {
                 return Ok(());
             }
@@ -271,6 +274,28 @@ pub(crate) fn check_undelete(state: &State, ledger: &Ledger, tenant: &Tenant) ->
             fits_in_place(ledger, tenant, &tenant.spec, Share::StorageOnly, binding)
         }
     }
+}
+
+/// A volume that is there cannot shrink, and grows only where its class says that it can.
+fn check_volumes(state: &State, before: &TenantSpec, after: &TenantSpec) -> Result<(), Rejection> {
+    let class = |spec: &TenantSpec| state.class(spec.class.as_str(), &spec.version).cloned();
+    let (Some(old), Some(new)) = (class(before), class(after)) else { return Ok(()) };
+    for volume in &new.volumes {
+        let Some(known) = old.volumes.iter().find(|known| known.name == volume.name) else { continue };
+        let (is, wanted) = (volume_size(before, known), volume_size(after, volume));
+        let problem = match wanted.cmp(&is) {
+            Ordering::Less => "a volume that is there cannot shrink",
+            Ordering::Greater if !volume.grow => "its class does not let it grow in place",
+            Ordering::Equal | Ordering::Greater => continue,
+        };
+        let name = volume.name.as_str();
+        return Err(invalid("spec.volumes", format!("{name:?} has {} bytes and would have {}: {problem}", is.0, wanted.0)));
+    }
+    Ok(())
+}
+
+fn volume_size(spec: &TenantSpec, volume: &VolumeSpec) -> Bytes {
+    spec.volumes.iter().find(|(name, _)| *name == volume.name).map_or(volume.size, |(_, size)| *size)
 }
 
 /// Whether anything asked for has grown.

@@ -272,7 +272,7 @@ impl Working {
     fn silent_clusters(&mut self, state: &State, contacts: &Contacts, now: Timestamp) -> Vec<Command> {
         let after = state.policy().spec.silent_after;
         let mut commands = Vec::new();
-        for cluster in state.clusters().filter(|cluster| !cluster.silent && cluster.reported_at.is_some()) {
+        for cluster in state.clusters().filter(|cluster| !cluster.silent && cluster.has_agent) {
             let Some(heard) = contacts.last_heard.get(&cluster.id) else { continue };
             if now.since(*heard) > after && self.falling_silent.insert(cluster.id) {
                 commands.push(Command::MarkSilent { cluster: cluster.id });

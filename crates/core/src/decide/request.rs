@@ -212,7 +212,8 @@ pub fn report_matters(state: &State, report: &Report) -> bool {
     let identity = cluster.spec.uid != report.uid && !report.uid.is_empty();
     let capacity = report.capacity.as_ref().is_some_and(|capacity| cluster.reported_at.is_none() || *capacity != cluster.capacity);
     let awaited = cluster.fenced && report.complete == Some(state.incarnation());
-    identity || capacity || cluster.silent || awaited || report.tenants.iter().any(|seen| moves(state, cluster.id, seen))
+    let agent = report.by_agent && (cluster.silent || !cluster.has_agent);
+    identity || capacity || agent || awaited || report.tenants.iter().any(|seen| moves(state, cluster.id, seen))
 }
 
 /// Whether what was seen of a tenant moves its phase.

@@ -70,6 +70,7 @@ fn cluster(number: u32, cpu: u64, tenant_cap: u32, traits: u8) -> Cluster {
         },
         reported_at: None,
         silent: traits == 14,
+        has_agent: true,
         fenced: traits == 15,
         shards: 0,
         created: Revision::default(),

@@ -73,7 +73,7 @@ pub fn capacity(cpu: u64) -> Capacity {
 }
 
 pub fn report(cluster: &str, capacity: Option<Capacity>, tenants: Vec<ObservedTenant>) -> Report {
-    Report { cluster: name(cluster), uid: format!("uid-{cluster}"), capacity, tenants, complete: None }
+    Report { cluster: name(cluster), uid: format!("uid-{cluster}"), capacity, tenants, by_agent: true, complete: None }
 }
 
 pub fn spec(text: &str) -> TenantSpec {

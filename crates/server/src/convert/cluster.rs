@@ -121,8 +121,8 @@ pub fn resource(check: &mut Check, at: At<'_>, name: &str) -> Option<Resource> {
     }
 }
 
-/// What an agent says of its cluster.
-pub fn report(check: &mut Check, wire: &v1::ReportCapacityRequest) -> Option<Report> {
+/// What is said of a cluster, by its agent or by an operator.
+pub fn report(check: &mut Check, wire: &v1::ReportCapacityRequest, by_agent: bool) -> Option<Report> {
     let cluster = check.name(At::Top("cluster"), &wire.cluster);
     let uid = check.word(At::Top("uid"), &wire.uid, MAX_UID_LEN);
     let capacity = match &wire.capacity {
@@ -132,7 +132,7 @@ pub fn report(check: &mut Check, wire: &v1::ReportCapacityRequest) -> Option<Rep
     let tenants = observed(check, At::Top("tenants"), &wire.tenants);
     let complete = check.optional_revision(At::Top("complete_at"), wire.complete_at.as_ref());
     let complete = complete.map(|at| at.map(|at| at.incarnation));
-    Some(Report { cluster: cluster?, uid: uid?, capacity: capacity?, tenants: tenants?, complete: complete? })
+    Some(Report { cluster: cluster?, uid: uid?, capacity: capacity?, tenants: tenants?, by_agent, complete: complete? })
 }
 
 fn capacity(check: &mut Check, at: At<'_>, wire: &v1::Capacity) -> Option<Capacity> {

@@ -21,6 +21,7 @@ use crate::convert::check::{At, Check};
 use crate::convert::request_id::fingerprint;
 use crate::convert::{self, class, cluster, cluster_names, policy, wire_duration, wire_revision};
 use crate::errors::{Fault, rejected};
+use crate::identity::Role;
 
 /// The part of the silence that is allowed after which an agent is to report again: two may be lost.
 const REPORTS_PER_SILENCE: u64 = 3;
@@ -89,14 +90,15 @@ impl Fleet {
     async fn report(&self, reach: &Reach, message: &v1::ReportCapacityRequest) -> Result<v1::ReportCapacityResponse, Fault> {
         reach.cluster(&message.cluster)?;
         let mut check = Check::default();
-        let report = cluster::report(&mut check, message);
+        let by_agent = reach.caller().role == Role::Agent;
+        let report = cluster::report(&mut check, message, by_agent);
         let report = check.finish(report)?;
         let name = report.cluster.clone();
         // Idempotent by itself: no retry identity.
         let (done, revision) = self.context.submit(&reach.caller().principal, None, Ask::Report(Box::new(report))).await?;
         let state = self.context.state(false).await?;
         let cluster = state.cluster(name.as_str());
-        if let Some(cluster) = cluster {
+        if let Some(cluster) = cluster.filter(|_| by_agent) {
             self.context.handle.heard(cluster.id);
         }
         let complete_wanted = cluster.is_some_and(|cluster| cluster.fenced);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use roadstead_server::config::ServerConfig;
 use roadstead_server::lifecycle;
 use roadstead_server::server::Server;
 use roadstead_server::tls::Tls;
@@ -136,4 +137,7 @@ async fn only_a_replicas_certificate_joins() {
     let refused = lifecycle::join(&group.seats[seat].data, group.seats[seat].info(), group.backend, &via, &tls).await;
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("takes the role replica"), "{refused}");
+    let config = ServerConfig { tls: write_files(folder.path(), &group.authority.pem(), &admin), ..group.config(0) };
+    let refused = Server::start(config).await.unwrap_err().to_string();
+    assert!(refused.contains("role admin") && refused.contains("role replica"), "{refused}");
 }

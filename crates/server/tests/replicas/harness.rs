@@ -1,7 +1,7 @@
 //! A group of replicas for tests: certificates, folders, requests, and waiting for a condition.
 
 use std::future::Future;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ use roadstead_core::request::{Ask, Report, Request, Retry};
 use roadstead_core::resources::{Bytes, Millicores, PodSize, Requests, Resources};
 use roadstead_core::tenant::{Desired, TenantSpec};
 use roadstead_core::time::Millis;
-use roadstead_server::config::{Listen, ServerConfig, Tuning};
+use roadstead_server::config::{Listen, ServerConfig, Tuning, free_loopback_address};
 use roadstead_server::handle::{SubmitError, Submitted};
 use roadstead_server::identity::REPLICA_DNS_NAME;
 use roadstead_server::lifecycle;
@@ -283,8 +283,7 @@ pub(crate) fn expect_done(submitted: Submitted) -> Done {
 }
 
 fn free_address() -> SocketAddr {
-    // Freed at once; the range is large enough that nobody else takes it in the meantime.
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    free_loopback_address().unwrap()
 }
 
 /// A request that is idempotent by itself.
@@ -335,7 +334,14 @@ fn report(name: &str) -> Ask {
         Resources { cpu: Millicores(64_000_000), memory: Bytes(1 << 50), pods: 1_000_000, storage: Bytes(1 << 52), attachments: 1_000_000 };
     let nodes = vec![NodeSize { allocatable: node, largest_free: node, count: 1000 }];
     let capacity = Some(Capacity { allocatable, used_by_others: Resources::default(), nodes });
-    Ask::Report(Box::new(Report { cluster: name.parse().unwrap(), uid: format!("uid-{name}"), capacity, tenants: vec![], complete: None }))
+    Ask::Report(Box::new(Report {
+        cluster: name.parse().unwrap(),
+        uid: format!("uid-{name}"),
+        capacity,
+        tenants: vec![],
+        by_agent: true,
+        complete: None,
+    }))
 }
 
 fn requests() -> Requests {

@@ -200,7 +200,7 @@ impl Fleet {
     fn report(&self, cluster: ClusterId, tenants: Vec<ObservedTenant>) -> Command {
         let (name, model) = &self.clusters[cluster.row()];
         let (uid, capacity) = (name.to_string(), Some(model.capacity()));
-        Command::Report(Box::new(Report { cluster: name.clone(), uid, capacity, tenants, complete: None }))
+        Command::Report(Box::new(Report { cluster: name.clone(), uid, capacity, tenants, by_agent: true, complete: None }))
     }
 
     /// Applies one entry; nothing in it may be rejected.

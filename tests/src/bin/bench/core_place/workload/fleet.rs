@@ -94,6 +94,7 @@ fn cluster(chance: &mut Chance, number: usize) -> Cluster {
         },
         reported_at: None,
         silent: false,
+        has_agent: true,
         fenced: false,
         shards: 0,
         created: Revision::default(),
