@@ -48,6 +48,9 @@ pub(super) struct Link {
 
 #[derive(Debug, Default)]
 struct Outgoing {
+    /// Counts connections. A stream of an earlier one may live on where its peer never closes it, and must take nothing any more: what it
+    /// took would be lost, and nobody would be told.
+    connection: u64,
     messages: VecDeque<Vec<u8>>,
     bytes: usize,
     forwards: VecDeque<(u64, Arc<Request>)>,
@@ -162,9 +165,10 @@ impl Link {
         driver: &Sender<ToDriver>,
         addresses: &mut watch::Receiver<String>,
     ) -> String {
+        let connection = self.lock().connection;
         let mut exchange_client = client.clone();
-        let exchange = exchange_client.exchange(self.exchange_stream(me));
-        let forward = self.take_answers(&mut client, me, driver);
+        let exchange = exchange_client.exchange(self.exchange_stream(me, connection));
+        let forward = self.take_answers(&mut client, me, connection, driver);
         tokio::select! {
             ended = exchange => ended.map_or_else(|status| describe(&status), |_| "the peer ended it".to_owned()),
             ended = forward => ended,
@@ -173,7 +177,7 @@ impl Link {
     }
 
     /// Messages for the peer, as they come, batched.
-    fn exchange_stream(self: &Arc<Self>, me: &Myself) -> impl Stream<Item = ExchangeRequest> + Send + 'static {
+    fn exchange_stream(self: &Arc<Self>, me: &Myself, connection: u64) -> impl Stream<Item = ExchangeRequest> + Send + 'static {
         let first = ExchangeRequest {
             group_id: me.group.clone(),
             from: me.id.0,
@@ -189,7 +193,11 @@ impl Link {
                     return Some((introduction, (link, None)));
                 }
                 loop {
-                    let messages = link.take_messages();
+                    let Some(messages) = link.take_messages(connection) else {
+                        // It may have been woken in its successor's stead.
+                        link.has_messages.notify_one();
+                        return None;
+                    };
                     if !messages.is_empty() {
                         return Some((ExchangeRequest { messages, ..base }, (link, None)));
                     }
@@ -199,8 +207,12 @@ impl Link {
         })
     }
 
-    fn take_messages(&self) -> Vec<Bytes> {
+    /// The next messages; `None` for a connection that is no more.
+    fn take_messages(&self, connection: u64) -> Option<Vec<Bytes>> {
         let mut outgoing = self.lock();
+        if outgoing.connection != connection {
+            return None;
+        }
         let (mut taken, mut bytes) = (Vec::new(), 0);
         while bytes < MAX_BATCH_BYTES
             && let Some(message) = outgoing.messages.pop_front()
@@ -209,18 +221,21 @@ impl Link {
             taken.push(Bytes::from(message));
         }
         outgoing.bytes -= bytes;
-        taken
+        Some(taken)
     }
 
     /// Requests for the leader, as they come, batched.
-    fn forward_stream(self: &Arc<Self>, me: &Myself) -> impl Stream<Item = ForwardRequest> + Send + 'static {
+    fn forward_stream(self: &Arc<Self>, me: &Myself, connection: u64) -> impl Stream<Item = ForwardRequest> + Send + 'static {
         let first = ForwardRequest { group_id: me.group.clone(), from: me.id.0, to: self.peer.0, ..ForwardRequest::default() };
-        futures::stream::unfold((Arc::clone(self), Some(first)), |(link, introduction)| async move {
+        futures::stream::unfold((Arc::clone(self), Some(first)), move |(link, introduction)| async move {
             if let Some(introduction) = introduction {
                 return Some((introduction, (link, None)));
             }
             loop {
-                let (requests, heard) = link.take_forwards();
+                let Some((requests, heard)) = link.take_forwards(connection) else {
+                    link.has_forwards.notify_one();
+                    return None;
+                };
                 if !requests.is_empty() || !heard.is_empty() {
                     return Some((ForwardRequest { requests, heard, ..ForwardRequest::default() }, (link, None)));
                 }
@@ -229,19 +244,29 @@ impl Link {
         })
     }
 
-    fn take_forwards(&self) -> (Vec<Forwarded>, Vec<u32>) {
+    /// The next requests and what was heard of; `None` for a connection that is no more.
+    fn take_forwards(&self, connection: u64) -> Option<(Vec<Forwarded>, Vec<u32>)> {
         let mut outgoing = self.lock();
+        if outgoing.connection != connection {
+            return None;
+        }
         let count = outgoing.forwards.len().min(MAX_FORWARD_BATCH);
         let taken: Vec<_> = outgoing.forwards.drain(..count).collect();
         let heard = std::mem::take(&mut outgoing.heard);
         drop(outgoing);
         let encode = |(ticket, request): (u64, Arc<Request>)| Forwarded { ticket, request: codec::encode_request(&request).into() };
-        (taken.into_iter().map(encode).collect(), heard.into_iter().map(|cluster| cluster.0).collect())
+        Some((taken.into_iter().map(encode).collect(), heard.into_iter().map(|cluster| cluster.0).collect()))
     }
 
     /// Hands the leader's answers to the driver until the stream ends; why it did.
-    async fn take_answers(self: &Arc<Self>, client: &mut ReplicaServiceClient<Channel>, me: &Myself, driver: &Sender<ToDriver>) -> String {
-        let mut answers = match client.forward(self.forward_stream(me)).await {
+    async fn take_answers(
+        self: &Arc<Self>,
+        client: &mut ReplicaServiceClient<Channel>,
+        me: &Myself,
+        connection: u64,
+        driver: &Sender<ToDriver>,
+    ) -> String {
+        let mut answers = match client.forward(self.forward_stream(me, connection)).await {
             Ok(response) => response.into_inner(),
             Err(status) => return describe(&status),
         };
@@ -261,7 +286,12 @@ impl Link {
 
     /// What waited for the connection that broke: Raft sends its messages again, the router its requests.
     fn forget(&self) {
-        *self.lock() = Outgoing::default();
+        let mut outgoing = self.lock();
+        *outgoing = Outgoing { connection: outgoing.connection + 1, ..Outgoing::default() };
+        drop(outgoing);
+        // So that its streams end.
+        self.has_messages.notify_waiters();
+        self.has_forwards.notify_waiters();
     }
 
     fn lock(&self) -> MutexGuard<'_, Outgoing> {
@@ -271,4 +301,33 @@ impl Link {
 
 fn describe(status: &tonic::Status) -> String {
     format!("{}: {}", status.code(), status.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::StreamExt;
+    use roadstead_core::command::FIRST_LEVEL;
+    use roadstead_core::id::Owner;
+    use roadstead_core::request::Ask;
+
+    fn request() -> Arc<Request> {
+        Arc::new(Request { principal: Owner::new("client:test").unwrap(), retry: None, ask: Ask::WaiveFence { cluster: None } })
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_an_earlier_connection_takes_nothing_from_the_next_one() {
+        let me = Myself { group: "g".into(), id: MemberId(1), address: "a:1".into(), level: FIRST_LEVEL };
+        let link = Arc::new(Link::new(MemberId(2), "b:1", CancellationToken::new()));
+        let (mut old_messages, mut old_requests) = (Box::pin(link.exchange_stream(&me, 0)), Box::pin(link.forward_stream(&me, 0)));
+        assert!(old_messages.next().await.is_some() && old_requests.next().await.is_some(), "they introduce themselves");
+        link.forget();
+        let (mut messages, mut requests) = (Box::pin(link.exchange_stream(&me, 1)), Box::pin(link.forward_stream(&me, 1)));
+        assert!(messages.next().await.is_some() && requests.next().await.is_some());
+        assert!(link.send(vec![vec![7]]));
+        link.forward(vec![(9, request())]);
+        assert!(old_messages.next().await.is_none() && old_requests.next().await.is_none());
+        assert_eq!(messages.next().await.unwrap().messages, [Bytes::from(vec![7])]);
+        assert_eq!(requests.next().await.unwrap().requests[0].ticket, 9);
+    }
 }
