@@ -16,10 +16,6 @@ mod trace;
 
 use std::process::ExitCode;
 
-/// As in the binary that is measured: the load beside it is to leave it as much of the machine as it can.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Every benchmark and what it measures.
 const BENCHES: [(&str, &str); 9] = [
     ("core-place", "placements a second of the scheduler alone, 1,000 clusters, one core"),
