@@ -80,12 +80,14 @@ impl Books {
         }
     }
 
-    /// The greatest part of the fleet's cpu, memory, pods, storage, attachments or tenant caps that is used.
+    /// How full the clusters are: of each the greatest part of its tenant cap or of a resource that is used, and the mean of these.
+    /// (A sum over the fleet would count what nobody can use: memory that is left where there is no cpu.)
     pub(crate) fn fill(&self) -> f64 {
-        let sum = |of: &Vec<[u64; 5]>, resource: usize| of.iter().map(|amounts| amounts[resource] as f64).sum::<f64>();
-        let caps: f64 = self.clusters.iter().map(|cluster| f64::from(cluster.spec.tenant_cap)).sum();
-        let tenants: f64 = self.shards.iter().flat_map(|shards| shards.values()).map(|count| f64::from(*count)).sum();
-        (0..5).map(|resource| sum(&self.used, resource) / sum(&self.limits, resource)).fold(tenants / caps, f64::max)
+        let of = |row: usize| {
+            let tenants = f64::from(self.shards[row].values().sum::<u32>()) / f64::from(self.clusters[row].spec.tenant_cap);
+            self.used[row].iter().zip(self.limits[row]).map(|(used, limit)| *used as f64 / limit as f64).fold(tenants, f64::max)
+        };
+        (0..self.clusters.len()).map(of).sum::<f64>() / self.clusters.len() as f64
     }
 
     /// Limits that are crossed.
