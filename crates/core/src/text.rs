@@ -29,7 +29,7 @@ impl Text {
         }
     }
 
-    fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         match &self.0 {
             Kept::Inline { len, bytes } => &bytes[..usize::from(*len)],
             Kept::Shared(text) => text.as_bytes(),

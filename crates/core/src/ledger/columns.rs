@@ -116,6 +116,14 @@ pub(crate) fn key(policy: PoolPolicy, share_ppm: u32) -> u16 {
     }
 }
 
+/// The share that a key stands for, in steps.
+pub(crate) fn steps_of_key(policy: PoolPolicy, key: u16) -> u32 {
+    match policy {
+        PoolPolicy::Spread => u32::from(key),
+        PoolPolicy::Pack => FULL_STEPS - u32::from(key),
+    }
+}
+
 /// The greatest share of any limit that is used, in millionths.
 pub(crate) fn dominant_share_ppm(site: &Site, row: &Row) -> u32 {
     let of_cap = share_ppm(u128::from(row.tenants), u64::from(site.spec.tenant_cap));

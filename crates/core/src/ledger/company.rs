@@ -12,7 +12,7 @@
 //! state none: their owner has not asked for it there.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::constraint::{Company, CompanyKind, CompanyTerm, OwnerLimit, OwnerLimitScope, TopologyKey, Wish};
 use crate::id::{ClusterId, ShardId};
@@ -21,8 +21,37 @@ use crate::ledger::site::Site;
 use crate::ledger::{Ledger, Refusal};
 use crate::tenant::TenantSpec;
 
-/// Terms of residents by whom they mean: where those are that have stated them.
-pub(super) type Seekers = BTreeMap<(CompanyKind, TopologyKey), Places>;
+/// Terms of residents that mean the same tenant or owner: where those are that have stated them. In the order of the terms.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seekers(Vec<(CompanyKind, TopologyKey, Places)>);
+
+impl Seekers {
+    /// Whether nobody has stated any.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Somebody in this place has stated one.
+    pub(super) fn add(&mut self, (kind, topology): (CompanyKind, &TopologyKey), cluster: ClusterId, shard: ShardId) {
+        match self.find(kind, topology) {
+            Ok(found) => self.0[found].2.add(cluster, shard),
+            Err(position) => self.0.insert(position, (kind, topology.clone(), Places::one(cluster, shard))),
+        }
+    }
+
+    /// The opposite of `add`.
+    pub(super) fn remove(&mut self, (kind, topology): (CompanyKind, &TopologyKey), cluster: ClusterId, shard: ShardId) {
+        let found = self.find(kind, topology).expect("the terms of what is given back were taken before");
+        self.0[found].2.remove(cluster, shard);
+        if self.0[found].2.is_empty() {
+            self.0.remove(found);
+        }
+    }
+
+    fn find(&self, kind: CompanyKind, topology: &TopologyKey) -> Result<usize, usize> {
+        self.0.binary_search_by(|(other, at, _)| (*other, at).cmp(&(kind, topology)))
+    }
+}
 
 /// A part of the fleet that a topology key sets apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,7 +109,7 @@ impl<'a> Domains<'a> {
     fn contains(&self, site: &Site, cluster: ClusterId, shard: ShardId) -> bool {
         match (self.touched.get(), self.topology) {
             (None, TopologyKey::Shard) => self.places.in_shard(cluster, shard) > 0,
-            (None, TopologyKey::Cluster) => self.places.in_cluster(cluster) > 0,
+            (None, TopologyKey::Cluster) => self.ledger.in_cluster(self.places, cluster) > 0,
             (_, topology) => self.touched().contains(&domain(topology, Some(site), cluster, shard)),
         }
     }
@@ -150,8 +179,9 @@ impl Condition<'_> {
 const OWNER_LIMIT: &str = "owner limit";
 
 /// Everything about other tenants that matters for placing one tenant, gathered once per decision.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Neighbours<'a> {
+    ledger: &'a Ledger,
     conditions: Vec<Condition<'a>>,
     wishes: Vec<Condition<'a>>,
     limits: &'a [OwnerLimit],
@@ -161,7 +191,8 @@ pub(crate) struct Neighbours<'a> {
 impl<'a> Neighbours<'a> {
     /// Gathers what the ledger knows.
     pub(crate) fn of(ledger: &'a Ledger, spec: &'a TenantSpec) -> Self {
-        let mut found = Self { limits: &spec.constraints.owner_limits, ..Self::default() };
+        let limits = &spec.constraints.owner_limits;
+        let mut found = Self { ledger, conditions: Vec::new(), wishes: Vec::new(), limits, owner: None };
         for term in &spec.constraints.company {
             found.conditions.extend(own(ledger, term, 0));
         }
@@ -181,7 +212,7 @@ impl<'a> Neighbours<'a> {
     }
 
     fn residents(&mut self, ledger: &'a Ledger, seekers: &'a Seekers, present: Option<&'a Places>) {
-        for ((kind, topology), places) in seekers {
+        for (kind, topology, places) in &seekers.0 {
             let mut domains = Domains::of(ledger, topology, places);
             if *kind == CompanyKind::Together {
                 if let Some(present) = present {
@@ -264,7 +295,7 @@ impl<'a> Neighbours<'a> {
     }
 
     fn owner_in_cluster(&self, cluster: ClusterId) -> u32 {
-        self.owner.map_or(0, |places| places.in_cluster(cluster))
+        self.owner.map_or(0, |places| self.ledger.in_cluster(places, cluster))
     }
 
     fn owner_in_shard(&self, cluster: ClusterId, shard: ShardId) -> u32 {

@@ -31,12 +31,12 @@ pub(crate) fn of_bytes(bytes: &[u8]) -> u64 {
 
 /// The hash of a tenant's name.
 pub(crate) fn of_name(name: &Name) -> u64 {
-    of_bytes(name.as_str().as_bytes())
+    of_bytes(name.as_bytes())
 }
 
 /// The hash of an owner.
 pub(crate) fn of_owner(owner: &Owner) -> u64 {
-    of_bytes(owner.as_str().as_bytes())
+    of_bytes(owner.as_bytes())
 }
 
 /// The hasher's state.

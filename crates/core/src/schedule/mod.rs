@@ -23,7 +23,7 @@ use self::reason::Tally;
 pub use self::reason::{Cause, Reason, Shortfall, describe_reason};
 pub use self::report::{MAX_EXAMPLES, RefusalGroup, describe_refusal, group};
 use self::scan::{Found, Ranks};
-use self::score::{Candidate, Score, choose_shard, judge, pools, share};
+use self::score::{Candidate, Score, choose_shard, judge, pools, share_of_key};
 pub use self::scratch::Scratch;
 use self::scratch::{Standing, node_of};
 
@@ -109,8 +109,8 @@ impl<'a, 'n> Search<'a, 'n> {
     fn next_best(&mut self) -> Option<Candidate> {
         loop {
             match self.found.pop(self.ledger.layout()) {
-                Some((rank, row)) => {
-                    if let Some(candidate) = self.judge(rank, ClusterId(row)) {
+                Some((rank, key, row)) => {
+                    if let Some(candidate) = self.judge(rank, key, ClusterId(row)) {
                         return Some(candidate);
                     }
                 }
@@ -135,14 +135,14 @@ impl<'a, 'n> Search<'a, 'n> {
         true
     }
 
-    fn judge(&self, rank: u16, cluster: ClusterId) -> Option<Candidate> {
+    fn judge(&self, rank: u16, key: u16, cluster: ClusterId) -> Option<Candidate> {
         let site = self.ledger.site(cluster)?;
         if !self.ledger.has_room(self.wanted, cluster, site) || !self.neighbours.admits_cluster(site, cluster) {
             return None;
         }
         let (shard, _) = choose_shard(self.ledger, self.neighbours, cluster, site)?;
         let [pool, taints, preferences] = self.standing.terms(rank);
-        let score = Score([pool, taints, preferences, node_of(rank), share(self.ledger, cluster, site.policy)]);
+        let score = Score([pool, taints, preferences, node_of(rank), share_of_key(key, site.policy)]);
         Some(Candidate { cluster, shard, score })
     }
 }

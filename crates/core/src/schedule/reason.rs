@@ -191,8 +191,12 @@ pub struct Shortfall {
 impl Shortfall {
     /// The missing part of what is wanted, in millionths, and the cluster: the least is the closest.
     fn key(&self) -> (u64, ClusterId) {
-        let missing = u128::from(self.wanted.saturating_sub(self.free)) * 1_000_000 / u128::from(self.wanted.max(1));
-        (missing as u64, self.cluster)
+        let (missing, wanted) = (self.wanted.saturating_sub(self.free), self.wanted.max(1));
+        let part = match missing.checked_mul(1_000_000) {
+            Some(millionfold) => millionfold / wanted,
+            None => (u128::from(missing) * 1_000_000 / u128::from(wanted)) as u64,
+        };
+        (part, self.cluster)
     }
 }
 
@@ -225,9 +229,14 @@ impl Tally {
 
     /// A cluster that lacks nothing but one resource.
     pub(crate) fn near(&mut self, shortfall: Shortfall) {
-        if self.closest.is_none_or(|than| shortfall.key() < than.key()) {
+        if self.is_closer(&shortfall) {
             self.closest = Some(shortfall);
         }
+    }
+
+    /// Whether this is closer than the closest so far.
+    pub(crate) fn is_closer(&self, shortfall: &Shortfall) -> bool {
+        self.closest.is_none_or(|than| shortfall.key() < than.key())
     }
 
     /// The sum as a reason.

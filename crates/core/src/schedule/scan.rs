@@ -50,8 +50,8 @@ impl Found {
         }
     }
 
-    /// Takes the best out: its rank and its cluster's number. Of equal ones that with the lowest number.
-    pub(crate) fn pop(&mut self, layout: &Layout) -> Option<(u16, u32)> {
+    /// Takes the best out: its rank, its key and its cluster's number. Of equal ones that with the lowest number.
+    pub(crate) fn pop(&mut self, layout: &Layout) -> Option<(u16, u16, u32)> {
         let lowest = self.lowest.iter().map(|(lowest, _)| *lowest).min().filter(|lowest| *lowest < NO_MERIT)?;
         let equal = self.lowest.iter().zip(&self.merits).filter(|((merit, _), _)| *merit == lowest);
         let row = equal.map(|((_, block), merits)| first_of(merits, lowest, &layout.rows()[*block])).min()?;
@@ -59,7 +59,7 @@ impl Found {
         let found = self.lowest.iter().position(|(_, block)| *block == slot.block)?;
         self.merits[found][slot.lane] = NO_MERIT;
         self.lowest[found].0 = self.merits[found].iter().copied().fold(NO_MERIT, u32::min);
-        Some(((lowest >> 16) as u16, row))
+        Some(((lowest >> 16) as u16, lowest as u16, row))
     }
 }
 

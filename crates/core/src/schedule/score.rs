@@ -13,7 +13,7 @@
 
 use crate::constraint::TaintEffect;
 use crate::id::{ClusterId, ShardId};
-use crate::ledger::{Ledger, Neighbours, PoolRank, Refusal, SHARE_STEP_PPM, Site};
+use crate::ledger::{Ledger, Neighbours, PoolRank, Refusal, SHARE_STEP_PPM, Site, steps_of_key};
 use crate::pool::PoolPolicy;
 use crate::resources::PodSize;
 use crate::tenant::TenantSpec;
@@ -101,11 +101,19 @@ pub(crate) fn node_term(site: &Site, pod: PodSize) -> i64 {
 pub(crate) const MAX_NODE_TERM: i64 = 127;
 
 /// The share of a cluster as its pool's policy sees it.
-pub(crate) fn share(ledger: &Ledger, cluster: ClusterId, policy: PoolPolicy) -> i64 {
-    let steps = i64::from(ledger.dominant_share_ppm(cluster) / SHARE_STEP_PPM);
+fn share(ledger: &Ledger, cluster: ClusterId, policy: PoolPolicy) -> i64 {
+    in_policy(policy, ledger.dominant_share_ppm(cluster) / SHARE_STEP_PPM)
+}
+
+/// The same, from the key that a cluster has in the columns if it is not overfull.
+pub(crate) fn share_of_key(key: u16, policy: PoolPolicy) -> i64 {
+    in_policy(policy, steps_of_key(policy, key))
+}
+
+fn in_policy(policy: PoolPolicy, steps: u32) -> i64 {
     match policy {
-        PoolPolicy::Spread => -steps,
-        PoolPolicy::Pack => steps,
+        PoolPolicy::Spread => -i64::from(steps),
+        PoolPolicy::Pack => i64::from(steps),
     }
 }
 

@@ -163,9 +163,10 @@ impl Asked<'_, '_> {
         }
         let cluster = ClusterId(self.ledger.layout().rows()[number][lane]);
         let Some(site) = self.ledger.site(cluster) else { return };
-        if choose_shard(self.ledger, self.neighbours, cluster, site).is_some() {
+        let shortfall = self.shortfall(cluster, site, Resource::ALL[resource]);
+        if self.tally.is_closer(&shortfall) && choose_shard(self.ledger, self.neighbours, cluster, site).is_some() {
             counts.closest[resource] = counts.closest[resource].max(steps);
-            self.tally.near(self.shortfall(cluster, site, Resource::ALL[resource]));
+            self.tally.near(shortfall);
         }
     }
 
@@ -201,8 +202,12 @@ impl Asked<'_, '_> {
         match first {
             Some(resource) => {
                 self.tally.add(RESOURCE_CAUSES[resource as usize], 1);
-                if second.is_none() && choose_shard(self.ledger, self.neighbours, cluster, site).is_some() {
-                    self.tally.near(self.shortfall(cluster, site, resource));
+                let shortfall = self.shortfall(cluster, site, resource);
+                if second.is_none()
+                    && self.tally.is_closer(&shortfall)
+                    && choose_shard(self.ledger, self.neighbours, cluster, site).is_some()
+                {
+                    self.tally.near(shortfall);
                 }
             }
             None => {

@@ -1,9 +1,10 @@
 //! One copy of what many tenants have in common. It only saves memory: forgetting an entry changes nothing.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::constraint::Constraints;
+use crate::ledger::FoldHasher;
 
 /// Constraints that are remembered: more than most fleets have shapes of tenants.
 const SLOTS: usize = 1024;
@@ -17,7 +18,7 @@ pub(super) struct Shared {
 impl Shared {
     /// The remembered copy, or this one, which is remembered from now on.
     pub(super) fn constraints(&mut self, constraints: &Arc<Constraints>) -> Arc<Constraints> {
-        let mut hasher = DefaultHasher::new();
+        let mut hasher = FoldHasher::default();
         constraints.hash(&mut hasher);
         let slot = hasher.finish() as usize % SLOTS;
         if let Some(Some(known)) = self.slots.get(slot)
