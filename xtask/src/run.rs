@@ -65,6 +65,8 @@ pub(crate) struct Step {
     log: File,
     log_path: PathBuf,
     verbose: bool,
+    /// Single tests of it that could not be run here, and why.
+    missing: Vec<String>,
 }
 
 impl Step {
@@ -73,7 +75,7 @@ impl Step {
         std::fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
         let log_path = folder.join(format!("{name}.log"));
         let log = File::create(&log_path).with_context(|| format!("failed to create {}", log_path.display()))?;
-        Ok(Self { log, log_path, verbose })
+        Ok(Self { log, log_path, verbose, missing: Vec::new() })
     }
 
     /// Writes a line to the step's log.
@@ -83,6 +85,11 @@ impl Step {
             println!("    {line}");
         }
         Ok(())
+    }
+
+    /// Notes that a part of this step could not be run here: as [`Outcome::Missing`], but the rest was.
+    pub(crate) fn part_missing(&mut self, what: &str) {
+        self.missing.push(what.to_owned());
     }
 
     /// Runs a command, its output in the step's log.
@@ -164,6 +171,7 @@ impl Summary {
         let mut step = Step::open(name, verbose)?;
         let outcome = body(&mut step).unwrap_or_else(|error| Outcome::failed(format!("{error:#}")));
         let seconds = started.elapsed().as_secs_f64();
+        self.missing.extend(step.missing.drain(..).map(|what| format!("{name}: {what}")));
         match outcome {
             Outcome::Passed { count, note } => {
                 self.passed += count;
