@@ -14,7 +14,7 @@ fn entry(index: u64, term: u64, size: usize) -> LogEntry {
     LogEntry { index, term, bytes }
 }
 
-fn entries(first: u64, count: u64, term: u64, size: usize) -> LogWrite {
+pub(super) fn entries(first: u64, count: u64, term: u64, size: usize) -> LogWrite {
     LogWrite { entries: (first..first + count).map(|index| entry(index, term, size)).collect(), ..LogWrite::default() }
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Model {
 }
 
 impl Model {
-    fn next(&self) -> u64 {
+    pub(super) fn next(&self) -> u64 {
         self.entries.last().map_or(self.base, |entry| entry.index) + 1
     }
 
@@ -58,6 +58,11 @@ impl Model {
     pub(super) fn check(&self, log: &mut dyn Log) {
         assert_eq!(log.load().expect("a sound log is read"), (self.hard_state, self.entries.clone()));
         assert_eq!(log.base(), Base { index: self.base, term: self.base_term });
+    }
+
+    /// Whether this is what was read of a log.
+    pub(super) fn is(&self, read: &(HardState, Vec<LogEntry>), base: Base) -> bool {
+        (self.hard_state, &self.entries) == (read.0, &read.1) && (self.base, self.base_term) == (base.index, base.term)
     }
 }
 

@@ -12,6 +12,8 @@ mod runs;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod power_loss;
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
