@@ -250,6 +250,24 @@ fn a_log_without_its_backend_file_is_not_taken_for_a_new_one() {
 }
 
 #[test]
+fn a_summary_that_sled_did_not_finish_does_no_harm() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut pair = Pair::new(folder.path(), Backend::Sled);
+    for first in 1..=20 {
+        pair.write(&entries(first, 1, 1, 50_000));
+    }
+    pair.reopen();
+    pair.log = None;
+    // As it is left when there is no room for it; the number is that of a later place in the log.
+    let torn = folder.path().join("sled/snap.0000000000FFFFFF.generating");
+    std::fs::write(&torn, b"torn").expect("there is room");
+    pair.log = Some(open(folder.path(), Backend::Sled).expect("a sound log opens"));
+    pair.check();
+    assert!(!torn.exists(), "what was not finished is left");
+    pair.reopen();
+}
+
+#[test]
 fn compacting_gives_space_back() {
     for backend in BACKENDS {
         let folder = tempfile::tempdir().expect("a temporary folder");

@@ -32,6 +32,7 @@ impl SledStore {
     /// Opens or makes `<folder>/db`. `skip_sync` leaves the data sync out, for the test that shows what it is for.
     pub(super) fn open(folder: &Path, skip_sync: bool) -> Result<Self, LogError> {
         refuse_blobs(folder)?;
+        remove_unfinished(folder)?;
         let db = guarded(folder, || open_sled(folder))?;
         let data = File::open(folder.join("db")).map_err(|source| io_error("open", folder, source))?;
         let store = Self { folder: folder.to_owned(), db, data, skip_sync };
@@ -96,6 +97,26 @@ impl Store for SledStore {
             Ok(())
         })
     }
+}
+
+/// Removes what sled left of a summary of its own (`snap.LSN`) that it could not finish, because the disk was full or the process died:
+/// its next start would take the torn file for the newest summary, and the log for damaged. The one before it is still there.
+fn remove_unfinished(folder: &Path) -> Result<(), LogError> {
+    let files = match std::fs::read_dir(folder) {
+        Ok(files) => files,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(io_error("list", folder, source)),
+    };
+    for file in files {
+        let file = file.map_err(|source| io_error("list", folder, source))?;
+        let name = file.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            let path = file.path();
+            std::fs::remove_file(&path).map_err(|source| io_error("remove", &path, source))?;
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a log with values in files of their own, which are not synced.
