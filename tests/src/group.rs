@@ -17,7 +17,7 @@ use crate::client::Credentials;
 use crate::process::{Process, free_address, until};
 
 /// The name that every replica's certificate carries.
-const SERVER_NAME: &str = "replica.roadstead";
+pub const SERVER_NAME: &str = "replica.roadstead";
 /// How long a fresh group may take to elect and answer on a busy machine.
 pub const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How long a replica may take to end after SIGTERM.
@@ -52,10 +52,10 @@ pub struct Replica {
 /// A running group; dropping it kills its processes and removes its folder.
 #[derive(Debug)]
 pub struct Group {
-    folder: TempDir,
-    options: Options,
-    /// Its replicas, by number.
+    /// Its replicas, by number. They end before their folder goes.
     pub replicas: Vec<Replica>,
+    options: Options,
+    folder: TempDir,
 }
 
 /// The binary under test: `ROADSTEAD_BIN`, else built here.
@@ -299,7 +299,9 @@ impl Group {
     /// # Errors
     /// If it does not in time.
     pub async fn wait_until_it_answers(&self, number: usize) -> Result<()> {
-        until("a replica answers", READY_WITHIN, || async { self.status(number).await.map(drop) }).await
+        let answers = until("a replica answers", READY_WITHIN, || async { self.status(number).await.map(drop) }).await;
+        let said = || self.replica(number).process.as_ref().map(Process::log_tail).unwrap_or_default();
+        answers.with_context(|| format!("replica {number} said last:\n{}", said()))
     }
 
     /// Waits until a leader says that so many members vote and all are in touch.

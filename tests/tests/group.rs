@@ -1,42 +1,13 @@
 //! A group of real processes does what its users rely on: it places, forgets nothing when its leader dies, and grows and shrinks.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use roadstead_api::v1;
 use roadstead_api::v1::admin_service_client::AdminServiceClient;
-use roadstead_api::v1::placement_service_client::PlacementServiceClient;
 use roadstead_tests::fleet::{Fleet, Placements};
 use roadstead_tests::group::Group;
-use roadstead_tests::process::until;
-use tonic::transport::Channel;
+use roadstead_tests::tenants::{clients, get, place};
 
-const WITHIN: Duration = Duration::from_secs(30);
 const FLEET: Fleet = Fleet { clusters: 3, regions: 3, tenant_cap: 100 };
-
-/// Places a tenant through one of the replicas, again and again with the same request id until it is acknowledged; its uid.
-async fn place(clients: &[PlacementServiceClient<Channel>], request: &v1::PlaceTenantRequest) -> Result<String> {
-    let mut turn = clients.iter().cycle();
-    until("a placement is acknowledged", WITHIN, || {
-        let mut client = turn.next().expect("a cycle of some clients has no end").clone();
-        let mut request = tonic::Request::new(request.clone());
-        request.set_timeout(Duration::from_secs(2));
-        async move {
-            let answer = client.place_tenant(request).await.context("not acknowledged")?.into_inner();
-            Ok(answer.tenant.context("an acknowledgement without its tenant")?.uid)
-        }
-    })
-    .await
-}
-
-fn clients(group: &Group) -> Result<Vec<PlacementServiceClient<Channel>>> {
-    group.replicas.iter().map(|replica| Ok(PlacementServiceClient::new(group.channel(replica.number, "client-test")?))).collect()
-}
-
-async fn uid(client: &mut PlacementServiceClient<Channel>, name: String) -> Result<String> {
-    let answer = client.get_tenant(v1::GetTenantRequest { name, ..Default::default() }).await.context("a read failed")?;
-    Ok(answer.into_inner().tenant.context("an answer without its tenant")?.uid)
-}
 
 #[tokio::test]
 async fn acknowledged_placements_survive_the_death_of_every_leader_in_turn() -> Result<()> {
@@ -47,11 +18,11 @@ async fn acknowledged_placements_survive_the_death_of_every_leader_in_turn() -> 
     let mut acknowledged = Vec::new();
     for round in 0..3 {
         for number in round * 10..round * 10 + 10 {
-            acknowledged.push(place(&clients, &placements.request(number)).await?);
+            acknowledged.push(place(&clients, &placements.request(number)).await?.uid);
         }
         let leader = group.leader().await?;
         group.kill(leader)?;
-        acknowledged.push(place(&clients, &placements.request(100 + round)).await?);
+        acknowledged.push(place(&clients, &placements.request(100 + round)).await?.uid);
         group.start_replica(leader)?;
         group.wait_until_it_answers(leader).await?;
         group.wait_for_voters(3).await?;
@@ -60,7 +31,7 @@ async fn acknowledged_placements_survive_the_death_of_every_leader_in_turn() -> 
     let mut reader = clients[0].clone();
     for (number, acknowledged) in numbers.zip(acknowledged) {
         ensure!(
-            uid(&mut reader, placements.name(number)).await? == acknowledged,
+            get(&mut reader, placements.name(number)).await?.uid == acknowledged,
             "{} is not what was acknowledged",
             placements.name(number)
         );
@@ -74,7 +45,7 @@ async fn a_retry_gets_the_first_answer_from_any_replica_also_after_all_were_kill
     FLEET.declare(&group.channel(group.leader().await?, "admin-test")?).await?;
     let request = Placements::new("t").request(1);
     let clients = clients(&group)?;
-    let first = place(&clients, &request).await?;
+    let first = place(&clients, &request).await?.uid;
     for number in 1..=3 {
         group.kill(number)?;
     }
@@ -85,7 +56,7 @@ async fn a_retry_gets_the_first_answer_from_any_replica_also_after_all_were_kill
         group.wait_until_it_answers(number).await?;
     }
     for client in &clients {
-        ensure!(place(std::slice::from_ref(client), &request).await? == first, "a retry got another answer");
+        ensure!(place(std::slice::from_ref(client), &request).await?.uid == first, "a retry got another answer");
     }
     let mut other = request.clone();
     other.spec.as_mut().context("a request has a spec")?.owner = "somebody-else".to_owned();
@@ -100,7 +71,7 @@ async fn a_wiped_member_comes_back_as_a_new_one() -> Result<()> {
     FLEET.declare(&group.channel(group.leader().await?, "admin-test")?).await?;
     let placements = Placements::new("t");
     let clients = clients(&group)?;
-    let acknowledged = place(&clients, &placements.request(1)).await?;
+    let acknowledged = place(&clients, &placements.request(1)).await?.uid;
     let leader = group.leader().await?;
     let wiped = leader % 3 + 1;
     let id = group.status(wiped).await?.member_id;
@@ -113,7 +84,7 @@ async fn a_wiped_member_comes_back_as_a_new_one() -> Result<()> {
     group.wait_until_it_answers(wiped).await?;
     group.wait_for_voters(3).await?;
     ensure!(group.status(wiped).await?.member_id != id, "a wiped member came back under its old id");
-    ensure!(uid(&mut clients[wiped - 1].clone(), placements.name(1)).await? == acknowledged, "the new member does not know the tenant");
+    ensure!(get(&mut clients[wiped - 1].clone(), placements.name(1)).await?.uid == acknowledged, "the new member does not know the tenant");
     Ok(())
 }
 
