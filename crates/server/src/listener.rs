@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -39,6 +40,26 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const EXPIRY_CHECK: Duration = Duration::from_secs(30);
 /// Refused handshakes that are logged per [`EXPIRY_CHECK`]; the rest is only counted.
 const MAX_REFUSALS_LOGGED: u64 = 100;
+
+/// Files that a replica has open beside its clients' connections: its peers', the log's, snapshots.
+const OTHER_FILES: u64 = 512;
+
+/// Lets this process open as many files as it may: every connection is one, and a process often starts with leave for 1,024 and the right
+/// to more. Says so if that is still too few for [`MAX_CONNECTIONS`].
+pub fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = MAX_CONNECTIONS as u64 + OTHER_FILES;
+    let enough = |files: Option<u64>| files.is_none_or(|files| files >= wanted);
+    if enough(limit.current) {
+        return;
+    }
+    let raised = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), ..limit }) {
+        Ok(()) if enough(Some(raised)) => {}
+        Ok(()) => warn!(files = raised, wanted, "fewer files may be open than connections are allowed: raise ulimit -n"),
+        Err(error) => warn!(%error, files = limit.current, wanted, "the limit of open files cannot be raised: raise ulimit -n"),
+    }
+}
 
 /// Counts what a listener sees.
 #[derive(Debug, Default)]

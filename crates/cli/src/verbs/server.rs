@@ -9,6 +9,7 @@ use roadstead_consensus::member::MemberInfo;
 use roadstead_server::config::{Listen, ServerConfig, Tuning};
 use roadstead_server::driver::Ended;
 use roadstead_server::lifecycle::{self, LifecycleError};
+use roadstead_server::listener::raise_open_files;
 use roadstead_server::log::Backend;
 use roadstead_server::server::{Server, StartError};
 use roadstead_server::tls::{Tls, TlsFiles};
@@ -246,6 +247,7 @@ impl Join {
 impl Run {
     async fn run(self) -> Result<(), Failure> {
         log_to_stderr(&self.log_filter, self.log_json)?;
+        raise_open_files();
         let probes = (!self.no_probes).then_some(Listen::Address(self.listen_probes));
         let config = ServerConfig {
             data: self.data,
