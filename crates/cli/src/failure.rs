@@ -115,6 +115,10 @@ fn next_step(code: Code, reason: &str) -> Option<&'static str> {
         (Code::Unavailable | Code::DeadlineExceeded, _) => {
             Some("check that the replicas run: `roadstead admin status`, or name another with --server")
         }
+        (Code::Cancelled, _) => Some(
+            "the replica closed the connection: it may not accept the certificate (revoked, or of another authority; its log says why): \
+             `roadstead pki show --file CERT`",
+        ),
         (Code::Unimplemented, _) => Some("the server is older than this command: `roadstead admin status` shows versions"),
         _ => None,
     }

@@ -7,7 +7,7 @@ pub mod calls;
 pub mod follow;
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -18,9 +18,10 @@ use roadstead_api::v1::fleet_service_client::FleetServiceClient;
 use roadstead_api::v1::placement_service_client::PlacementServiceClient;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Response, Status};
+use x509_parser::pem::Pem;
 
 use self::config::{Config, Context};
-use crate::failure::{Failure, retry_delay};
+use crate::failure::{Exit, Failure, retry_delay};
 use crate::pki::REPLICA_DNS_NAME;
 
 /// How long connecting to one replica may take; the next one is tried then.
@@ -155,9 +156,11 @@ impl Client {
         if context.servers.is_empty() {
             return Err(Failure::usage("no server is given").hint("name one with --server HOST:PORT"));
         }
+        let certificate = read(&context.cert, "certificate")?;
+        check_not_ended(&context.cert, &certificate)?;
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(read(&context.ca, "authority")?))
-            .identity(Identity::from_pem(read(&context.cert, "certificate")?, read(&context.key, "key")?))
+            .identity(Identity::from_pem(certificate, read(&context.key, "key")?))
             .domain_name(REPLICA_DNS_NAME);
         let servers = context.servers.iter().map(|server| {
             let bad = |error: tonic::transport::Error| {
@@ -266,6 +269,20 @@ impl Client {
         }
         failure
     }
+}
+
+/// Refuses a certificate that has ended, which a replica answers by closing the connection: that would look like any other loss of one.
+/// What cannot be read at all is left to who uses it.
+fn check_not_ended(path: &Path, pem: &[u8]) -> Result<(), Failure> {
+    let Some(Ok(pem)) = Pem::iter_from_buffer(pem).next() else { return Ok(()) };
+    let Ok(certificate) = pem.parse_x509() else { return Ok(()) };
+    let end = certificate.validity().not_after.timestamp();
+    if end > jiff::Timestamp::now().as_second() {
+        return Ok(());
+    }
+    let end = jiff::Timestamp::from_second(end).map_or_else(|_| end.to_string(), |end| end.to_string());
+    Err(Failure::new(Exit::Permission, format!("the certificate {} expired at {end}", path.display()))
+        .hint("`roadstead pki renew NAME --dir DIR` where it was made, or use another: `roadstead config get-contexts`"))
 }
 
 /// The error below a status that the transport made.
