@@ -17,6 +17,7 @@ mod power_loss;
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use roadstead_consensus::door::{HardState, LogEntry, LogWrite};
 use serde::{Deserialize, Serialize};
@@ -94,6 +95,10 @@ impl std::str::FromStr for Backend {
 const BACKEND_FILE: &str = "BACKEND";
 /// Name of the file that is locked while a log is open.
 const LOCK_FILE: &str = "LOCK";
+/// How long a lock is waited for: one who was killed a moment ago, or a process that it was about to start, may hold it still.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// Pause between two attempts.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Opens the log in `folder`, or makes one, and verifies it. The folder stays locked until the log is dropped.
 ///
@@ -150,10 +155,14 @@ impl Log for Locked {
 fn lock(folder: &Path) -> Result<File, LogError> {
     let path = folder.join(LOCK_FILE);
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(|source| io_error("open", &path, source))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(LogError::Locked { path: folder.display().to_string() }),
-        Err(error) => Err(io_error("lock", &path, error.into())),
+    let patience = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < patience => std::thread::sleep(LOCK_PAUSE),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(LogError::Locked { path: folder.display().to_string() }),
+            Err(error) => return Err(io_error("lock", &path, error.into())),
+        }
     }
 }
 
