@@ -162,3 +162,19 @@ fn what_get_writes_is_what_apply_reads() {
     }
     insta::assert_snapshot!(transcript);
 }
+
+#[test]
+fn a_list_holds_documents_and_what_is_wrong_in_them_keeps_its_line() {
+    let pool = |kind: &str| {
+        format!("  - apiVersion: roadstead.dev/v1\n    kind: Pool\n    metadata: {{name: {kind}}}\n    spec: {{kind: {kind}}}\n")
+    };
+    let list = |items: &str| format!("apiVersion: roadstead.dev/v1\nkind: List\n{items}");
+    let read = |text: String| load_text("list.yaml", Path::new("."), text.as_bytes());
+    let good = read(list(&format!("items:\n{}{}", pool("home"), pool("burst")))).expect("two pools");
+    assert_eq!(good.len(), 2);
+    let bad = read(list(&format!("items:\n{}{}", pool("home"), pool("hotel")))).expect_err("no such kind of pool");
+    assert_eq!(bad.0[0].place.map(|place| place.line), Some(11), "{bad}");
+    for items in ["", "items: 3\n"] {
+        assert_eq!(read(list(items)).expect_err("no items").0[0].field, "items");
+    }
+}

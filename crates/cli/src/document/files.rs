@@ -14,7 +14,7 @@ use super::fleet::{ClusterSpec, PolicySpec, PoolSpec};
 use super::read::{from_node, shown};
 use super::tenant::{ClassRef, TenantSpec};
 use super::tree::{self, Node, Place, Value};
-use super::{API_VERSION, Document, Envelope, Findings, Kind, POLICY_NAME, Spec};
+use super::{API_VERSION, Document, Envelope, Findings, Kind, LIST_KIND, POLICY_NAME, Spec};
 
 /// The largest file that is read.
 pub const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -201,11 +201,29 @@ fn read_source(source: &Source, loaded: &mut Vec<Loaded>, problems: &mut Vec<Pro
         }
         Ok(nodes) => {
             for node in nodes {
-                match read_document(source, node) {
-                    Ok(item) => loaded.push(item),
-                    Err(found) => problems.extend(found),
+                match unpacked(source, node) {
+                    Ok(nodes) => nodes.into_iter().for_each(|node| match read_document(source, node) {
+                        Ok(item) => loaded.push(item),
+                        Err(found) => problems.extend(found),
+                    }),
+                    Err(found) => problems.push(found),
                 }
             }
+        }
+    }
+}
+
+/// The items of a `kind: List`, as `get -o json` writes several things; any other document as it is.
+fn unpacked(source: &Source, node: Node) -> Result<Vec<Node>, Problem> {
+    let text = |key: &str| node.get(key).and_then(Node::text);
+    if text("kind") != Some(LIST_KIND) || text("apiVersion") != Some(API_VERSION) {
+        return Ok(vec![node]);
+    }
+    match node.get("items") {
+        Some(Node { value: Value::List(items), .. }) => Ok(items.clone()),
+        Some(_) | None => {
+            let message = format!("a {LIST_KIND} holds its documents here, as a list");
+            Err(Problem { file: source.file.clone(), place: Some(node.place_of("items")), field: "items".to_owned(), message })
         }
     }
 }

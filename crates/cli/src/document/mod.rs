@@ -27,6 +27,8 @@ use self::tenant::TenantSpec;
 
 /// The version that every document names.
 pub const API_VERSION: &str = "roadstead.dev/v1";
+/// The kind of a document that only holds others.
+pub const LIST_KIND: &str = "List";
 /// The only name that a policy may have.
 pub const POLICY_NAME: &str = "default";
 

@@ -263,7 +263,9 @@ pub fn render(objects: &[Object], format: Format, headings_too: bool, colour: bo
         Format::Yaml => yaml(&documents(objects)),
         Format::Json => match objects {
             [one] => json(&one.document(true)),
-            _ => json(&serde_json::json!({ "apiVersion": crate::document::API_VERSION, "kind": "List", "items": documents(objects) })),
+            _ => json(
+                &serde_json::json!({ "apiVersion": crate::document::API_VERSION, "kind": crate::document::LIST_KIND, "items": documents(objects) }),
+            ),
         },
         Format::Table | Format::Wide => {
             let wide = format == Format::Wide;
