@@ -14,7 +14,7 @@ use crate::document::files::BadInput;
 pub enum Exit {
     /// Refused or failed.
     Failed = 1,
-    /// Wrong usage or a bad document.
+    /// Wrong usage or a bad document; nothing was changed.
     Usage = 2,
     /// There is no such thing.
     NotFound = 3,
@@ -33,7 +33,7 @@ pub enum Exit {
 pub struct Failure {
     /// How the process ends.
     pub exit: Exit,
-    /// What failed, in plain words.
+    /// What failed, in plain words; empty if it was told already.
     pub message: String,
     /// What to do next.
     pub hints: Vec<String>,
@@ -62,6 +62,15 @@ impl Failure {
         self
     }
 
+    /// After something was done: wrong usage would say that nothing was.
+    #[must_use]
+    pub fn after_changes(mut self) -> Self {
+        if self.exit == Exit::Usage {
+            self.exit = Exit::Failed;
+        }
+        self
+    }
+
     /// What a server answered to `what`, decoded.
     #[must_use]
     pub fn from_status(what: &str, status: &Status) -> Self {
@@ -81,6 +90,13 @@ impl Failure {
         failure.hints.extend(next_step(status.code(), reason).map(str::to_owned));
         failure
     }
+}
+
+/// Two failures in one: the first's exit code and hints, and every message.
+#[must_use]
+pub fn joined(mut first: Failure, next: Failure) -> Failure {
+    first.message = format!("{}\n{}", first.message, next.message);
+    first
 }
 
 /// When a server says that asking again makes sense.

@@ -4,12 +4,13 @@
 
 pub mod config;
 pub mod calls;
+pub mod leader;
 pub mod follow;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -18,6 +19,7 @@ use roadstead_api::v1::fleet_service_client::FleetServiceClient;
 use roadstead_api::v1::placement_service_client::PlacementServiceClient;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Response, Status};
+use tonic_types::StatusExt;
 use x509_parser::pem::Pem;
 
 use self::config::{Config, Context};
@@ -139,6 +141,28 @@ struct Inner {
     /// The replica that answered last.
     current: AtomicUsize,
     timeout: Duration,
+    /// For replicas that the context does not name.
+    tls: ClientTlsConfig,
+    /// The certificate's file, for messages.
+    certificate: PathBuf,
+    /// Whether it has been told that a fence is waited for.
+    fence_told: AtomicBool,
+}
+
+/// A connection to one replica, made when it is needed.
+fn services(server: &str, tls: &ClientTlsConfig, certificate: &Path) -> Result<Services, Failure> {
+    let bad = |error: tonic::transport::Error| Failure::usage(format!("{server} with {}: {}", certificate.display(), with_causes(&error)));
+    let endpoint = Endpoint::from_shared(format!("https://{server}"))
+        .map_err(bad)?
+        .tls_config(tls.clone())
+        .map_err(bad)?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_adaptive_window(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true);
+    Ok(Services { channel: endpoint.connect_lazy() })
 }
 
 impl Client {
@@ -162,24 +186,10 @@ impl Client {
             .ca_certificate(Certificate::from_pem(read(&context.ca, "authority")?))
             .identity(Identity::from_pem(certificate, read(&context.key, "key")?))
             .domain_name(REPLICA_DNS_NAME);
-        let servers = context.servers.iter().map(|server| {
-            let bad = |error: tonic::transport::Error| {
-                Failure::usage(format!("{server} with {}: {}", context.cert.display(), with_causes(&error)))
-            };
-            let endpoint = Endpoint::from_shared(format!("https://{server}"))
-                .map_err(bad)?
-                .tls_config(tls.clone())
-                .map_err(bad)?
-                .connect_timeout(CONNECT_TIMEOUT)
-                .tcp_nodelay(true)
-                .http2_adaptive_window(true)
-                .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-                .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-                .keep_alive_while_idle(true);
-            Ok((server.clone(), Services { channel: endpoint.connect_lazy() }))
-        });
+        let servers = context.servers.iter().map(|server| Ok((server.clone(), services(server, &tls, &context.cert)?)));
         let servers = servers.collect::<Result<Vec<_>, Failure>>()?;
-        Ok(Self { inner: Arc::new(Inner { servers, current: AtomicUsize::new(0), timeout }) })
+        let (current, fence_told) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Ok(Self { inner: Arc::new(Inner { servers, current, timeout, tls, certificate: context.cert.clone(), fence_told }) })
     }
 
     /// The services of the replica that answered last.
@@ -253,8 +263,19 @@ impl Client {
             if begun.elapsed() + wait >= self.inner.timeout {
                 return Err(status);
             }
+            self.tell_of_fence(&status);
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    /// Says once what is waited for, so that a fence is no silence of half a minute.
+    fn tell_of_fence(&self, status: &Status) {
+        let fenced = status.get_error_details().error_info().is_some_and(|info| info.reason == "FENCED");
+        if fenced && !self.inner.fence_told.swap(true, Ordering::Relaxed) {
+            let most = self.inner.timeout.as_secs();
+            eprintln!("waiting at most {most} s for clusters' agents: {}", status.message());
+            eprintln!("next: `roadstead admin status` lists those missing, `roadstead admin waive-fence` goes on without them");
         }
     }
 

@@ -7,8 +7,9 @@ use roadstead_api::v1;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::apply::put::send;
+use crate::client::leader::{Answered, no_leader};
 use crate::client::{Client, Connection, Services, request_id};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output::{Format, Table, dash_or, json, out, status, yaml};
 
 /// Bytes of a backup sent at a time.
@@ -23,11 +24,11 @@ pub enum Admin {
     #[command(after_help = "Examples:\n  roadstead admin status\n  roadstead admin status --every-replica")]
     Status(StatusVerb),
     /// List, add and remove members.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  roadstead admin members list\n  roadstead admin members remove 5f3a0c1d2e4b6a70")]
     Members(Members),
     /// Hand leadership over.
     #[command(
-        after_help = "Examples:\n  roadstead admin transfer              # to the member that has most\n  roadstead admin transfer 5f3a0c1d2e4b6a70"
+        after_help = "Examples:\n  roadstead admin transfer      # to the member that has most\n  roadstead admin transfer 5f3a0c1d2e4b6a70"
     )]
     Transfer(Transfer),
     /// Write a consistent copy of the state to a file.
@@ -38,7 +39,8 @@ pub enum Admin {
   roadstead admin restore fleet.backup --i-know
 
 All that happened since the backup is lost. Nothing is decided until every active cluster's agent has reported;
-`roadstead admin status` lists those that have not, `roadstead admin waive-fence` goes on without them.")]
+`roadstead admin status` lists those that have not, `roadstead admin waive-fence` goes on without them.
+The backup is sent to the leader, whichever replica the context names first.")]
     Restore(Restore),
     /// Let decisions go on although some agents have not reported since a restore.
     #[command(after_help = "Examples:\n  roadstead admin waive-fence eu-1 --i-know\n  roadstead admin waive-fence --all --i-know")]
@@ -48,7 +50,7 @@ All that happened since the backup is lost. Nothing is decided until every activ
 /// See [`Admin::Status`].
 #[derive(Debug, Args)]
 pub struct StatusVerb {
-    /// Ask each replica, not only the first that answers.
+    /// Ask each replica of the context, not the leader alone.
     #[arg(long)]
     every_replica: bool,
     /// How to write it.
@@ -65,7 +67,9 @@ pub enum Members {
     #[command(after_help = "Examples:\n  roadstead admin members list")]
     List(MembersList),
     /// Add a member as a learner; it votes once it has caught up. `roadstead server join` does this by itself.
-    #[command(after_help = "Examples:\n  roadstead admin members add 5f3a0c1d2e4b6a70 --peer-address r4:7421 --client-address r4:7420")]
+    #[command(
+        after_help = "Examples:\n  roadstead admin members add 5f3a0c1d2e4b6a70 \\\n      --peer-address r4:7421 --client-address r4:7420"
+    )]
     Add(MembersAdd),
     /// Remove a member.
     #[command(after_help = "Examples:\n  roadstead admin members remove 5f3a0c1d2e4b6a70")]
@@ -181,26 +185,44 @@ impl Admin {
 impl StatusVerb {
     async fn run(self) -> Result<(), Failure> {
         let client = self.connection.connect()?;
-        let mut statuses = Vec::new();
         if self.every_replica {
-            for index in 0..client.server_count() {
-                match client.services_at(index).admin().get_status(v1::GetStatusRequest {}).await {
-                    Ok(response) => statuses.push(response.into_inner()),
-                    Err(error) => eprintln!("{}", client.failure(&format!("status of replica {}", index + 1), &error)),
+            return self.every(&client).await;
+        }
+        match client.ask_leader().await? {
+            Answered::Leader(_, status) => self.show(&status),
+            Answered::Other(status, why) => {
+                self.show(&status)?;
+                Err(no_leader(&format!("{why}; this is what member {} knows", status.member_id)))
+            }
+        }
+    }
+
+    async fn every(&self, client: &Client) -> Result<(), Failure> {
+        let (mut silent, mut led) = (Vec::new(), false);
+        for (address, found) in client.status_of_each().await {
+            match found {
+                Ok(status) => {
+                    led |= status.members.iter().any(|member| member.leader);
+                    self.show(&status)?;
                 }
-            }
-        } else {
-            statuses.push(client.status().await?);
-        }
-        for found in &statuses {
-            match self.output {
-                Format::Json => out(&json(&status_value(found))?),
-                Format::Yaml => out(&yaml(&[status_value(found)])?),
-                Format::Name => out(&format!("{}\n", found.member_id)),
-                Format::Table | Format::Wide => out(&status_text(found)),
+                Err(why) => silent.push(format!("{address} did not answer: {why}")),
             }
         }
-        if statuses.is_empty() { Err(Failure::new(crate::failure::Exit::Unavailable, "no replica answered")) } else { Ok(()) }
+        match (silent.is_empty(), led) {
+            (true, true) => Ok(()),
+            (true, false) => Err(no_leader("none of the replicas knows of one")),
+            (false, _) => Err(Failure::new(Exit::Unavailable, silent.join("\n"))),
+        }
+    }
+
+    fn show(&self, found: &v1::GetStatusResponse) -> Result<(), Failure> {
+        match self.output {
+            Format::Json => out(&json(&status_value(found))?),
+            Format::Yaml => out(&yaml(&[status_value(found)])?),
+            Format::Name => out(&format!("{}\n", found.member_id)),
+            Format::Table | Format::Wide => out(&status_text(found)),
+        }
+        Ok(())
     }
 }
 
@@ -253,7 +275,8 @@ fn members(members: &[v1::Member]) -> String {
             role.to_owned(),
             heard.to_owned(),
             member.matched.map_or_else(|| "-".to_owned(), |index| index.to_string()),
-            member.supported_level.to_string(),
+            // Only the leader knows; a level of 0 is not there.
+            if member.supported_level == 0 { "-".to_owned() } else { member.supported_level.to_string() },
             member.client_address.clone(),
             member.peer_address.clone(),
         ]);
@@ -305,6 +328,7 @@ impl Backup {
 impl Restore {
     async fn run(self) -> Result<(), Failure> {
         let client = self.connection.connect()?;
+        let leader = client.leader().await?;
         let path = self.file.display().to_string();
         let mut file = tokio::fs::File::open(&self.file).await.map_err(|error| Failure::failed(format!("cannot read {path}: {error}")))?;
         let (sender, receiver) = tokio::sync::mpsc::channel(CHUNKS_AHEAD);
@@ -321,7 +345,7 @@ impl Restore {
             }
         });
         let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
-        let answer = client.services().admin().restore(stream).await.map_err(|error| client.failure("restore", &error))?.into_inner();
+        let answer = leader.admin().restore(stream).await.map_err(|error| client.failure("restore", &error))?.into_inner();
         reader
             .await
             .map_err(|error| Failure::failed(error.to_string()))?

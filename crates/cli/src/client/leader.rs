@@ -1,0 +1,108 @@
+//! Finding the leader: for what only it knows, and for what only it does.
+//!
+//! Any replica names the leader and the address at which clients reach it.
+
+use std::time::Duration;
+
+use roadstead_api::v1;
+
+use super::{ATTEMPT_TIMEOUT, Client, Services, services, with_causes};
+use crate::failure::{Exit, Failure};
+
+/// How often is asked who leads, before it is said that nobody does.
+const ASKS: u32 = 3;
+/// Pause between two of them: longer than an election takes.
+const PAUSE: Duration = Duration::from_millis(400);
+
+/// Who answered to the question how things are.
+pub enum Answered {
+    /// The leader, which knows of the others.
+    Leader(Services, v1::GetStatusResponse),
+    /// Another, and why it is not the leader.
+    Other(v1::GetStatusResponse, String),
+}
+
+impl Client {
+    /// Asks the leader how things are; another replica, if there is none or it does not answer.
+    ///
+    /// # Errors
+    /// No replica answers at all.
+    pub async fn ask_leader(&self) -> Result<Answered, Failure> {
+        let mut asked = 1;
+        loop {
+            let (status, why) = match self.ask_leader_once().await? {
+                Answered::Leader(services, status) => return Ok(Answered::Leader(services, status)),
+                Answered::Other(status, why) => (status, why),
+            };
+            if asked == ASKS {
+                return Ok(Answered::Other(status, why));
+            }
+            asked += 1;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// The leader's services.
+    ///
+    /// # Errors
+    /// There is none, or it does not answer.
+    pub async fn leader(&self) -> Result<Services, Failure> {
+        match self.ask_leader().await? {
+            Answered::Leader(services, _) => Ok(services),
+            Answered::Other(_, why) => Err(no_leader(&why)),
+        }
+    }
+
+    async fn ask_leader_once(&self) -> Result<Answered, Failure> {
+        let first = self.status().await?;
+        let Some(leader) = first.members.iter().find(|member| member.leader).cloned() else {
+            let why = format!("member {} answered, and knows of none", first.member_id);
+            return Ok(Answered::Other(first, why));
+        };
+        if leader.id == first.member_id {
+            return Ok(Answered::Leader(self.services(), first));
+        }
+        let address = &leader.client_address;
+        let services = self.services_of(address)?;
+        Ok(match status_of(&services).await {
+            Ok(status) if leads(&status) => Answered::Leader(services, status),
+            Ok(_) => Answered::Other(first, format!("{address} has just ceased to lead")),
+            Err(why) => Answered::Other(first, format!("member {} led last, and does not answer at {address}: {why}", leader.id)),
+        })
+    }
+
+    /// The services of the replica at an address, whether the context names it or not.
+    fn services_of(&self, address: &str) -> Result<Services, Failure> {
+        match self.inner.servers.iter().find(|(server, _)| server == address) {
+            Some((_, known)) => Ok(known.clone()),
+            None => services(address, &self.inner.tls, &self.inner.certificate),
+        }
+    }
+
+    /// What each replica of the context says by itself: its address, and its status or why there is none.
+    pub async fn status_of_each(&self) -> Vec<(String, Result<v1::GetStatusResponse, String>)> {
+        let each = self.inner.servers.iter().map(|(server, services)| async move { (server.clone(), status_of(services).await) });
+        futures::future::join_all(each).await
+    }
+}
+
+/// That there is no leader, and why.
+#[must_use]
+pub fn no_leader(why: &str) -> Failure {
+    Failure::new(Exit::Unavailable, format!("no leader: {why}"))
+        .hint("see that a majority of the members runs: `roadstead admin status --every-replica`")
+}
+
+/// Whether who answered leads.
+fn leads(status: &v1::GetStatusResponse) -> bool {
+    status.members.iter().any(|member| member.leader && member.id == status.member_id)
+}
+
+async fn status_of(services: &Services) -> Result<v1::GetStatusResponse, String> {
+    let mut admin = services.admin();
+    match tokio::time::timeout(ATTEMPT_TIMEOUT, admin.get_status(v1::GetStatusRequest {})).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(std::error::Error::source(&status).map_or_else(|| status.message().to_owned(), with_causes)),
+        Err(_) => Err("no answer in time".to_owned()),
+    }
+}
