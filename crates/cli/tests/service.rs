@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use clap::CommandFactory;
 use roadstead_cli::client::Client;
 use roadstead_cli::document::files::load;
 use roadstead_cli::pki::{Role, Subject};
@@ -100,6 +101,9 @@ async fn the_verbs_do_what_they_say_and_end_with_the_documented_code() {
     nothing_of_a_bad_input_is_applied(&service).await;
     codes_tell_what_went_wrong(&service).await;
     tenants_come_and_go(&service).await;
+    what_is_there_is_shown_beside_what_is_not(&service).await;
+    a_part_in_force_is_no_wrong_usage(&service).await;
+    the_examples_of_place_work(&service).await;
     service.stop().await;
 }
 
@@ -116,9 +120,12 @@ async fn documents_go_in_once(service: &Service) {
 async fn documents_come_out_as_they_went_in(service: &Service) {
     let got = service.run(&["get", "policy,pools,classes,clusters,tenants", "-o", "yaml"]).await.exits(0);
     assert_eq!(got.out.matches("apiVersion: roadstead.dev/v1").count(), 37);
-    let file = service.write("got.yaml", got.out);
-    let again = service.run(&["apply", "-f", &file]).await.exits(0);
-    assert!(again.out.lines().all(|line| line.ends_with(" unchanged")), "{}", again.out);
+    let listed = service.run(&["get", "policy,pools,classes,clusters,tenants", "-o", "json"]).await.exits(0).says("\"kind\": \"List\"");
+    for (name, text) in [("got.yaml", got.out), ("got.json", listed.out)] {
+        let file = service.write(name, text);
+        let again = service.run(&["apply", "-f", &file]).await.exits(0);
+        assert_eq!(again.out.lines().filter(|line| line.ends_with(" unchanged")).count(), 37, "{}", again.out);
+    }
 }
 
 async fn nothing_of_a_bad_input_is_applied(service: &Service) {
@@ -160,7 +167,7 @@ async fn tenants_come_and_go(service: &Service) {
     service.run(&["events", "first"]).await.exits(0).says("admin:me").says("agent:");
     service.run(&["delete", "tenant", "first", "--wait"]).await.exits(0);
     service.run(&["get", "tenants", "--phase", "retained", "-o", "name"]).await.exits(0).says("tenant/first");
-    service.run(&["undelete", "first"]).await.exits(0).says("undeleted");
+    service.run(&["undelete", "tenant", "first"]).await.exits(0).says("undeleted");
     service.run(&["delete", "tenant", "first", "--purge", "--wait"]).await.exits(0);
     service.run(&["get", "tenant", "first"]).await.exits(3);
     service.run(&["simulate", "-f", &service.example("what-if"), "--count", "2"]).await.exits(0).says("0 of 2 would fit");
@@ -174,4 +181,35 @@ async fn tenants_come_and_go(service: &Service) {
     service.run(&["admin", "status"]).await.exits(0).says("leader");
     assert_eq!(service.client.clusters(false).await.expect("clusters").len(), 20);
     assert_eq!(load(&[PathBuf::from(service.example(""))]).expect("the examples").len(), 37);
+}
+
+async fn what_is_there_is_shown_beside_what_is_not(service: &Service) {
+    service.run(&["get", "tenants", "acme", "nosuch"]).await.exits(3).says("acme-gmbh").says("nosuch");
+    service.run(&["get", "policy", "nosuch"]).await.exits(3).says("there is no policy `nosuch`");
+    let ran = service.run(&["get", "policy", "pools", "classes"]).await.exits(3).says("policy,pools,classes");
+    assert_eq!(ran.out, "");
+    let changed = service.write("differs.yaml", tenant("differs", "shop-small@1.0.0"));
+    let ran = service.run(&["diff", "-f", &changed]).await.exits(1).says("one document differs");
+    assert!(!ran.err.contains("error"), "{}", ran.err);
+}
+
+async fn a_part_in_force_is_no_wrong_usage(service: &Service) {
+    let good = tenant("good-half", "shop-small@1.0.0");
+    // Only the server knows that a value does not fit the class's schema.
+    let bad = tenant("bad-half", "shop-large@1.0.0, values: {web: 1000}");
+    let alone = service.write("bad-half.yaml", &bad);
+    service.run(&["apply", "-f", &alone]).await.exits(2).says("tenant/bad-half failed");
+    let both = service.write("halves.yaml", format!("{good}---\n{bad}"));
+    service.run(&["apply", "-f", &both]).await.exits(1).says("tenant/good-half created").says("1 of 2 documents were not applied");
+}
+
+async fn the_examples_of_place_work(service: &Service) {
+    let mut command = roadstead_cli::verbs::Cli::command();
+    let place = command.find_subcommand_mut("place").expect("a verb");
+    let help = place.get_after_help().expect("examples").to_string().replace("\\\n", " ");
+    let examples: Vec<&str> = help.lines().filter_map(|line| line.trim().strip_prefix("roadstead ")).collect();
+    assert_eq!(examples.len(), 3, "{help}");
+    for example in examples {
+        service.run(&example.split_whitespace().collect::<Vec<_>>()).await.exits(0);
+    }
 }

@@ -84,7 +84,8 @@ async fn put_cluster(client: &Client, what: &str, change: &Change, cluster: &v1:
         capacity: Some(capacity),
         ..v1::ReportCapacityRequest::default()
     };
-    send!(client, &format!("report the capacity of cluster/{}", cluster.name), fleet, report_capacity, report)?;
+    let what = format!("report the capacity of cluster/{}", cluster.name);
+    send!(client, &what, fleet, report_capacity, report).map_err(Failure::after_changes)?;
     Ok("capacity reported".to_owned())
 }
 

@@ -3,10 +3,10 @@
 use roadstead_api::v1;
 
 use super::{Client, Services};
-use crate::document::Kind;
 use crate::document::files::Known;
 use crate::document::tenant::ClassRef;
-use crate::failure::Failure;
+use crate::document::{Kind, POLICY_NAME};
+use crate::failure::{Exit, Failure};
 use crate::output::objects::Object;
 
 /// Things asked for at a time.
@@ -176,11 +176,15 @@ impl Client {
     /// The call's, or a class without a version.
     pub async fn object(&self, kind: Kind, name: &str, stale: bool) -> Result<Object, Failure> {
         Ok(match kind {
+            Kind::Policy if name != POLICY_NAME => {
+                let message = format!("there is no policy `{name}`: there is one, named `{POLICY_NAME}`");
+                return Err(Failure::new(Exit::NotFound, message).hint("several kinds are written with commas: `policy,pools,classes`"));
+            }
             Kind::Policy => Object::Policy(self.policy(stale).await?),
             Kind::Pool => {
                 let pools = self.pools(stale).await?;
                 let pool = pools.into_iter().find(|pool| pool.name == name);
-                Object::Pool(pool.ok_or_else(|| Failure::new(crate::failure::Exit::NotFound, format!("there is no pool `{name}`")))?)
+                Object::Pool(pool.ok_or_else(|| Failure::new(Exit::NotFound, format!("there is no pool `{name}`")))?)
             }
             Kind::Class => Object::Class(Box::new(self.class(&name.parse().map_err(Failure::usage)?, stale).await?)),
             Kind::Cluster => Object::Cluster(Box::new(self.cluster(name, stale).await?)),

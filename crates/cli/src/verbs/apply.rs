@@ -11,7 +11,7 @@ use crate::apply::{Change, Difference, Mode, apply_all};
 use crate::client::{Client, Connection, Services, request_id};
 use crate::document::files::{Loaded, check_references, load};
 use crate::document::{Kind, Spec};
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, joined};
 use crate::output::objects::Object;
 use crate::output::{colour, diff, out, yaml};
 
@@ -47,12 +47,13 @@ impl Input {
 /// See [`super::Cli`].
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  roadstead apply -f examples/                 # policy, pools, classes, clusters, tenants, in this order
+  roadstead apply -f examples/                 # a whole folder
   roadstead apply -f acme.yaml --dry-run       # what would become of it
   roadstead apply -f acme.yaml --wait --timeout 2m
   generate-tenants | roadstead apply -f -
 
-The whole input is checked before anything is written; then each document is applied by itself.")]
+The whole input is checked before anything is written; then each document is applied by itself:
+policy, pools, classes, clusters, tenants, in this order.")]
 pub struct Apply {
     #[command(flatten)]
     input: Input,
@@ -90,7 +91,10 @@ impl Apply {
         let count = failures.len();
         if let Some(first) = failures.into_iter().reduce(joined) {
             let note = format!("{}\n{count} of {} documents were not applied", first.message, loaded.len());
-            return Err(Failure { message: note, ..first });
+            // A file of which a part is in force was neither refused as a whole nor left alone: no single code of a document says so.
+            let partly = count < loaded.len() && !self.dry_run;
+            let exit = if partly { Exit::Failed } else { first.exit };
+            return Err(Failure { message: note, exit, ..first });
         }
         if self.wait && !self.dry_run {
             super::wait::until_running(&client, &names(&loaded, Kind::Tenant), self.connection.timeout.saturating_sub(begun.elapsed()))
@@ -104,12 +108,6 @@ fn told(identity: &str, word: &str, detail: &str, dry_run: bool) -> String {
     let dry = if dry_run { " (dry run)" } else { "" };
     let detail = if detail.is_empty() { String::new() } else { format!(" {detail}") };
     format!("{identity} {word}{detail}{dry}\n")
-}
-
-/// Keeps the first failure's exit code and hints, and every message.
-fn joined(mut first: Failure, next: Failure) -> Failure {
-    first.message = format!("{}\n{}", first.message, next.message);
-    first
 }
 
 fn names(loaded: &[Loaded], kind: Kind) -> Vec<String> {
@@ -148,10 +146,11 @@ impl Diff {
             }
         }
         match differing {
-            0 => Ok(()),
-            1 => Err(Failure::new(Exit::Failed, "one document differs")),
-            _ => Err(Failure::new(Exit::Failed, format!("{differing} documents differ"))),
+            0 => {}
+            1 => eprintln!("one document differs"),
+            _ => eprintln!("{differing} documents differ"),
         }
+        if differing == 0 { Ok(()) } else { Err(Failure::new(Exit::Failed, "")) }
     }
 }
 
@@ -196,7 +195,7 @@ impl Adopt {
         if let Some(other) = loaded.iter().find(|item| item.document.spec.kind() != Kind::Tenant) {
             return Err(Failure::usage(format!("{}: only tenants can be adopted; apply the rest first", other.document.identity())));
         }
-        for item in loaded {
+        for (adopted, item) in loaded.into_iter().enumerate() {
             let Spec::Tenant(spec) = &item.document.spec else { continue };
             let request = v1::AdoptTenantRequest {
                 request_id: request_id(),
@@ -206,7 +205,9 @@ impl Adopt {
                 shard: self.shard,
             };
             let what = format!("adopt tenant/{}", item.document.name);
-            let tenant = send!(client, &what, placement, adopt_tenant, request)?.tenant.unwrap_or_default();
+            let answer = send!(client, &what, placement, adopt_tenant, request);
+            let answer = answer.map_err(|failure| if adopted > 0 { failure.after_changes() } else { failure })?;
+            let tenant = answer.tenant.unwrap_or_default();
             let place = tenant.status.as_ref().map(place_of).unwrap_or_default();
             out(&format!("tenant/{} adopted {place}\n", tenant.name));
         }

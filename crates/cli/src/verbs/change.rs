@@ -5,7 +5,7 @@ use std::time::Instant;
 use clap::Args;
 use roadstead_api::v1;
 
-use super::kinds::named;
+use super::kinds::{named, tenants};
 use crate::apply::put::{place_of, send};
 use crate::client::{Client, Connection, Services, request_id};
 use crate::document::Kind;
@@ -16,7 +16,7 @@ use crate::output::out;
 /// See [`super::Cli`].
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  roadstead delete tenant acme                 # its volumes are kept for the class's retention: undelete works until then
+  roadstead delete tenant acme                 # undelete brings it back
   roadstead delete tenant acme --purge --wait  # they are not
   roadstead delete class/shop@3.1.0 pool/attic --dry-run")]
 pub struct Delete {
@@ -45,17 +45,18 @@ impl Delete {
         let named = named(&self.what)?;
         let client = self.connection.connect()?;
         let begun = Instant::now();
-        let mut tenants = Vec::new();
-        for (kind, name) in named {
-            self.one(&client, kind, &name).await?;
+        let mut released = Vec::new();
+        for (done, (kind, name)) in named.into_iter().enumerate() {
+            let deleted = self.one(&client, kind, &name).await;
+            deleted.map_err(|failure| if done > 0 { failure.after_changes() } else { failure })?;
             let dry = if self.dry_run { " (dry run)" } else { "" };
             out(&format!("{}/{name} deleted{dry}\n", kind.lower()));
             if kind == Kind::Tenant {
-                tenants.push(name);
+                released.push(name);
             }
         }
         if self.wait && !self.dry_run {
-            super::wait::until_released(&client, &tenants, self.connection.timeout.saturating_sub(begun.elapsed())).await?;
+            super::wait::until_released(&client, &released, self.connection.timeout.saturating_sub(begun.elapsed())).await?;
         }
         Ok(())
     }
@@ -90,10 +91,10 @@ impl Delete {
 
 /// See [`super::Cli`].
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  roadstead undelete acme")]
+#[command(after_help = "Examples:\n  roadstead undelete acme\n  roadstead undelete tenant acme globex")]
 pub struct Undelete {
-    /// Tenants.
-    #[arg(required = true)]
+    /// Tenants; the kind may stand before them, or as tenant/NAME.
+    #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
     connection: Connection,
@@ -105,9 +106,9 @@ impl Undelete {
     /// # Errors
     /// The first refusal.
     pub async fn run(self) -> Result<(), Failure> {
+        let names = tenants(&self.names)?;
         let client = self.connection.connect()?;
-        for name in self.names {
-            let name = name.strip_prefix("tenant/").unwrap_or(&name).to_owned();
+        for name in names {
             let request = v1::UndeleteTenantRequest { request_id: request_id(), name: name.clone() };
             let answer = send!(client, &format!("undelete tenant/{name}"), placement, undelete_tenant, request)?;
             let place = answer.tenant.and_then(|tenant| tenant.status).map(|status| place_of(&status)).unwrap_or_default();
@@ -153,7 +154,7 @@ impl Cordon {
 
 /// See [`super::Cli`].
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  roadstead forget eu-1 --i-know     # it burned down: its tenants wait for a new place")]
+#[command(after_help = "Examples:\n  roadstead forget eu-1 --i-know   # it burned down: its tenants wait for room")]
 pub struct Forget {
     /// The cluster that is gone for good, and its tenants with it.
     cluster: String,

@@ -6,7 +6,7 @@ use super::kinds::{Target, named, targets};
 use crate::client::{Client, Connection, Services};
 use crate::document::Kind;
 use crate::document::tenant::ClassRef;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure, joined};
 use crate::output::objects::{Object, dash, render};
 use crate::output::{Format, colour, out, status, yaml};
 
@@ -15,9 +15,10 @@ use crate::output::{Format, colour, out, status, yaml};
 #[command(after_help = "Examples:
   roadstead get clusters
   roadstead get tenants --owner acme-gmbh --phase pending
-  roadstead get tenant acme -o yaml > acme.yaml      # and back: roadstead apply -f acme.yaml
+  roadstead get tenant acme -o yaml > acme.yaml   # and back: apply -f
   roadstead get class/shop@3.2.0 policy/default -o yaml
-  roadstead get tenants --filter 'cluster = \"eu-1\" AND name : \"shop*\"' -o name")]
+  roadstead get tenants -o name \\
+      --filter 'cluster = \"eu-1\" AND name : \"shop*\"'")]
 pub struct Get {
     /// Kind (tenants, clusters, pools, classes, policy) and names, or KIND/NAME.
     #[arg(required = true, value_name = "KIND [NAME]...")]
@@ -64,26 +65,34 @@ impl Get {
     pub async fn run(self) -> Result<(), Failure> {
         let targets = targets(&self.what)?;
         let client = self.connection.connect()?;
-        let mut objects = Vec::new();
+        let (mut objects, mut missing) = (Vec::new(), Vec::new());
         for target in &targets {
-            match (&target.name, target.kind) {
-                (Some(name), Kind::Class) if !name.contains('@') => {
-                    let before = objects.len();
-                    objects.extend(self.classes(&client, Some(name)).await?);
-                    if objects.len() == before {
-                        return Err(Failure::new(crate::failure::Exit::NotFound, format!("there is no class `{name}`")));
-                    }
-                }
-                (Some(name), kind) => objects.push(client.object(kind, name, self.stale).await?),
-                (None, _) => objects.extend(self.all(&client, target).await?),
+            match self.one(&client, target).await {
+                Ok(found) => objects.extend(found),
+                Err(failure) if failure.exit == Exit::NotFound => missing.push(failure),
+                Err(failure) => return Err(failure),
             }
         }
         let text = render(&objects, self.output, !self.no_headers, colour())?;
-        if text.is_empty() && matches!(self.output, Format::Table | Format::Wide) {
+        if text.is_empty() && missing.is_empty() && matches!(self.output, Format::Table | Format::Wide) {
             eprintln!("none");
         }
-        out(&text);
-        Ok(())
+        // What is there is shown, also beside what is not.
+        if !objects.is_empty() || missing.is_empty() {
+            out(&text);
+        }
+        missing.into_iter().reduce(joined).map_or(Ok(()), Err)
+    }
+
+    async fn one(&self, client: &Client, target: &Target) -> Result<Vec<Object>, Failure> {
+        match (&target.name, target.kind) {
+            (Some(name), Kind::Class) if !name.contains('@') => {
+                let found = self.classes(client, Some(name)).await?;
+                if found.is_empty() { Err(Failure::new(Exit::NotFound, format!("there is no class `{name}`"))) } else { Ok(found) }
+            }
+            (Some(name), kind) => Ok(vec![client.object(kind, name, self.stale).await?]),
+            (None, _) => self.all(client, target).await,
+        }
     }
 
     async fn all(&self, client: &Client, target: &Target) -> Result<Vec<Object>, Failure> {

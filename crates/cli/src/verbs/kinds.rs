@@ -59,6 +59,24 @@ pub fn named(words: &[String]) -> Result<Vec<(Kind, String)>, Failure> {
         .collect()
 }
 
+/// Reads tenants that must be named, with or without the kind before them. A single word is a name: a tenant may be called `tenant`.
+///
+/// # Errors
+/// As [`named`], and another kind.
+pub fn tenants(words: &[String]) -> Result<Vec<String>, Failure> {
+    let with_kind = words.iter().any(|word| word.contains('/')) || words.len() > 1 && kind(&words[0]).is_ok();
+    if !with_kind {
+        return Ok(words.to_vec());
+    }
+    let name = |(kind, name): (Kind, String)| match kind {
+        Kind::Tenant => Ok(name),
+        Kind::Policy | Kind::Pool | Kind::Class | Kind::Cluster => {
+            Err(Failure::usage(format!("{}/{name}: only tenants can be named here", kind.lower())))
+        }
+    };
+    named(words)?.into_iter().map(name).collect()
+}
+
 fn slashed(word: &str) -> Result<Target, Failure> {
     let (before, name) = word.split_once('/').ok_or_else(|| Failure::usage(format!("`{word}`: write KIND/NAME like the others")))?;
     if name.is_empty() {
@@ -82,6 +100,12 @@ mod tests {
         assert_eq!(read(&["cl", "a", "b"]).expect("names"), [one(Kind::Cluster, Some("a")), one(Kind::Cluster, Some("b"))]);
         assert_eq!(read(&["pools,classes"]).expect("kinds"), [one(Kind::Pool, None), one(Kind::Class, None)]);
         assert_eq!(read(&["class/shop@1", "pool/home"]).expect("names"), [one(Kind::Class, Some("shop@1")), one(Kind::Pool, Some("home"))]);
+        let tenants = |words: &[&str]| tenants(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(tenants(&["a", "b"]).expect("names"), ["a", "b"]);
+        assert_eq!(tenants(&["tenant", "a", "b"]).expect("a kind and names"), ["a", "b"]);
+        assert_eq!(tenants(&["tenant/a", "t/b"]).expect("both in one"), ["a", "b"]);
+        assert_eq!(tenants(&["tenant"]).expect("a tenant with an odd name"), ["tenant"]);
+        assert!(tenants(&["cluster", "a"]).is_err() && tenants(&["pool/a"]).is_err());
         for wrong in [&["pods"][..], &["tenant/"], &["tenant/a", "b"], &["pools,classes", "a"], &[]] {
             assert!(read(wrong).is_err(), "{wrong:?}");
         }

@@ -71,20 +71,30 @@ enum Verb {
     /// Give up a cluster that is gone for good.
     Forget(change::Forget),
     /// Look after the replicas themselves.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  roadstead admin status\n  roadstead admin members list\n  roadstead admin backup -o fleet.backup"
+    )]
     Admin(admin::Admin),
     /// Run a replica, or make its folder.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  roadstead server init --data ./r1 \\
+      --client-address r1.example.com:7420 --peer-address r1.example.com:7421
+  roadstead server run --data ./r1 \\
+      --cert pki/replica-r1.crt --key pki/replica-r1.key --ca pki/ca-bundle.crt"
+    )]
     Server(server::ServerVerb),
     /// Start a service and a fleet of model clusters on this machine.
     Dev(dev::Dev),
     /// A tour that checks itself: kill the leader under load, lose nothing.
     Demo(crate::demo::Demo),
     /// Show and change contexts: which service, with which certificate.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  roadstead config get-contexts\n  roadstead config use-context production")]
     Config(config::ConfigVerb),
     /// Make, renew and revoke certificates for a trial.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  roadstead pki init --dir pki\n  roadstead pki issue admin alice --dir pki")]
     Pki(Pki),
     /// Print the JSON Schema of a kind of document.
     Schema(meta::Schema),
@@ -145,7 +155,9 @@ pub fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            if !failure.message.is_empty() {
+                eprintln!("error: {failure}");
+            }
             ExitCode::from(failure.exit as u8)
         }
     }

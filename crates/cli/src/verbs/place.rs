@@ -17,9 +17,12 @@ use crate::output::{dash_lines, out};
 /// See [`super::Cli`].
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  roadstead place acme --owner acme-gmbh --class shop-small@1.0.0
-  roadstead place acme --owner acme-gmbh --class shop-large@1.0.0 --region eu-central --set plan=large --wait
-  roadstead place acme --owner acme-gmbh --class shop-small@1.0.0 --dry-run   # where would it go?")]
+  roadstead place corner --owner acme-gmbh --class shop-small@1.0.0
+  roadstead place market --owner acme-gmbh --class shop-large@1.0.0 \\
+      --region eu-central --set web=6 --set theme=dark --wait
+  roadstead place kiosk --owner acme-gmbh --class shop-small@1.0.0 --dry-run
+
+The classes are those of examples/. A dry run tells where it would go.")]
 pub struct Place {
     /// Name: a DNS label.
     name: String,
@@ -107,7 +110,7 @@ impl Place {
         let mut values = Map::new();
         for pair in &self.values {
             let (key, value) =
-                pair.split_once('=').ok_or_else(|| Failure::usage(format!("--set {pair}: write KEY=VALUE, as in --set plan=large")))?;
+                pair.split_once('=').ok_or_else(|| Failure::usage(format!("--set {pair}: write KEY=VALUE, as in --set web=6")))?;
             values.insert(key.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned())));
         }
         Ok(v1::TenantSpec {
