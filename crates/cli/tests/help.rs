@@ -5,6 +5,8 @@ use roadstead_cli::verbs::Cli;
 
 /// Columns that help is written for here, whatever the terminal.
 const WIDTH: usize = 110;
+/// Columns of an ordinary terminal: a longer example would be wrapped, and could not be copied.
+const COPYABLE: usize = 80;
 
 fn collect(command: &mut clap::Command, path: &str, pages: &mut Vec<(String, String)>) {
     let names: Vec<String> = command.get_subcommands().filter(|verb| !verb.is_hide_set()).map(|verb| verb.get_name().to_owned()).collect();
@@ -26,8 +28,7 @@ fn pages() -> Vec<(String, String)> {
 #[test]
 fn every_verb_has_help_with_examples() {
     for (path, help) in pages() {
-        let leaf = !help.contains("Commands:\n");
-        assert!(!leaf || help.contains("Examples:\n"), "{path} has no examples:\n{help}");
+        assert!(path == "roadstead" || help.contains("Examples:\n"), "{path} has no examples:\n{help}");
         assert!(!help.starts_with('\n') && !help.starts_with("Usage"), "{path} does not say what it does");
     }
 }
@@ -37,6 +38,19 @@ fn help_is_as_it_was() {
     let text: String = pages().iter().map(|(path, help)| format!("==== {path} ====\n{help}\n")).collect();
     // The version changes with every release; the help need not.
     insta::assert_snapshot!(text);
+}
+
+#[test]
+fn every_example_can_be_copied_from_a_terminal_of_80_columns() {
+    for (path, _) in pages() {
+        let mut command = Cli::command();
+        let verb = path.split(' ').skip(1).fold(&mut command, |verb, name| verb.find_subcommand_mut(name).expect("a verb"));
+        let text = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let examples = text.lines().skip_while(|line| *line != "Examples:").skip(1).take_while(|line| line.starts_with("  "));
+        for line in examples {
+            assert!(line.len() <= COPYABLE, "{path}: {} columns: {line}", line.len());
+        }
+    }
 }
 
 #[test]

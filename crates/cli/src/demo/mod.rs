@@ -47,9 +47,9 @@ const STEADY_FOR: Duration = Duration::from_secs(2);
 /// See [`crate::verbs::Cli`].
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  roadstead demo                    # under a minute with a release build; nothing to install, nothing is left behind
+  roadstead demo                    # under a minute; nothing is left behind
   roadstead demo --tenants 2000
-  roadstead demo --keep             # leaves the folder: roadstead dev --data FOLDER goes on with it
+  roadstead demo --keep             # leaves the folder, for `dev --data`
 
 Exits with 1 if anything that it shows is untrue.")]
 pub struct Demo {

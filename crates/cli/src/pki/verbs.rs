@@ -22,7 +22,7 @@ pub enum Pki {
   roadstead pki issue replica r1 --dir pki --host r1.example.com
   roadstead pki issue admin alice --dir pki
   roadstead pki issue client shop-portal --owner acme-gmbh --dir pki
-  roadstead pki issue agent eu-1 --dir pki            # the name is the cluster's")]
+  roadstead pki issue agent eu-1 --dir pki          # the name is the cluster's")]
     Issue(Issue),
     /// Issue certificates again before they end; running replicas take them up without a restart.
     #[command(after_help = "Examples:\n  roadstead pki renew admin-alice --dir pki\n  roadstead pki renew --all --dir pki")]
@@ -35,9 +35,9 @@ pub enum Pki {
     Show(Show),
     /// Replace the authority without an outage: both are trusted until --finish.
     #[command(after_help = "Examples:
-  roadstead pki rotate-ca --dir pki             # 1. hand ca-bundle.crt and crl.pem to everybody
-  roadstead pki renew --all --dir pki           # 2. hand out the new certificates
-  roadstead pki rotate-ca --finish --dir pki    # 3. hand out ca-bundle.crt again")]
+  roadstead pki rotate-ca --dir pki           # 1. hand out bundle and crl.pem
+  roadstead pki renew --all --dir pki         # 2. hand out the new certificates
+  roadstead pki rotate-ca --finish --dir pki  # 3. hand out ca-bundle.crt again")]
     RotateCa(Rotate),
 }
 

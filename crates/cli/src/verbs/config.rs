@@ -25,8 +25,10 @@ pub enum ConfigVerb {
     CurrentContext,
     /// Create or change a context; the first becomes the current one.
     #[command(after_help = "Examples:
-  roadstead config set-context production --server r1.example.com:7420 --server r2.example.com:7420 \\
-      --ca pki/ca-bundle.crt --cert pki/admin-alice.crt --key pki/admin-alice.key")]
+  roadstead config set-context production \\
+      --server r1.example.com:7420 --server r2.example.com:7420 \\
+      --ca pki/ca-bundle.crt \\
+      --cert pki/admin-alice.crt --key pki/admin-alice.key")]
     SetContext(SetContext),
     /// Remove a context.
     #[command(after_help = "Examples:\n  roadstead config delete-context trial")]

@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// See [`super::Cli`].
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  roadstead dev                        # three replicas, 20 model clusters, data in ./roadstead-dev
+  roadstead dev                        # three replicas, 20 model clusters
   roadstead dev --data /tmp/rs --clusters 3 --replicas 1
 
 Nothing to install: real replicas with real logs and mutual TLS on loopback; only the clusters are models.

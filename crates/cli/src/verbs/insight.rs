@@ -123,8 +123,8 @@ fn some_of(clusters: &[String], count: u32) -> String {
 /// See [`super::Cli`].
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  roadstead simulate -f new-tenants.yaml             # where would they go? nothing is changed
-  roadstead simulate -f shop.yaml --count 200        # would 200 more like it fit?")]
+  roadstead simulate -f new-tenants.yaml         # where would they go?
+  roadstead simulate -f shop.yaml --count 200    # would 200 more like it fit?")]
 pub struct Simulate {
     #[command(flatten)]
     input: Input,

@@ -27,26 +27,32 @@ const JOIN_PAUSE: Duration = Duration::from_millis(500);
 pub enum ServerVerb {
     /// Run the replica of a data folder until SIGTERM.
     #[command(after_help = "Examples:
-  roadstead server run --data /var/lib/roadstead/r1 --listen-client 0.0.0.0:7420 --listen-peer 0.0.0.0:7421 \\
-      --cert pki/replica-r1.crt --key pki/replica-r1.key --ca pki/ca-bundle.crt --crl pki/crl.pem
+  roadstead server run --data /var/lib/roadstead/r1 \\
+      --listen-client 0.0.0.0:7420 --listen-peer 0.0.0.0:7421 \\
+      --cert pki/replica-r1.crt --key pki/replica-r1.key \\
+      --ca pki/ca-bundle.crt --crl pki/crl.pem
 
 Certificates are taken up anew without a restart. SIGTERM hands leadership over and drains.")]
     Run(Run),
     /// Make the first replica of a new group.
     #[command(after_help = "Examples:
-  roadstead server init --data /var/lib/roadstead/r1 --client-address r1.example.com:7420 --peer-address r1.example.com:7421")]
+  roadstead server init --data /var/lib/roadstead/r1 \\
+      --client-address r1.example.com:7420 --peer-address r1.example.com:7421")]
     Init(Init),
     /// Make a further replica; it is let in by a member, and votes once it has caught up.
     #[command(after_help = "Examples:
-  roadstead server join --data /var/lib/roadstead/r2 --client-address r2.example.com:7420 --peer-address r2.example.com:7421 \\
-      --via r1.example.com:7421 --cert pki/replica-r2.crt --key pki/replica-r2.key --ca pki/ca-bundle.crt
+  roadstead server join --data /var/lib/roadstead/r2 --via r1.example.com:7421 \\
+      --client-address r2.example.com:7420 --peer-address r2.example.com:7421 \\
+      --cert pki/replica-r2.crt --key pki/replica-r2.key --ca pki/ca-bundle.crt
 
-Can be repeated until it succeeds. A replica whose disk was wiped joins as a new one; remove the old one first.")]
+Can be repeated until it succeeds. A replica whose disk was wiped joins as a new one; remove the old one first.
+To replace one that still works, join the new one first, then remove the old one.")]
     Join(Join),
     /// Make a group of one from what one member has: for a group that has lost its majority for good.
     #[command(after_help = "Examples:
-  roadstead server recover --data /var/lib/roadstead/r2 --into /var/lib/roadstead/r2-new \\
-      --client-address r2.example.com:7420 --peer-address r2.example.com:7421 --i-know
+  roadstead server recover --i-know \\
+      --data /var/lib/roadstead/r2 --into /var/lib/roadstead/r2-new \\
+      --client-address r2.example.com:7420 --peer-address r2.example.com:7421
 
 Take the member that has most, with its process stopped. What it has is kept, also what it cannot know to be committed; a new incarnation
 begins, and nothing is decided until the clusters' agents have reported. The other members' folders are useless then: remove them, and

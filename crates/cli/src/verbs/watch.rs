@@ -17,7 +17,7 @@ use crate::output::{Format, json, out, status, tell, yaml};
 #[command(after_help = "Examples:
   roadstead watch                              # everything, from now on
   roadstead watch tenants --owner acme-gmbh
-  roadstead watch clusters --initial -o yaml   # the present state first, then every change
+  roadstead watch clusters --initial -o yaml   # the present state first
 
 Ends with Ctrl-C. When a replica goes away it goes on with the next one, without a gap and without a duplicate.")]
 pub struct Watch {
