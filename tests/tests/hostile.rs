@@ -76,7 +76,7 @@ async fn an_expired_client_is_told_so_and_open_connections_are_not_hurt() -> Res
     place_once(&mut good, &placements.request(3)).await.context("a good client places")?;
     let log = log_of(&group, 1)?;
     ensure!(log.lines().any(|line| line.contains("connection refused") && line.contains("expired")), "the log does not say why:\n{log}");
-    ensure!(metric(&group, 1, "roadstead_connections_refused{listener=\"client\"}").await? >= 2.0, "refusals are not counted");
+    ensure!(metric(&group, 1, "roadstead_connections_refused_total{listener=\"client\"}").await? >= 2.0, "refusals are not counted");
     Ok(())
 }
 
@@ -92,7 +92,7 @@ async fn a_connection_ends_with_its_certificate_and_others_stay_open() -> Result
     ensure!(closed.is_ok(), "the connection of an expired certificate is open after {EXPIRY_WITHIN:?}");
     ensure!(SystemTime::now() >= end, "it was closed before its certificate ended");
     println!("closed {:?} after the certificate's end", SystemTime::now().duration_since(end).unwrap_or_default());
-    ensure!(metric(&group, 1, "roadstead_connections_closed{listener=\"client\"}").await? == 1.0, "others were closed, too");
+    ensure!(metric(&group, 1, "roadstead_connections_closed_total{listener=\"client\"}").await? == 1.0, "others were closed, too");
     // The greeting's answer to a ping is its echo.
     stays.write_all(&frame(6, 0, 0, b"are you?")).await.context("a good connection was closed")?;
     let mut answer = Vec::new();
