@@ -206,7 +206,7 @@ pub struct Progress {
     pub id: MemberId,
     /// Last index of the log that it is known to have on its disk.
     pub matched: u64,
-    /// Whether it was heard of within an election timeout.
+    /// Whether it was heard of within the longest election timeout.
     pub active: bool,
     /// Highest feature level that its build supports; unknown if it has said nothing yet.
     pub supported: Option<FeatureLevel>,

@@ -285,8 +285,7 @@ impl Replica {
 
     /// The level that every member supports, if it is above the group's.
     fn level_to_raise(&self) -> Option<roadstead_core::command::FeatureLevel> {
-        let supports = |id| if id == self.id { Some(self.config.supported_level) } else { self.levels.get(&id).copied() };
-        let all: Option<Vec<_>> = self.machine.membership.ids().into_iter().map(supports).collect();
+        let all: Option<Vec<_>> = self.machine.membership.ids().into_iter().map(|id| self.level_of(id)).collect();
         all?.into_iter().min().filter(|level| *level > self.machine.state.level())
     }
 

@@ -129,10 +129,8 @@ pub struct Replica {
     pub(crate) handover: Option<Handover>,
     /// When it last asked whether it may go.
     pub(crate) asked_to_leave: Monotonic,
-    /// What each peer's build supports, as it said last.
-    pub(crate) levels: BTreeMap<MemberId, FeatureLevel>,
-    /// When each peer was heard of last.
-    heard_at: BTreeMap<MemberId, Monotonic>,
+    /// What each peer's build supports, as it said last, and when that was.
+    peers: BTreeMap<MemberId, (FeatureLevel, Monotonic)>,
     /// Election time-outs, drawn in sequence, and what the current one was drawn for.
     timeouts: Timeouts,
     role: Role,
@@ -194,8 +192,7 @@ impl Replica {
             lead: None,
             handover: None,
             asked_to_leave: Monotonic::default(),
-            levels: BTreeMap::new(),
-            heard_at: BTreeMap::new(),
+            peers: BTreeMap::new(),
             timeouts: Timeouts { seed: config.nonce ^ loaded.id.0, ticks: config.election_ticks, drawn_for: None },
             role: Role::default(),
             out: Vec::new(),
@@ -248,14 +245,17 @@ impl Replica {
         }
         // Twice the least election timeout: the most that passes before somebody stands for election.
         let patience_ms = 2 * self.config.tick_ms * self.config.election_ticks as u64;
-        let heard = |id| self.heard_at.get(&id).is_some_and(|at| at.0 + patience_ms >= self.now.0);
+        let heard = |id| self.peers.get(&id).is_some_and(|(_, at)| at.0 + patience_ms >= self.now.0);
         let known = |id: MemberId| {
             let progress = self.raw.raft.prs().get(id.0)?;
-            let here = id == self.id;
-            let supported = if here { Some(self.config.supported_level) } else { self.levels.get(&id).copied() };
-            Some(Progress { id, matched: progress.matched, active: here || heard(id), supported })
+            Some(Progress { id, matched: progress.matched, active: id == self.id || heard(id), supported: self.level_of(id) })
         };
         self.machine.membership.ids().into_iter().filter_map(known).collect()
+    }
+
+    /// The highest feature level that a member's build supports, if that is known.
+    pub(crate) fn level_of(&self, id: MemberId) -> Option<FeatureLevel> {
+        if id == self.id { Some(self.config.supported_level) } else { self.peers.get(&id).map(|(level, _)| *level) }
     }
 
     fn take(&mut self, input: Input) {
@@ -363,12 +363,10 @@ impl Replica {
         if self.machine.membership.removed.contains(&from) {
             return self.tell_removed(from);
         }
-        self.levels.insert(from, level);
-        self.heard_at.insert(from, self.now);
-        if self.levels.len() > MAX_LEVELS {
+        self.peers.insert(from, (level, self.now));
+        if self.peers.len() > MAX_PEERS {
             let membership = &self.machine.membership;
-            self.levels.retain(|id, _| membership.info(*id).is_some());
-            self.heard_at.retain(|id, _| membership.info(*id).is_some());
+            self.peers.retain(|id, _| membership.info(*id).is_some());
         }
         for bytes in messages {
             if self.stopped {
@@ -593,8 +591,8 @@ impl Replica {
     }
 }
 
-/// Peers whose feature level is remembered before those that are no members are forgotten.
-const MAX_LEVELS: usize = 64;
+/// Peers that are remembered before those that are no members are forgotten.
+const MAX_PEERS: usize = 64;
 
 /// Election time-outs in ticks: a new one for each term, leader and campaign, so that two replicas do not collide for ever.
 struct Timeouts {
