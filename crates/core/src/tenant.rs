@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::class::VolumeSpec;
 use crate::constraint::Constraints;
 use crate::id::{ClusterId, Epoch, Name, Owner, Revision, ShardId, TenantId};
 use crate::resources::{Bytes, Requests};
@@ -57,6 +58,14 @@ pub struct TenantSpec {
     pub constraints: Arc<Constraints>,
     /// What it asks for, resolved at admission.
     pub requests: Requests,
+}
+
+impl TenantSpec {
+    /// How large one of its class's volumes is: its own size for it, or the class's.
+    #[must_use]
+    pub fn size_of(&self, volume: &VolumeSpec) -> Bytes {
+        self.volumes.iter().find(|(name, _)| *name == volume.name).map_or(volume.size, |(_, size)| *size)
+    }
 }
 
 /// Where a tenant lives.

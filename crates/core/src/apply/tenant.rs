@@ -4,12 +4,11 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::{Applier, Fate, expect, in_use, invalid, not_found};
-use crate::class::VolumeSpec;
 use crate::command::{Done, Kind, Placement, Rejection};
 use crate::history::EventKind;
 use crate::id::{ClusterId, Name, Owner, Revision, ShardId, TenantId};
 use crate::ledger::{Ledger, Refusal, Share};
-use crate::resources::{Bytes, Requests, Resources};
+use crate::resources::{Requests, Resources};
 use crate::schedule::{Cause, Reason, Shortfall};
 use crate::state::State;
 use crate::tenant::{Binding, MAX_REASON_BYTES, Phase, Tenant, TenantSpec};
@@ -282,7 +281,7 @@ fn check_volumes(state: &State, before: &TenantSpec, after: &TenantSpec) -> Resu
     let (Some(old), Some(new)) = (class(before), class(after)) else { return Ok(()) };
     for volume in &new.volumes {
         let Some(known) = old.volumes.iter().find(|known| known.name == volume.name) else { continue };
-        let (is, wanted) = (volume_size(before, known), volume_size(after, volume));
+        let (is, wanted) = (before.size_of(known), after.size_of(volume));
         let problem = match wanted.cmp(&is) {
             Ordering::Less => "a volume that is there cannot shrink",
             Ordering::Greater if !volume.grow => "its class does not let it grow in place",
@@ -292,10 +291,6 @@ fn check_volumes(state: &State, before: &TenantSpec, after: &TenantSpec) -> Resu
         return Err(invalid("spec.volumes", format!("{name:?} has {} bytes and would have {}: {problem}", is.0, wanted.0)));
     }
     Ok(())
-}
-
-fn volume_size(spec: &TenantSpec, volume: &VolumeSpec) -> Bytes {
-    spec.volumes.iter().find(|(name, _)| *name == volume.name).map_or(volume.size, |(_, size)| *size)
 }
 
 /// Whether anything asked for has grown.

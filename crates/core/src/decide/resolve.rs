@@ -50,12 +50,8 @@ fn requests_of(class: &ClassVersion, spec: &TenantSpec) -> Result<Requests, Reje
             return Err(invalid(&field, format!("{} bytes are less than the class's {}", size.0, volume.size.0)));
         }
     }
-    let asked = |volume: &crate::class::VolumeSpec| {
-        let own = spec.volumes.iter().find(|(name, _)| *name == volume.name);
-        own.map_or(volume.size, |(_, size)| *size).0
-    };
     let mut requests = class.requests;
-    let storage = class.volumes.iter().try_fold(requests.total.storage.0, |sum, volume| sum.checked_add(asked(volume)));
+    let storage = class.volumes.iter().try_fold(requests.total.storage.0, |sum, volume| sum.checked_add(spec.size_of(volume).0));
     let attachments = requests.total.attachments.checked_add(class.volumes.len() as u64);
     let (Some(storage), Some(attachments)) = (storage, attachments) else {
         return Err(invalid("spec.volumes", "the sum of all sizes is too large"));
