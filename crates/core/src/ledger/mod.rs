@@ -155,14 +155,12 @@ impl Ledger {
             sites.resize(cluster.id.row() + 1, None);
         }
         let site = Site::new(cluster, pool);
-        self.clusters += u32::from(sites[cluster.id.row()].is_none());
         Arc::make_mut(&mut self.counts).relimit(cluster.id, ShardLimits::of(&site.spec));
+        let pool = site.pool.clone();
         let before = sites[cluster.id.row()].replace(Arc::new(site));
-        let pool = |site: &Option<Arc<Site>>| site.as_ref().map(|site| site.pool.clone());
-        if let (was, Some(is)) = (pool(&before), pool(&sites[cluster.id.row()]))
-            && was.as_ref() != Some(&is)
-        {
-            self.move_to(cluster.id, Some(&is));
+        self.clusters += u32::from(before.is_none());
+        if before.is_none_or(|before| before.pool != pool) {
+            self.move_to(cluster.id, Some(&pool));
         }
         self.refresh(cluster.id);
         self.room_version += 1;
