@@ -55,13 +55,13 @@ impl Client {
 
     async fn ask_leader_once(&self) -> Result<Answered, Failure> {
         let first = self.status().await?;
+        if leads(&first) {
+            return Ok(Answered::Leader(self.services(), first));
+        }
         let Some(leader) = first.members.iter().find(|member| member.leader).cloned() else {
             let why = format!("member {} answered, and knows of none", first.member_id);
             return Ok(Answered::Other(first, why));
         };
-        if leader.id == first.member_id {
-            return Ok(Answered::Leader(self.services(), first));
-        }
         let address = &leader.client_address;
         let services = self.services_of(address)?;
         Ok(match status_of(&services).await {

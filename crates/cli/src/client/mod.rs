@@ -204,12 +204,6 @@ impl Client {
         self.inner.servers[index % self.inner.servers.len()].1.clone()
     }
 
-    /// How many replicas are known.
-    #[must_use]
-    pub fn server_count(&self) -> usize {
-        self.inner.servers.len()
-    }
-
     /// How long calls are tried.
     #[must_use]
     pub fn timeout(&self) -> Duration {
