@@ -317,15 +317,23 @@ fn not_run(test: &str, why: &str) {
     writeln!(std::io::stdout(), "\nnot run: {test}: {why}").expect("somebody listens");
 }
 
-fn survives(test: &str, backend: Backend) {
+/// A folder with an empty file system in it; nothing where there can be none, which is said. In a writer's process it does not return.
+fn set_up(test: &str) -> Option<(tempfile::TempDir, PathBuf)> {
     if let Ok(what) = std::env::var(WRITER) {
         write_until_the_power_goes(&what);
     }
     let folder = scratch();
-    let template = match template(folder.path()) {
-        Ok(template) => template,
-        Err(why) => return not_run(test, &why),
-    };
+    match template(folder.path()) {
+        Ok(template) => Some((folder, template)),
+        Err(why) => {
+            not_run(test, &why);
+            None
+        }
+    }
+}
+
+fn survives(test: &str, backend: Backend) {
+    let Some((folder, template)) = set_up(test) else { return };
     let (mut sizes, mut further, mut total) = (Vec::new(), 0, 0);
     for seed in 0..ROUNDS {
         let (acknowledged, found) = lose_power(test, folder.path(), &template, backend, seed, false);
@@ -342,14 +350,7 @@ fn survives(test: &str, backend: Backend) {
 }
 
 fn finds(test: &str, backend: Backend) {
-    if let Ok(what) = std::env::var(WRITER) {
-        write_until_the_power_goes(&what);
-    }
-    let folder = scratch();
-    let template = match template(folder.path()) {
-        Ok(template) => template,
-        Err(why) => return not_run(test, &why),
-    };
+    let Some((folder, template)) = set_up(test) else { return };
     let lost = (0..ROUNDS).find_map(|seed| match lose_power(test, folder.path(), &template, backend, seed, true) {
         (_, Found::Steps(_)) => None,
         (acknowledged, Found::Lost(what)) => Some((seed, acknowledged, what)),
