@@ -3,7 +3,7 @@
 use super::Applier;
 use crate::history::EventKind;
 use crate::id::{ClusterId, ShardId, TenantId};
-use crate::ledger::{Ledger, Neighbours, Refusal};
+use crate::ledger::{Ledger, Neighbours, Refusal, Residents};
 use crate::state::counted;
 use crate::tenant::{Phase, Tenant, TenantSpec};
 
@@ -15,7 +15,7 @@ impl Applier<'_> {
         if let Some((before, (share, place))) = before.and_then(|before| Some((before, counted(&before.phase)?))) {
             ledger.give(&before.spec, share, place.cluster, place.shard);
         }
-        !constraints_hold(&ledger, &after.spec, binding.cluster, binding.shard)
+        !constraints_hold(&ledger, self.state, &after.spec, binding.cluster, binding.shard)
     }
 
     /// Flags the tenants of a changed cluster whose constraints no longer hold, and unflags those whose hold again.
@@ -26,7 +26,7 @@ impl Applier<'_> {
             let Phase::Bound { binding, .. } = tenant.phase else { continue };
             let Some((share, _)) = counted(&tenant.phase) else { continue };
             ledger.give(&tenant.spec, share, cluster, binding.shard);
-            if constraints_hold(&ledger, &tenant.spec, cluster, binding.shard) == tenant.misplaced {
+            if constraints_hold(&ledger, self.state, &tenant.spec, cluster, binding.shard) == tenant.misplaced {
                 turned.push(tenant.clone());
             }
             ledger.take(&tenant.spec, share, cluster, binding.shard);
@@ -51,9 +51,9 @@ impl Applier<'_> {
 
 /// Whether every constraint of a tenant holds in one place; the ledger must not count the tenant. Taints only keep newcomers out, and
 /// the size of nodes is a limit, no constraint: neither makes a resident misplaced.
-fn constraints_hold(ledger: &Ledger, spec: &TenantSpec, cluster: ClusterId, shard: ShardId) -> bool {
+fn constraints_hold(ledger: &Ledger, residents: &dyn Residents, spec: &TenantSpec, cluster: ClusterId, shard: ShardId) -> bool {
     let Some(site) = ledger.site(cluster) else { return true };
-    let neighbours = Neighbours::of(ledger, spec);
+    let neighbours = Neighbours::of(ledger, residents, spec);
     let mut refusals = Vec::new();
     site.refusals(spec, &mut refusals);
     neighbours.cluster_refusals(site, cluster, &mut refusals);

@@ -151,7 +151,7 @@ impl Applier<'_> {
             return Ok(());
         }
         let stands = placement.policy == self.state.policy().changed && placement.cluster_changed == cluster.changed;
-        if !stands || self.state.ledger().check(spec, placement.cluster, placement.shard).is_err() {
+        if !stands || self.state.ledger().check(self.state, spec, placement.cluster, placement.shard).is_err() {
             return Err(Rejection::Stale);
         }
         Ok(())

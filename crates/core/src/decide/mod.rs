@@ -11,9 +11,9 @@ mod waiting;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::apply::{Applied, Change};
-use crate::command::{Batch, Command, Done, Envelope, Outcome, Rejection};
+use crate::command::{Batch, Command, Done, Envelope, Outcome, Placement, Rejection};
 use crate::id::{ClusterId, Owner, ShardId, TenantId};
-use crate::ledger::{Ledger, Share};
+use crate::ledger::{Arrivals, Ledger, Share};
 use crate::request::{Principal, Request};
 use crate::schedule::Scratch;
 use crate::state::{State, Verdict, counted, recount};
@@ -35,6 +35,8 @@ pub struct Working {
     pub ledger: Ledger,
     /// Buffers.
     pub scratch: Scratch,
+    /// Who counts in full by proposals in flight alone, and where.
+    arrivals: Arrivals,
     /// What proposals in flight hold for tenants that exist, oldest first.
     holds: BTreeMap<TenantId, VecDeque<Hold>>,
     waiting: Waiting,
@@ -58,6 +60,14 @@ pub enum Decision {
 struct Hold {
     instead_of: Option<Counted>,
     took: Counted,
+}
+
+impl Hold {
+    /// Whether the tenant did not count in full before.
+    fn arrives(&self) -> bool {
+        let full = |counted: &Counted| counted.share == Share::Full;
+        full(&self.took) && !self.instead_of.as_ref().is_some_and(full)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -127,16 +137,18 @@ impl Working {
                 Outcome::Done(Done::Pending { .. } | Done::Changed { .. }) | Outcome::Rejected(_) => None,
             };
             match (&envelope.command, new) {
-                (Command::CreateTenant { placement: Ok(_), .. } | Command::AdoptTenant { .. }, Some(id)) => {
-                    counted.insert(id);
-                }
-                (Command::CreateTenant { spec, placement: Ok(placement) }, None) => {
-                    self.ledger.give(spec, Share::Full, placement.cluster, placement.shard);
-                    self.waiting.freed(placement.cluster);
-                }
-                (Command::AdoptTenant { spec, cluster, shard }, None) => {
-                    self.ledger.give(spec, Share::Full, *cluster, *shard);
-                    self.waiting.freed(*cluster);
+                (Command::CreateTenant { spec, placement: Ok(Placement { cluster, shard, .. }) }, new)
+                | (Command::AdoptTenant { spec, cluster, shard }, new) => {
+                    self.arrivals.remove(&spec.name, *cluster, *shard);
+                    match new {
+                        Some(id) => {
+                            counted.insert(id);
+                        }
+                        None => {
+                            self.ledger.give(spec, Share::Full, *cluster, *shard);
+                            self.waiting.freed(*cluster);
+                        }
+                    }
                 }
                 (Command::BindTenant { id, .. }, _) => {
                     self.undo_hold(*id);
@@ -183,6 +195,9 @@ impl Working {
         }
         let Some(hold) = hold else { return };
         hold.took.give(&mut self.ledger);
+        if hold.arrives() {
+            self.arrivals.remove(&hold.took.spec.name, hold.took.cluster, hold.took.shard);
+        }
         self.waiting.freed(hold.took.cluster);
         if let Some(before) = &hold.instead_of {
             before.take(&mut self.ledger);
@@ -195,6 +210,12 @@ impl Working {
         if let Some(id) = held.map(|(id, _)| *id) {
             self.undo_hold(id);
         }
+    }
+
+    /// Counts a tenant that does not exist yet.
+    fn arrive(&mut self, spec: &TenantSpec, cluster: ClusterId, shard: ShardId) {
+        self.ledger.take(spec, Share::Full, cluster, shard);
+        self.arrivals.add(&spec.name, cluster, shard);
     }
 
     /// Moves the working copy as the state has moved.

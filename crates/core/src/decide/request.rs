@@ -77,7 +77,7 @@ impl Working {
         let placement = match found {
             Ok(mut placement) => {
                 placement.policy = state.policy().changed;
-                self.ledger.take(&spec, Share::Full, placement.cluster, placement.shard);
+                self.arrive(&spec, placement.cluster, placement.shard);
                 Ok(placement)
             }
             Err(reason) if !wait => return Err(Rejection::Unplaceable { reason }),
@@ -95,7 +95,7 @@ impl Working {
 
     /// A place that no waiting tenant of equal or higher priority could use, or why not; and whether it is held back for their sake.
     fn place_newcomer(&mut self, state: &State, spec: &TenantSpec) -> (Result<Placement, Vec<u8>>, bool) {
-        let placement = match schedule::place(&mut self.scratch, &self.ledger, spec) {
+        let placement = match schedule::place(&mut self.scratch, &self.ledger, &self.arrivals.beside(state), spec) {
             Ok(placement) => placement,
             Err(unplaceable) => return (Err(unplaceable.reason), false),
         };
@@ -135,7 +135,11 @@ impl Working {
             before.give(&mut self.ledger);
         }
         took.take(&mut self.ledger);
-        self.holds.entry(tenant.id).or_default().push_back(Hold { instead_of, took });
+        let hold = Hold { instead_of, took };
+        if hold.arrives() {
+            self.arrivals.add(&hold.took.spec.name, hold.took.cluster, hold.took.shard);
+        }
+        self.holds.entry(tenant.id).or_default().push_back(hold);
     }
 
     fn undelete(&mut self, state: &State, name: &Name) -> Decided {
@@ -157,7 +161,7 @@ impl Working {
         let cluster = find_cluster(state, cluster)?;
         let shard = shard.unwrap_or_else(|| self.roomiest_shard(state, cluster));
         apply::check_adopt(state, &spec, cluster, shard)?;
-        self.ledger.take(&spec, Share::Full, cluster, shard);
+        self.arrive(&spec, cluster, shard);
         Ok(Decision::Propose(Command::AdoptTenant { spec, cluster, shard }))
     }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::{Counted, Working};
 use crate::command::Command;
 use crate::id::{ClusterId, Name, ShardId, TenantId};
-use crate::ledger::{Ledger, Share};
+use crate::ledger::{Ledger, Residents, Share};
 use crate::schedule::{self, Reason};
 use crate::state::{PendingKey, State, pending_key};
 use crate::tenant::{Phase, Tenant, TenantSpec};
@@ -62,12 +62,12 @@ impl Freed {
     }
 
     /// Whether one of them has room for a waiting tenant.
-    fn suits(&self, ledger: &Ledger, spec: &TenantSpec) -> bool {
+    fn suits(&self, ledger: &Ledger, residents: &dyn Residents, spec: &TenantSpec) -> bool {
         match self {
             Self::All => true,
             // Its company's places matter, and they may have moved anywhere.
             Self::These(_) if !spec.constraints.company.is_empty() => true,
-            Self::These(clusters) => clusters.iter().any(|cluster| has_room(ledger, spec, *cluster)),
+            Self::These(clusters) => clusters.iter().any(|cluster| has_room(ledger, residents, spec, *cluster)),
         }
     }
 }
@@ -156,11 +156,11 @@ impl Waiting {
 }
 
 /// Whether a cluster would take a waiting tenant now, in the shard that has room.
-fn has_room(ledger: &Ledger, spec: &TenantSpec, cluster: ClusterId) -> bool {
+fn has_room(ledger: &Ledger, residents: &dyn Residents, spec: &TenantSpec, cluster: ClusterId) -> bool {
     let wanted = spec.requests.total.to_array();
     let (used, limit) = (ledger.used(cluster).to_array(), ledger.limit(cluster).to_array());
     (0..wanted.len()).all(|row| used[row].saturating_add(wanted[row]) <= limit[row])
-        && shard_with_room(ledger, cluster).is_some_and(|shard| ledger.check(spec, cluster, shard).is_ok())
+        && shard_with_room(ledger, cluster).is_some_and(|shard| ledger.check(residents, spec, cluster, shard).is_ok())
 }
 
 fn shard_with_room(ledger: &Ledger, cluster: ClusterId) -> Option<ShardId> {
@@ -222,6 +222,7 @@ impl Working {
         let Some(mut pass) = self.waiting.pass.take() else { return candidates };
         let new: BTreeSet<TenantId> = candidates.iter().map(|tenant| tenant.id).collect();
         let from = pass.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let residents = self.arrivals.beside(state);
         let mut done = true;
         for (looked_at, key) in state.tenants.pending().range((from, Bound::Unbounded)).enumerate() {
             if candidates.len() >= tries || looked_at >= MAX_LOOKED_AT {
@@ -230,7 +231,7 @@ impl Working {
             }
             pass.after = Some(*key);
             let Some(tenant) = state.tenant_by_id(key.2) else { continue };
-            if waits(&self.waiting, tenant) && !new.contains(&key.2) && pass.clusters.suits(&self.ledger, &tenant.spec) {
+            if waits(&self.waiting, tenant) && !new.contains(&key.2) && pass.clusters.suits(&self.ledger, &residents, &tenant.spec) {
                 candidates.push(tenant.clone());
             }
         }
@@ -241,7 +242,8 @@ impl Working {
     }
 
     fn try_one(&mut self, state: &State, tenant: &Tenant, notes: &mut usize) -> Option<Command> {
-        match schedule::place(&mut self.scratch, &self.ledger, &tenant.spec) {
+        let decision = schedule::place(&mut self.scratch, &self.ledger, &self.arrivals.beside(state), &tenant.spec);
+        match decision {
             // Freed since the pass began: whoever stands before this one comes first, in the next pass.
             Ok(placement) if self.waiting.next.contains(placement.cluster) => None,
             Ok(mut placement) => {
@@ -274,6 +276,7 @@ impl Working {
         if waiting.idle() {
             return false;
         }
+        let residents = self.arrivals.beside(state);
         let mut looked_at = 0;
         let mut could = |key: &PendingKey| {
             if waiting.in_flight.contains(&key.2) {
@@ -281,7 +284,7 @@ impl Working {
             }
             looked_at += 1;
             let tenant = state.tenant_by_id(key.2);
-            looked_at > MAX_LOOKED_AT_FOR_NEWCOMER || tenant.is_some_and(|tenant| has_room(&self.ledger, &tenant.spec, cluster))
+            looked_at > MAX_LOOKED_AT_FOR_NEWCOMER || tenant.is_some_and(|tenant| has_room(&self.ledger, &residents, &tenant.spec, cluster))
         };
         let before_it = |key: &&PendingKey| key.0.0 >= priority;
         if waiting.untried.iter().take_while(before_it).any(&mut could) {

@@ -11,6 +11,7 @@
 //! An owner limit binds the tenant that states it when it comes. It does not bind later tenants of the same owner that
 //! state none: their owner has not asked for it there.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 
@@ -18,7 +19,7 @@ use crate::constraint::{Company, CompanyKind, CompanyTerm, OwnerLimit, OwnerLimi
 use crate::id::{ClusterId, ShardId};
 use crate::ledger::places::Places;
 use crate::ledger::site::Site;
-use crate::ledger::{Ledger, Refusal};
+use crate::ledger::{Ledger, Refusal, Residents};
 use crate::tenant::TenantSpec;
 
 /// Terms of residents that mean the same tenant or owner: where those are that have stated them. In the order of the terms.
@@ -82,13 +83,13 @@ fn domain<'a>(topology: &TopologyKey, site: Option<&'a Site>, cluster: ClusterId
 struct Domains<'a> {
     topology: &'a TopologyKey,
     ledger: &'a Ledger,
-    places: &'a Places,
+    places: Cow<'a, Places>,
     /// Worked out when it is first asked for, and then only where the places cannot answer by themselves.
     touched: OnceCell<BTreeSet<Domain<'a>>>,
 }
 
 impl<'a> Domains<'a> {
-    fn of(ledger: &'a Ledger, topology: &'a TopologyKey, places: &'a Places) -> Self {
+    fn of(ledger: &'a Ledger, topology: &'a TopologyKey, places: Cow<'a, Places>) -> Self {
         Self { topology, ledger, places, touched: OnceCell::new() }
     }
 
@@ -109,7 +110,7 @@ impl<'a> Domains<'a> {
     fn contains(&self, site: &Site, cluster: ClusterId, shard: ShardId) -> bool {
         match (self.touched.get(), self.topology) {
             (None, TopologyKey::Shard) => self.places.in_shard(cluster, shard) > 0,
-            (None, TopologyKey::Cluster) => self.ledger.in_cluster(self.places, cluster) > 0,
+            (None, TopologyKey::Cluster) => self.ledger.in_cluster(&self.places, cluster) > 0,
             (_, topology) => self.touched().contains(&domain(topology, Some(site), cluster, shard)),
         }
     }
@@ -189,20 +190,20 @@ pub(crate) struct Neighbours<'a> {
 }
 
 impl<'a> Neighbours<'a> {
-    /// Gathers what the ledger knows.
-    pub(crate) fn of(ledger: &'a Ledger, spec: &'a TenantSpec) -> Self {
+    /// Gathers what the ledger and the residents know. The tenant itself is nobody's company, its own least of all.
+    pub(crate) fn of(ledger: &'a Ledger, residents: &dyn Residents, spec: &'a TenantSpec) -> Self {
         let limits = &spec.constraints.owner_limits;
         let mut found = Self { ledger, conditions: Vec::new(), wishes: Vec::new(), limits, owner: None };
         for term in &spec.constraints.company {
-            found.conditions.extend(own(ledger, term, 0));
+            found.conditions.extend(own(ledger, residents, spec, term, 0));
         }
         for preference in &spec.constraints.preferences {
             if let Wish::Company(term) = &preference.wish {
-                found.wishes.extend(own(ledger, term, preference.weight));
+                found.wishes.extend(own(ledger, residents, spec, term, preference.weight));
             }
         }
         if let Some(seekers) = ledger.seekers_of_tenant(&spec.name) {
-            found.residents(ledger, seekers, ledger.tenant_places(&spec.name));
+            found.residents(ledger, seekers, None);
         }
         if let Some((seekers, places)) = ledger.seekers_of_owner(&spec.owner) {
             found.owner = places;
@@ -213,10 +214,10 @@ impl<'a> Neighbours<'a> {
 
     fn residents(&mut self, ledger: &'a Ledger, seekers: &'a Seekers, present: Option<&'a Places>) {
         for (kind, topology, places) in &seekers.0 {
-            let mut domains = Domains::of(ledger, topology, places);
+            let mut domains = Domains::of(ledger, topology, Cow::Borrowed(places));
             if *kind == CompanyKind::Together {
                 if let Some(present) = present {
-                    domains = domains.without(&Domains::of(ledger, topology, present));
+                    domains = domains.without(&Domains::of(ledger, topology, Cow::Borrowed(present)));
                 }
                 if domains.touched().is_empty() {
                     continue;
@@ -304,8 +305,16 @@ impl<'a> Neighbours<'a> {
 }
 
 /// A tenant's own term; nothing while the company it seeks is nowhere.
-fn own<'a>(ledger: &'a Ledger, term: &'a CompanyTerm, weight: u32) -> Option<Condition<'a>> {
-    let places = ledger.company_places(&term.company)?;
+fn own<'a>(ledger: &'a Ledger, residents: &dyn Residents, spec: &TenantSpec, term: &'a CompanyTerm, weight: u32) -> Option<Condition<'a>> {
+    let places = match &term.company {
+        Company::Owner(owner) => Cow::Borrowed(ledger.owner_places(owner)?),
+        Company::Tenant(name) if *name == spec.name => return None,
+        Company::Tenant(name) => {
+            let mut places = Places::default();
+            residents.where_is(name, &mut |cluster, shard| places.add(cluster, shard));
+            (!places.is_empty()).then_some(Cow::Owned(places))?
+        }
+    };
     let domains = Domains::of(ledger, &term.topology, places);
     Some(Condition { kind: term.kind, domains, about: About::Own(&term.company), weight })
 }

@@ -13,6 +13,7 @@ mod fit;
 mod hash;
 mod layout;
 mod places;
+mod residents;
 mod site;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub(crate) use self::columns::{BLOCK, Block, COLUMN_COUNT, Closed, SHARE_STEP_PP
 pub(crate) use self::company::Neighbours;
 pub(crate) use self::hash::{BuildFold, FoldHasher};
 pub(crate) use self::layout::Layout;
+pub use self::residents::{Arrivals, Beside, Residents};
 pub(crate) use self::site::{PoolRank, Site, taint_text};
 
 /// How much of a tenant is counted.
@@ -137,8 +139,6 @@ pub struct Ledger {
     columns: Arc<Vec<Block>>,
     layout: Arc<Layout>,
     owners: Map<Owner, OwnerUse>,
-    /// Where each tenant that counts in full is; in two places while it moves.
-    residents: Map<Name, Places>,
     /// Company terms of those that count in full, by the tenant that they mean.
     tenant_seekers: Map<Name, Seekers>,
     /// Wrapping sum of a hash of everything taken and not given.
@@ -190,10 +190,6 @@ impl Ledger {
             counts.enter(cluster, shard, limits);
             owner.tenants += 1;
             owner.places.add(cluster, shard);
-            if let Some(mut places) = self.residents.insert(spec.name.clone(), Places::one(cluster, shard)) {
-                places.add(cluster, shard);
-                self.residents.insert(spec.name.clone(), places);
-            }
             for term in &spec.constraints.company {
                 let seekers = match &term.company {
                     Company::Tenant(name) => self.tenant_seekers.entry(name.clone()).or_default(),
@@ -228,11 +224,6 @@ impl Ledger {
             self.owners.remove(&spec.owner);
         }
         if share == Share::Full {
-            let mut places = self.residents.remove(&spec.name).expect(COUNTED);
-            places.remove(cluster, shard);
-            if !places.is_empty() {
-                self.residents.insert(spec.name.clone(), places);
-            }
             for term in &spec.constraints.company {
                 let key = (term.kind, &term.topology);
                 match &term.company {
@@ -264,9 +255,9 @@ impl Ledger {
     ///
     /// # Errors
     /// The first refusal, in a fixed order: constraints, state, company, caps, resources.
-    pub fn check(&self, spec: &TenantSpec, cluster: ClusterId, shard: ShardId) -> Result<(), Refusal> {
+    pub fn check(&self, residents: &dyn Residents, spec: &TenantSpec, cluster: ClusterId, shard: ShardId) -> Result<(), Refusal> {
         let Some(site) = self.site(cluster) else { return Err(unknown()) };
-        let neighbours = Neighbours::of(self, spec);
+        let neighbours = Neighbours::of(self, residents, spec);
         let mut refusals = Vec::new();
         self.cluster_refusals(&neighbours, spec, cluster, site, &mut refusals);
         if refusals.is_empty() {
@@ -458,19 +449,6 @@ impl Ledger {
     /// Where the tenants of an owner are.
     pub(crate) fn owner_places(&self, owner: &Owner) -> Option<&Places> {
         self.owners.get(owner).map(|owner| &owner.places).filter(|places| !places.is_empty())
-    }
-
-    /// Where the tenants of a name are: one place, two while it moves.
-    pub(crate) fn tenant_places(&self, name: &Name) -> Option<&Places> {
-        self.residents.get(name)
-    }
-
-    /// Where the company is; nothing if it is nowhere.
-    pub(crate) fn company_places(&self, company: &Company) -> Option<&Places> {
-        match company {
-            Company::Tenant(name) => self.tenant_places(name),
-            Company::Owner(owner) => self.owner_places(owner),
-        }
     }
 
     /// The residents' terms that mean this tenant by name.

@@ -15,7 +15,7 @@ mod tests;
 use crate::command::Placement;
 use crate::constraint::TaintEffect;
 use crate::id::{ClusterId, Revision, ShardId};
-use crate::ledger::{COLUMN_COUNT, Ledger, Neighbours, Refusal, taint_text, wanted_steps};
+use crate::ledger::{COLUMN_COUNT, Ledger, Neighbours, Refusal, Residents, taint_text, wanted_steps};
 use crate::resources::RESOURCE_COUNT;
 use crate::tenant::TenantSpec;
 
@@ -63,12 +63,12 @@ pub struct Explanation {
 ///
 /// # Errors
 /// [`Unplaceable`] with the counts of refusals by cause.
-pub fn place(scratch: &mut Scratch, ledger: &Ledger, spec: &TenantSpec) -> Result<Placement, Unplaceable> {
-    let neighbours = Neighbours::of(ledger, spec);
+pub fn place(scratch: &mut Scratch, ledger: &Ledger, residents: &dyn Residents, spec: &TenantSpec) -> Result<Placement, Unplaceable> {
+    let neighbours = Neighbours::of(ledger, residents, spec);
     scratch.sync(ledger);
     let standing = scratch.find_standing(spec);
     if neighbours.are_wished_for() || scratch.standing(standing).crowded {
-        return place_plainly(ledger, spec);
+        return place_plainly(ledger, residents, spec);
     }
     scratch.prepare_pods(spec.requests.largest_pod);
     let mut search = Search::new(std::mem::take(&mut scratch.found), scratch, ledger, &neighbours, spec, standing);
@@ -148,15 +148,15 @@ impl<'a, 'n> Search<'a, 'n> {
 }
 
 /// Decides by judging one cluster after the other: for what the scan cannot rank.
-fn place_plainly(ledger: &Ledger, spec: &TenantSpec) -> Result<Placement, Unplaceable> {
-    let (fits, refuses) = judge_all(ledger, spec);
+fn place_plainly(ledger: &Ledger, residents: &dyn Residents, spec: &TenantSpec) -> Result<Placement, Unplaceable> {
+    let (fits, refuses) = judge_all(ledger, residents, spec);
     decide(ledger, &fits, &refuses)
 }
 
 /// Tells the whole story; its decision is `place`'s.
 #[must_use]
-pub fn explain(ledger: &Ledger, spec: &TenantSpec) -> Explanation {
-    let (mut fits, refuses) = judge_all(ledger, spec);
+pub fn explain(ledger: &Ledger, residents: &dyn Residents, spec: &TenantSpec) -> Explanation {
+    let (mut fits, refuses) = judge_all(ledger, residents, spec);
     fits.sort_unstable_by_key(|candidate| std::cmp::Reverse(candidate.key()));
     let decision = decide(ledger, &fits, &refuses);
     let mut clusters: Vec<_> = fits.into_iter().map(|candidate| (candidate.cluster, fits_verdict(ledger, spec, candidate))).collect();
@@ -166,8 +166,8 @@ pub fn explain(ledger: &Ledger, spec: &TenantSpec) -> Explanation {
 
 type Refusing = Vec<(ClusterId, Vec<Refusal>)>;
 
-fn judge_all(ledger: &Ledger, spec: &TenantSpec) -> (Vec<Candidate>, Refusing) {
-    let (neighbours, pools) = (Neighbours::of(ledger, spec), pools(ledger));
+fn judge_all(ledger: &Ledger, residents: &dyn Residents, spec: &TenantSpec) -> (Vec<Candidate>, Refusing) {
+    let (neighbours, pools) = (Neighbours::of(ledger, residents, spec), pools(ledger));
     let (mut fits, mut refuses) = (Vec::new(), Vec::new());
     for (cluster, site) in ledger.sites() {
         match judge(ledger, &neighbours, &pools, spec, cluster, site) {

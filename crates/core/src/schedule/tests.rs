@@ -12,7 +12,7 @@ use crate::constraint::{
     Toleration, TopologyKey, Wish,
 };
 use crate::id::{ClusterId, Name, Owner, Revision, ShardId};
-use crate::ledger::{Ledger, Share};
+use crate::ledger::{Arrivals, Ledger, Share};
 use crate::pool::{Pool, PoolKind, PoolPolicy, PoolSpec};
 use crate::resources::{Bytes, Millicores, PodSize, Requests, Resources};
 use crate::tenant::{Desired, MAX_REASON_BYTES, TenantSpec};
@@ -204,9 +204,9 @@ fn within_limits(ledger: &Ledger, cluster: &Cluster) -> bool {
 }
 
 /// What [`place`] must answer, found by asking about every shard of every cluster through `check` alone.
-fn allowed_places(ledger: &Ledger, clusters: &[Cluster], spec: &TenantSpec) -> Vec<(ClusterId, ShardId)> {
+fn allowed_places(ledger: &Ledger, present: &Arrivals, clusters: &[Cluster], spec: &TenantSpec) -> Vec<(ClusterId, ShardId)> {
     let places = clusters.iter().flat_map(|cluster| (0..cluster.spec.max_shards).map(|shard| (cluster.id, ShardId(shard))));
-    places.filter(|(cluster, shard)| ledger.check(spec, *cluster, *shard).is_ok()).collect()
+    places.filter(|(cluster, shard)| ledger.check(present, spec, *cluster, *shard).is_ok()).collect()
 }
 
 proptest! {
@@ -216,7 +216,7 @@ proptest! {
     fn place_and_explain_agree_and_no_limit_is_crossed(mut clusters in fleet(), steps in steps()) {
         let (mut ledger, mut scratch) = (Ledger::default(), Scratch::default());
         clusters.iter().for_each(|cluster| put(&mut ledger, cluster));
-        let mut residents = Vec::new();
+        let (mut residents, mut present) = (Vec::new(), Arrivals::default());
         for (number, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Report { cluster: row, cpu, traits } => {
@@ -228,21 +228,23 @@ proptest! {
                 Step::Give(index) if !residents.is_empty() => {
                     let (spec, cluster, shard): (TenantSpec, _, _) = residents.swap_remove(index % residents.len());
                     ledger.give(&spec, Share::Full, cluster, shard);
+                    present.remove(&spec.name, cluster, shard);
                 }
                 Step::Give(_) => {}
                 Step::Place { owner, cpu, constraints } => {
                     let spec = spec(number, owner, cpu, constraints);
                     let before: Vec<_> = clusters.iter().map(|cluster| within_limits(&ledger, cluster)).collect();
-                    let decision = place(&mut scratch, &ledger, &spec);
-                    let told = explain(&ledger, &spec);
+                    let decision = place(&mut scratch, &ledger, &present, &spec);
+                    let told = explain(&ledger, &present, &spec);
                     prop_assert_eq!(&told.decision, &decision);
-                    let allowed = allowed_places(&ledger, &clusters, &spec);
+                    let allowed = allowed_places(&ledger, &present, &clusters, &spec);
                     match decision {
                         Ok(placement) => {
                             prop_assert!(placement.reason.len() <= MAX_REASON_BYTES);
                             prop_assert!(allowed.contains(&(placement.cluster, placement.shard)));
                             prop_assert_eq!(told.clusters[0].0, placement.cluster);
                             ledger.take(&spec, Share::Full, placement.cluster, placement.shard);
+                            present.add(&spec.name, placement.cluster, placement.shard);
                             prop_assert!(within_limits(&ledger, &clusters[placement.cluster.row()]));
                             residents.push((spec, placement.cluster, placement.shard));
                         }
@@ -309,7 +311,7 @@ proptest! {
             clusters.iter().for_each(|cluster| put(&mut ledger, cluster));
             for (number, (owner, _)) in sizes.iter().enumerate() {
                 let spec = spec(number, *owner, 300, Constraints::default());
-                if let Ok(placement) = place(&mut Scratch::default(), &ledger, &spec) {
+                if let Ok(placement) = place(&mut Scratch::default(), &ledger, &Arrivals::default(), &spec) {
                     ledger.take(&spec, Share::Full, placement.cluster, placement.shard);
                 }
             }
@@ -352,9 +354,9 @@ fn a_pool_that_packs_takes_the_cluster_where_the_pod_leaves_least_over() {
     ledger.take(&spec(1, 1, 500, Constraints::default()), Share::Full, ClusterId(6), ShardId(0));
     let wanting = spec(2, 1, 8000, Constraints::default());
     assert_eq!(wanting.requests.largest_pod.cpu, Millicores(4000));
-    let placed = |scratch: &mut Scratch, ledger: &Ledger| place(scratch, ledger, &wanting).unwrap().cluster;
+    let placed = |scratch: &mut Scratch, ledger: &Ledger| place(scratch, ledger, &Arrivals::default(), &wanting).unwrap().cluster;
     assert_eq!(placed(&mut scratch, &ledger), ClusterId(3), "though cluster 6 is the fullest");
-    let node_terms: Vec<_> = explain(&ledger, &wanting)
+    let node_terms: Vec<_> = explain(&ledger, &Arrivals::default(), &wanting)
         .clusters
         .into_iter()
         .map(|(cluster, verdict)| match verdict {
@@ -374,7 +376,7 @@ fn a_pool_that_spreads_asks_only_whether_a_node_has_room() {
         put(&mut ledger, &cluster);
     }
     ledger.take(&spec(1, 1, 500, Constraints::default()), Share::Full, ClusterId(4), ShardId(0));
-    let placed = place(&mut Scratch::default(), &ledger, &spec(2, 1, 8000, Constraints::default())).unwrap();
+    let placed = place(&mut Scratch::default(), &ledger, &Arrivals::default(), &spec(2, 1, 8000, Constraints::default())).unwrap();
     assert_eq!(placed.cluster, ClusterId(1));
 }
 
@@ -384,10 +386,12 @@ fn a_refusal_tells_the_closest_shortfall_with_numbers() {
     put(&mut ledger, &cluster(0, 2000, 6, 0));
     put(&mut ledger, &cluster(1, 1000, 6, 0));
     let wanting = spec(1, 1, 3000, Constraints::default());
-    let Err(unplaceable) = place(&mut Scratch::default(), &ledger, &wanting) else { panic!("nothing is large enough") };
+    let Err(unplaceable) = place(&mut Scratch::default(), &ledger, &Arrivals::default(), &wanting) else {
+        panic!("nothing is large enough")
+    };
     let text = describe_reason(&unplaceable.reason, &|id| format!("cluster-{}", id.0));
     assert_eq!(text, "none of 2 clusters fits: 2 short of cpu; closest is cluster-0: 3 of cpu wanted, 2 of 2 free");
-    let story = explain(&ledger, &wanting);
+    let story = explain(&ledger, &Arrivals::default(), &wanting);
     let groups = group(&story);
     assert_eq!((groups[0].cause, groups[0].count, groups[0].closest.0), (Cause::Cpu, 2, ClusterId(0)));
     assert!(story.clusters.iter().all(|(_, verdict)| matches!(verdict, Verdict::Refuses(_))));

@@ -19,8 +19,8 @@ use crate::command::{FIRST_LEVEL, FeatureLevel};
 use crate::constraint::Constraints;
 use crate::digest::{self, Tag};
 use crate::history::{History, KeptEvent, PrincipalNumber, TenantEvent};
-use crate::id::{ClusterId, Incarnation, Name, Owner, Revision, TenantId};
-use crate::ledger::{Ledger, Share};
+use crate::id::{ClusterId, Incarnation, Name, Owner, Revision, ShardId, TenantId};
+use crate::ledger::{Ledger, Residents, Share};
 use crate::policy::Policy;
 use crate::pool::Pool;
 use crate::request::Principal;
@@ -340,6 +340,14 @@ impl State {
             .wrapping_add(self.requests.digest())
             .wrapping_add(self.principals.digest())
             .wrapping_add(policy)
+    }
+}
+
+impl Residents for State {
+    fn where_is(&self, tenant: &Name, found: &mut dyn FnMut(ClusterId, ShardId)) {
+        if let Some((Share::Full, binding)) = self.tenant(tenant.as_str()).and_then(|tenant| counted(&tenant.phase)) {
+            found(binding.cluster, binding.shard);
+        }
     }
 }
 

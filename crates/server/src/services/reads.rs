@@ -9,7 +9,7 @@ use roadstead_api::v1;
 use roadstead_core::command::Kind;
 use roadstead_core::decide;
 use roadstead_core::id::{Name, Owner};
-use roadstead_core::ledger::Share;
+use roadstead_core::ledger::{Arrivals, Share};
 use roadstead_core::schedule;
 use roadstead_core::state::State;
 use roadstead_core::tenant::{Phase, Tenant, TenantSpec};
@@ -83,7 +83,7 @@ impl Placement {
             if let Some((share, binding)) = counted(tenant) {
                 ledger.give(&tenant.spec, share, binding.cluster, binding.shard);
             }
-            let now = schedule::explain(&ledger, &tenant.spec);
+            let now = schedule::explain(&ledger, &*state, &tenant.spec);
             Ok(v1::ExplainTenantResponse {
                 tenant: Some(convert::tenant::wire(tenant, &names)),
                 kept_reason: schedule::describe_reason(&tenant.reason, &names),
@@ -234,14 +234,15 @@ fn simulated_specs(tenants: &[v1::PlaceTenantRequest]) -> Result<Vec<TenantSpec>
 /// Each decision counts for the next; nothing else changes.
 fn simulate(state: &State, specs: Vec<TenantSpec>, every: bool) -> Result<Vec<v1::Explanation>, Fault> {
     let names = cluster_names(state);
-    let mut ledger = state.ledger().clone();
+    let (mut ledger, mut arrivals) = (state.ledger().clone(), Arrivals::default());
     let mut explanations = Vec::with_capacity(specs.len());
     for mut spec in specs {
         decide::resolve(state, &mut spec).map_err(|rejection| rejected(&rejection, &names))?;
-        let explanation = schedule::explain(&ledger, &spec);
+        let explanation = schedule::explain(&ledger, &arrivals.beside(state), &spec);
         explanations.push(explain::wire(&explanation, every, &names));
         if let Ok(placement) = &explanation.decision {
             ledger.take(&spec, Share::Full, placement.cluster, placement.shard);
+            arrivals.add(&spec.name, placement.cluster, placement.shard);
         }
     }
     Ok(explanations)

@@ -157,7 +157,7 @@ impl Fleet {
             requests: Requests { total, largest_pod: size },
             ..self.pattern.clone()
         };
-        let placement = match schedule::place(&mut self.scratch, self.state.ledger(), &spec) {
+        let placement = match schedule::place(&mut self.scratch, self.state.ledger(), &self.state, &spec) {
             Ok(placement) => placement,
             Err(unplaceable) => return Ok(Err(describe_reason(&unplaceable.reason, &|cluster| self.name_of(cluster)))),
         };

@@ -8,8 +8,9 @@ mod reference;
 
 use std::time::{Duration, Instant};
 
+use roadstead_core::command::Placement;
 use roadstead_core::id::{ClusterId, ShardId};
-use roadstead_core::ledger::{Ledger, Share};
+use roadstead_core::ledger::{Arrivals, Ledger, Share};
 use roadstead_core::schedule::{self, Scratch};
 use roadstead_core::tenant::TenantSpec;
 
@@ -34,6 +35,8 @@ struct Resident {
 /// The fleet, its tenants and the books of the reference.
 pub(crate) struct Bench {
     ledger: Ledger,
+    /// Who is where, as the state knows it.
+    present: Arrivals,
     scratch: Scratch,
     books: Books,
     tenants: Tenants,
@@ -93,6 +96,7 @@ impl Bench {
         }
         Self {
             ledger,
+            present: Arrivals::default(),
             scratch: Scratch::default(),
             books: Books::new(clusters, pools),
             tenants: Tenants::new(chance.clone()),
@@ -106,8 +110,8 @@ impl Bench {
         while self.books.fill() < fill {
             for _ in 0..100 {
                 let spec = self.tenants.draw();
-                if let Ok(placement) = schedule::place(&mut self.scratch, &self.ledger, &spec) {
-                    self.ledger.take(&spec, Share::Full, placement.cluster, placement.shard);
+                if let Ok(placement) = schedule::place(&mut self.scratch, &self.ledger, &self.present, &spec) {
+                    self.take(&spec, &placement);
                     self.books.enter(&spec, placement.cluster.row(), placement.shard.0);
                     self.residents.push(Resident { spec, cluster: placement.cluster, shard: placement.shard });
                 }
@@ -142,11 +146,11 @@ impl Bench {
         let mut entered = Vec::with_capacity(MEASURED);
         let (start, spent) = (Instant::now(), cpu_time());
         'leaving: for resident in &leaving {
-            self.ledger.give(&resident.spec, Share::Full, resident.cluster, resident.shard);
+            self.give(resident);
             for spec in coming.by_ref() {
-                match schedule::place(&mut self.scratch, &self.ledger, &spec) {
+                match schedule::place(&mut self.scratch, &self.ledger, &self.present, &spec) {
                     Ok(placement) => {
-                        self.ledger.take(&spec, Share::Full, placement.cluster, placement.shard);
+                        self.take(&spec, &placement);
                         entered.push((spec, placement));
                         continue 'leaving;
                     }
@@ -166,6 +170,16 @@ impl Bench {
         }
     }
 
+    fn take(&mut self, spec: &TenantSpec, placement: &Placement) {
+        self.ledger.take(spec, Share::Full, placement.cluster, placement.shard);
+        self.present.add(&spec.name, placement.cluster, placement.shard);
+    }
+
+    fn give(&mut self, resident: &Resident) {
+        self.ledger.give(&resident.spec, Share::Full, resident.cluster, resident.shard);
+        self.present.remove(&resident.spec.name, resident.cluster, resident.shard);
+    }
+
     fn release(&mut self) -> Resident {
         let position = self.chance.below(self.residents.len());
         self.residents.swap_remove(position)
@@ -174,12 +188,12 @@ impl Bench {
     /// The same, decided by the reference too.
     fn compare(&mut self, seen: &mut Seen) {
         let resident = self.release();
-        self.ledger.give(&resident.spec, Share::Full, resident.cluster, resident.shard);
+        self.give(&resident);
         self.books.leave(&resident.spec, resident.cluster.row(), resident.shard.0);
         loop {
             let spec = self.tenants.draw();
             let expected = self.books.choose(&spec);
-            let placed = schedule::place(&mut self.scratch, &self.ledger, &spec);
+            let placed = schedule::place(&mut self.scratch, &self.ledger, &self.present, &spec);
             seen.compared += 1;
             let is = placed.as_ref().ok().map(|placement| (placement.cluster.row(), placement.shard.0));
             let differs = is != expected.map(|choice| (choice.cluster, choice.shard));
@@ -188,7 +202,7 @@ impl Bench {
             }
             seen.different += usize::from(differs);
             if let Ok(placement) = placed {
-                self.ledger.take(&spec, Share::Full, placement.cluster, placement.shard);
+                self.take(&spec, &placement);
                 self.books.enter(&spec, placement.cluster.row(), placement.shard.0);
                 self.residents.push(Resident { spec, cluster: placement.cluster, shard: placement.shard });
                 return;
