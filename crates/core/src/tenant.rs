@@ -54,7 +54,7 @@ pub struct TenantSpec {
     pub deletion_protection: bool,
     /// Waits for room no longer than this; then it is released with the reason.
     pub deadline: Option<Timestamp>,
-    /// Where it may go. Equal ones are shared between tenants.
+    /// Where it may go.
     pub constraints: Arc<Constraints>,
     /// What it asks for, resolved at admission.
     pub requests: Requests,

@@ -68,7 +68,7 @@ impl Applier<'_> {
 
     pub(super) fn delete_cluster(&mut self, name: &Name, forget: bool) -> Fate {
         let cluster = self.state.cluster(name.as_str()).ok_or_else(|| not_found(Kind::Cluster, name.as_str()))?.clone();
-        let tenants: Vec<TenantId> = self.state.tenants_of_cluster(cluster.id).map(|tenant| tenant.id).collect();
+        let tenants: Vec<TenantId> = self.state.tenants.of_cluster(cluster.id).collect();
         check_delete(name, tenants.len(), forget)?;
         for id in tenants {
             self.forget_tenant(cluster.id, id);
@@ -80,7 +80,7 @@ impl Applier<'_> {
 
     /// Its cluster is gone for good: it waits for another, or is gone too if it was on its way out.
     fn forget_tenant(&mut self, cluster: ClusterId, id: TenantId) {
-        let Some(tenant) = self.state.tenant_by_id(id).cloned() else { return };
+        let Some(tenant) = self.state.tenant_by_id(id) else { return };
         match tenant.phase {
             Phase::Bound { .. } => {
                 let phase = Phase::Pending { since: self.time() };

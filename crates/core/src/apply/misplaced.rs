@@ -33,8 +33,9 @@ impl Applier<'_> {
         }
         for tenant in turned {
             let misplaced = !tenant.misplaced;
-            self.keep_tenant(Tenant { misplaced, ..Tenant::clone(&tenant) }, None);
-            self.note_misplaced(tenant.id, misplaced);
+            let id = tenant.id;
+            self.keep_tenant(Tenant { misplaced, ..tenant }, None);
+            self.note_misplaced(id, misplaced);
         }
     }
 
@@ -43,9 +44,9 @@ impl Applier<'_> {
         if self.state.level() < super::MISPLACED_IN_HISTORY {
             return;
         }
-        let Some(mut history) = self.state.tenants.get(id).map(|kept| kept.history.clone()) else { return };
+        let Some((tenant, mut history)) = self.state.tenants.get(id).map(|packed| (packed.tenant(), packed.history())) else { return };
         history.push(&self.event(EventKind::Misplaced { misplaced }));
-        self.state.put_history(id, history);
+        self.state.tenants.put_history(&tenant, &history);
     }
 }
 

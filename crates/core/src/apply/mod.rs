@@ -21,7 +21,7 @@ use crate::id::{Revision, TenantId};
 use crate::policy::Policy;
 use crate::pool::Pool;
 use crate::request::Principal;
-use crate::state::{State, Verdict};
+use crate::state::{Packed, State, Verdict};
 use crate::tenant::Tenant;
 use crate::time::Timestamp;
 
@@ -200,18 +200,19 @@ impl<'a> Applier<'a> {
     /// Adds or replaces a tenant, with an event in its history.
     fn keep_tenant(&mut self, mut tenant: Tenant, event: Option<EventKind>) {
         tenant.changed = self.revision();
-        let before = self.state.tenants.get(tenant.id).cloned();
-        let mut history = before.as_ref().map(|kept| kept.history.clone()).unwrap_or_default();
+        let packed = self.state.tenants.get(tenant.id);
+        let before = packed.map(|packed| Arc::new(packed.tenant()));
+        let mut history = packed.map(Packed::history).unwrap_or_default();
         if let Some(kind) = event {
             history.push(&self.event(kind));
         }
         let after = Arc::new(tenant);
-        self.state.put_tenant(after.clone(), history);
-        self.changes.push(Change::Tenant { before: before.map(|kept| kept.tenant), after: Some(after) });
+        self.state.put_tenant(before.as_deref(), &after, &history);
+        self.changes.push(Change::Tenant { before, after: Some(after) });
     }
 
     fn drop_tenant(&mut self, id: TenantId) {
-        let before = self.state.remove_tenant(id);
+        let before = self.state.remove_tenant(id).map(Arc::new);
         self.changes.push(Change::Tenant { before, after: None });
     }
 

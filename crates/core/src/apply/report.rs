@@ -39,7 +39,7 @@ impl Applier<'_> {
     }
 
     fn observe(&mut self, cluster: ClusterId, seen: ObservedTenant) {
-        let Some(tenant) = self.state.tenant_by_id(seen.id).cloned() else { return };
+        let Some(tenant) = self.state.tenant_by_id(seen.id) else { return };
         let Some(binding) = tenant.phase.binding() else { return self.found(cluster, &tenant, seen.observed) };
         if binding.cluster != cluster || binding.epoch != seen.epoch {
             return;
@@ -60,7 +60,7 @@ impl Applier<'_> {
             (Phase::Retained { .. }, Observed::Running | Observed::Stopped) | (Phase::Pending { .. }, _) => return,
         };
         match phase {
-            Some(phase) => self.keep_tenant(Tenant { phase, ..Tenant::clone(&tenant) }, event),
+            Some(phase) => self.keep_tenant(Tenant { phase, ..tenant }, event),
             None => self.drop_tenant(tenant.id),
         }
     }

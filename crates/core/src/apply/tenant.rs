@@ -1,7 +1,6 @@
 //! What happens to tenants at somebody's request: create, bind, update, release, undelete, adopt.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 use super::{Applier, Fate, expect, in_use, invalid, not_found};
 use crate::command::{Done, Kind, Placement, Rejection};
@@ -40,7 +39,7 @@ impl Applier<'_> {
     }
 
     pub(super) fn bind_tenant(&mut self, id: TenantId, placement: &Placement) -> Fate {
-        let tenant = self.state.tenant_by_id(id).ok_or(Rejection::Stale)?.clone();
+        let tenant = self.state.tenant_by_id(id).ok_or(Rejection::Stale)?;
         let Phase::Pending { .. } = tenant.phase else {
             return Err(Rejection::Stale);
         };
@@ -64,21 +63,21 @@ impl Applier<'_> {
         if tenant.reason == reason {
             return Ok(Done::Changed { revision: tenant.changed });
         }
-        let mut after = Tenant::clone(tenant);
+        let mut after = tenant;
         after.reason = bounded(reason);
         self.keep_tenant(after, None);
         Ok(self.done())
     }
 
     pub(super) fn update_tenant(&mut self, spec: &TenantSpec, expected: Option<Revision>) -> Fate {
-        let tenant = find_tenant(self.state, &spec.name)?.clone();
+        let tenant = find_tenant(self.state, &spec.name)?;
         expect(expected, tenant.changed, Kind::Tenant, spec.name.as_str())?;
         if tenant.spec == *spec {
             return Ok(Done::Changed { revision: tenant.changed });
         }
         check_update(self.state, self.state.ledger(), &tenant, spec)?;
         let mut after = Tenant::clone(&tenant);
-        after.spec = self.shared(spec);
+        after.spec = spec.clone();
         after.misplaced = self.misplaced(Some(&tenant), &after);
         let turned = after.misplaced != tenant.misplaced;
         let misplaced = after.misplaced;
@@ -91,7 +90,7 @@ impl Applier<'_> {
     }
 
     pub(super) fn release_tenant(&mut self, name: &Name, purge: bool, expected: Option<Revision>) -> Fate {
-        let tenant = find_tenant(self.state, name)?.clone();
+        let tenant = find_tenant(self.state, name)?;
         expect(expected, tenant.changed, Kind::Tenant, name.as_str())?;
         let unchanged = Ok(Done::Changed { revision: tenant.changed });
         let phase = match tenant.phase {
@@ -116,7 +115,7 @@ impl Applier<'_> {
     }
 
     pub(super) fn undelete_tenant(&mut self, name: &Name) -> Fate {
-        let tenant = find_tenant(self.state, name)?.clone();
+        let tenant = find_tenant(self.state, name)?;
         let binding = match tenant.phase {
             Phase::Pending { .. } | Phase::Bound { .. } => return Ok(Done::Changed { revision: tenant.changed }),
             Phase::Releasing { binding, .. } | Phase::Retained { binding, .. } => binding,
@@ -181,7 +180,7 @@ impl Applier<'_> {
         self.state.next_tenant += 1;
         Tenant {
             id,
-            spec: self.shared(spec),
+            spec: spec.clone(),
             phase,
             reason,
             misplaced: false,
@@ -189,12 +188,6 @@ impl Applier<'_> {
             created_at: self.time(),
             changed: self.revision(),
         }
-    }
-
-    /// A copy whose parts are shared with other tenants where they are equal.
-    fn shared(&mut self, spec: &TenantSpec) -> TenantSpec {
-        let constraints = self.state.share_constraints(&spec.constraints);
-        TenantSpec { constraints, ..spec.clone() }
     }
 }
 
@@ -210,7 +203,7 @@ pub(crate) fn check_adopt(state: &State, spec: &TenantSpec, cluster: ClusterId, 
 }
 
 fn check_new(state: &State, spec: &TenantSpec) -> Result<(), Rejection> {
-    if state.tenant(spec.name.as_str()).is_some() {
+    if state.has_tenant(spec.name.as_str()) {
         return Err(Rejection::AlreadyExists { kind: Kind::Tenant, name: spec.name.to_string() });
     }
     check_class(state, spec)
@@ -226,7 +219,7 @@ pub(crate) fn standing(tenant: &Tenant) -> Done {
     }
 }
 
-pub(crate) fn find_tenant<'a>(state: &'a State, name: &Name) -> Result<&'a Arc<Tenant>, Rejection> {
+pub(crate) fn find_tenant(state: &State, name: &Name) -> Result<Tenant, Rejection> {
     state.tenant(name.as_str()).ok_or_else(|| not_found(Kind::Tenant, name.as_str()))
 }
 

@@ -5,8 +5,8 @@
 
 mod snapshot;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::command::{Batch, Outcome};
 use crate::request::Request;
@@ -49,7 +49,7 @@ pub enum CodecError {
     },
 }
 
-fn malformed(what: impl Into<String>) -> CodecError {
+pub(crate) fn malformed(what: impl Into<String>) -> CodecError {
     CodecError::Malformed { what: what.into() }
 }
 
@@ -143,6 +143,11 @@ pub(crate) fn write<T: Serialize + ?Sized>(thing: &T, bytes: &mut Vec<u8>) {
 
 /// Reads one thing in postcard, and what follows it.
 pub(crate) fn read_prefix<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), CodecError> {
+    postcard::take_from_bytes(bytes).map_err(|error| malformed(error.to_string()))
+}
+
+/// The same for what borrows from the bytes.
+pub(crate) fn read_prefix_borrowed<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), CodecError> {
     postcard::take_from_bytes(bytes).map_err(|error| malformed(error.to_string()))
 }
 

@@ -4,21 +4,17 @@
 //! than a chunk goes on in the next ones (`continues` is 1). The last chunk holds the number of items and the state's digest. Tenants
 //! come in the order of their names, everything else before them in the order in which it is needed.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use super::{CodecError, HEADER, MAX_CHUNK_BYTES, malformed, open, read_prefix, seal, write};
 use crate::class::ClassVersion;
 use crate::cluster::Cluster;
 use crate::command::FeatureLevel;
-use crate::digest::{self, Tag};
-use crate::history::History;
 use crate::id::{ClusterId, Revision};
 use crate::policy::Policy;
 use crate::pool::Pool;
 use crate::request::Principal;
-use crate::state::{Builder, KeptRequest, KeptTenant, RequestKey, State};
+use crate::state::{Builder, KeptRequest, Loaded, Packed, RequestKey, State};
 use crate::tenant::Tenant;
 use crate::time::Timestamp;
 
@@ -78,7 +74,7 @@ enum Item<'a> {
     Pool(&'a Pool),
     Cluster(&'a Cluster, Revision),
     Class(&'a ClassVersion),
-    Tenant(&'a KeptTenant),
+    Tenant(&'a Packed),
     Request(&'a RequestKey, &'a KeptRequest),
     End(End),
 }
@@ -104,10 +100,7 @@ impl Item<'_> {
             Self::Pool(pool) => write(pool, bytes),
             Self::Cluster(cluster, generation) => write(&(cluster, generation), bytes),
             Self::Class(class) => write(class, bytes),
-            Self::Tenant(kept) => {
-                write(&*kept.tenant, bytes);
-                write(kept.history.as_bytes(), bytes);
-            }
+            Self::Tenant(packed) => bytes.extend_from_slice(packed.as_bytes()),
             Self::Request(key, kept) => write(&(key, kept), bytes),
             Self::End(end) => write(end, bytes),
         }
@@ -245,7 +238,7 @@ pub struct DecodedChunk {
 
 /// What a chunk holds, if it is tenants or requests (nearly all chunks are) and whole.
 enum Items {
-    Tenants(Vec<(KeptTenant, u64)>),
+    Tenants(Vec<(Tenant, Loaded)>),
     Requests(Vec<(RequestKey, KeptRequest)>),
     /// Still as bytes: something else, or a part of an item.
     Bytes,
@@ -293,16 +286,11 @@ fn all_items<T>(mut bytes: &[u8], read: impl Fn(&[u8]) -> Result<(T, &[u8]), Cod
     Ok(items)
 }
 
-/// A tenant with its history, and its digest.
-fn tenant(bytes: &[u8]) -> Result<((KeptTenant, u64), &[u8]), CodecError> {
-    let (tenant, rest) = read_prefix::<Tenant>(bytes)?;
-    let mut written = Vec::with_capacity(bytes.len().min(512));
-    written.extend_from_slice(&bytes[..bytes.len() - rest.len()]);
-    let (history, rest) = postcard::take_from_bytes::<&[u8]>(rest).map_err(|error| malformed(error.to_string()))?;
-    written.extend_from_slice(history);
-    let digest = digest::of_bytes(Tag::Tenant, &written);
-    let history = History::from_bytes(history).ok_or_else(|| malformed("a tenant's history"))?;
-    Ok(((KeptTenant { tenant: Arc::new(tenant), history }, digest), rest))
+/// A tenant, and what is kept of it.
+fn tenant(bytes: &[u8]) -> Result<((Tenant, Loaded), &[u8]), CodecError> {
+    let (packed, tenant, rest) = Packed::read_prefix(bytes)?;
+    let loaded = Loaded::new(&tenant, packed);
+    Ok(((tenant, loaded), rest))
 }
 
 /// Puts a snapshot together again. Chunks come in their order; everything is verified.
@@ -369,7 +357,7 @@ impl SnapshotReader {
         match items {
             Items::Tenants(tenants) => {
                 self.items += tenants.len() as u64;
-                tenants.into_iter().try_for_each(|(kept, digest)| self.builder.tenant(kept, digest)).map_err(malformed)
+                tenants.into_iter().try_for_each(|(tenant, loaded)| self.builder.tenant(&tenant, loaded)).map_err(malformed)
             }
             Items::Requests(requests) => {
                 self.items += requests.len() as u64;
@@ -419,8 +407,8 @@ impl SnapshotReader {
                 Ok(rest)
             }
             Section::Tenants => {
-                let ((kept, digest), rest) = tenant(bytes)?;
-                self.builder.tenant(kept, digest).map_err(malformed)?;
+                let ((tenant, loaded), rest) = tenant(bytes)?;
+                self.builder.tenant(&tenant, loaded).map_err(malformed)?;
                 Ok(rest)
             }
             Section::Requests => {

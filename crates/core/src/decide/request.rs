@@ -38,7 +38,7 @@ impl Working {
             }
             Ask::DeleteCluster { name, forget } => {
                 let cluster = find_cluster(state, name)?;
-                let tenants = state.tenants_of_cluster(cluster).count();
+                let tenants = state.tenants.of_cluster(cluster).count();
                 apply::check_delete(name, tenants, *forget)?;
                 Command::DeleteCluster { name: name.clone(), forget: *forget }
             }
@@ -67,7 +67,7 @@ impl Working {
         if spec.deadline.is_some_and(|deadline| deadline <= now) {
             return Err(Rejection::Invalid { field: "spec.deadline".to_owned(), problem: "has passed already".to_owned() });
         }
-        if state.tenant(spec.name.as_str()).is_some() {
+        if state.has_tenant(spec.name.as_str()) {
             return Err(Rejection::AlreadyExists { kind: Kind::Tenant, name: spec.name.to_string() });
         }
         let used = self.ledger.owner_use(&spec.owner);
@@ -115,8 +115,8 @@ impl Working {
             return Ok(Decision::Answer(Outcome::Done(Done::Changed { revision: tenant.changed })));
         }
         if !self.holds.contains_key(&tenant.id) {
-            apply::check_update(state, &self.ledger, tenant, &spec)?;
-            self.hold_growth(tenant, &spec);
+            apply::check_update(state, &self.ledger, &tenant, &spec)?;
+            self.hold_growth(&tenant, &spec);
         }
         Ok(Decision::Propose(Command::UpdateTenant { spec, expected }))
     }
@@ -145,11 +145,11 @@ impl Working {
     fn undelete(&mut self, state: &State, name: &Name) -> Decided {
         let tenant = apply::find_tenant(state, name)?;
         if !self.holds.contains_key(&tenant.id) {
-            apply::check_undelete(state, &self.ledger, tenant)?;
+            apply::check_undelete(state, &self.ledger, &tenant)?;
             if let Phase::Retained { binding, .. } = tenant.phase {
                 let place =
                     Counted { spec: tenant.spec.clone(), share: Share::StorageOnly, cluster: binding.cluster, shard: binding.shard };
-                self.hold(tenant, Some(place.clone()), Counted { share: Share::Full, ..place });
+                self.hold(&tenant, Some(place.clone()), Counted { share: Share::Full, ..place });
             }
         }
         Ok(Decision::Propose(Command::UndeleteTenant { name: name.clone() }))

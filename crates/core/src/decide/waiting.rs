@@ -127,7 +127,7 @@ impl Waiting {
     /// The entry about a waiting tenant was applied. If it still waits it is due again.
     pub(super) fn landed(&mut self, state: &State, id: TenantId) {
         if self.in_flight.remove(&id)
-            && let Some(key) = state.tenant_by_id(id).and_then(|tenant| pending_key(tenant))
+            && let Some(key) = state.tenant_by_id(id).and_then(|tenant| pending_key(&tenant))
         {
             self.untried.insert(key);
         }
@@ -188,7 +188,7 @@ impl Working {
         let mut commands = Vec::new();
         let mut notes = 0;
         while let Some(Reverse(turn)) = line.pop() {
-            let Some(tenant) = state.tenant_by_id(turn.3) else { continue };
+            let Some(tenant) = state.tenants.pending().get(&(turn.0, turn.2, turn.3)) else { continue };
             let now_turn = self.turn(tenant);
             if now_turn > turn && line.peek().is_some_and(|Reverse(next)| *next < now_turn) {
                 line.push(Reverse(now_turn));
@@ -217,20 +217,19 @@ impl Working {
         while candidates.len() < tries
             && let Some(key) = self.waiting.untried.pop_first()
         {
-            candidates.extend(state.tenant_by_id(key.2).filter(|tenant| waits(&self.waiting, tenant)).cloned());
+            candidates.extend(state.tenants.pending().get(&key).filter(|tenant| waits(&self.waiting, tenant)).cloned());
         }
         let Some(mut pass) = self.waiting.pass.take() else { return candidates };
         let new: BTreeSet<TenantId> = candidates.iter().map(|tenant| tenant.id).collect();
         let from = pass.after.map_or(Bound::Unbounded, Bound::Excluded);
         let residents = self.arrivals.beside(state);
         let mut done = true;
-        for (looked_at, key) in state.tenants.pending().range((from, Bound::Unbounded)).enumerate() {
+        for (looked_at, (key, tenant)) in state.tenants.pending().range((from, Bound::Unbounded)).enumerate() {
             if candidates.len() >= tries || looked_at >= MAX_LOOKED_AT {
                 done = false;
                 break;
             }
             pass.after = Some(*key);
-            let Some(tenant) = state.tenant_by_id(key.2) else { continue };
             if waits(&self.waiting, tenant) && !new.contains(&key.2) && pass.clusters.suits(&self.ledger, &residents, &tenant.spec) {
                 candidates.push(tenant.clone());
             }
@@ -283,7 +282,7 @@ impl Working {
                 return false;
             }
             looked_at += 1;
-            let tenant = state.tenant_by_id(key.2);
+            let tenant = state.tenants.pending().get(key);
             looked_at > MAX_LOOKED_AT_FOR_NEWCOMER || tenant.is_some_and(|tenant| has_room(&self.ledger, &residents, &tenant.spec, cluster))
         };
         let before_it = |key: &&PendingKey| key.0.0 >= priority;
@@ -298,7 +297,7 @@ impl Working {
                 _ => return false,
             }
         };
-        state.tenants.pending().range((from, Bound::Unbounded)).take_while(before_it).any(&mut could)
+        state.tenants.pending().range((from, Bound::Unbounded)).map(|(key, _)| key).take_while(before_it).any(&mut could)
     }
 }
 

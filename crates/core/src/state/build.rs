@@ -2,22 +2,21 @@
 
 use std::sync::Arc;
 
-use super::{KeptRequest, KeptTenant, RequestKey, State, Tenants, counted};
+use super::{KeptRequest, Loaded, RequestKey, State, Tenants, counted};
 use crate::class::ClassVersion;
 use crate::cluster::Cluster;
 use crate::codec::Scalars;
 use crate::id::Revision;
 use crate::pool::Pool;
 use crate::request::Principal;
+use crate::tenant::Tenant;
 
 /// A state on its way up. What tenants refer to comes before them.
 #[derive(Debug, Default)]
 pub(crate) struct Builder {
     state: State,
     /// In the order of their names.
-    tenants: Vec<KeptTenant>,
-    /// Of all tenants.
-    digest: u64,
+    tenants: Vec<Loaded>,
 }
 
 impl Builder {
@@ -49,28 +48,23 @@ impl Builder {
         self.state.put_class(Arc::new(class));
     }
 
-    /// Adds a tenant, whose digest is known; they come in the order of their names.
+    /// Adds a tenant; they come in the order of their names.
     ///
     /// # Errors
     /// When it is bound where there is no shard, or is of a class that is not there.
-    pub(crate) fn tenant(&mut self, mut kept: KeptTenant, digest: u64) -> Result<(), String> {
-        let id = kept.tenant.id;
-        if let Some((share, binding)) = counted(&kept.tenant.phase) {
+    pub(crate) fn tenant(&mut self, tenant: &Tenant, loaded: Loaded) -> Result<(), String> {
+        let (id, spec) = (tenant.id, &tenant.spec);
+        if let Some((share, binding)) = counted(&tenant.phase) {
             if self.state.cluster_by_id(binding.cluster).is_none_or(|cluster| binding.shard.0 >= cluster.shards) {
                 return Err(format!("tenant {id} is bound to a shard that does not exist"));
             }
-            self.state.ledger_mut().take(&kept.tenant.spec, share, binding.cluster, binding.shard);
+            self.state.ledger_mut().take(spec, share, binding.cluster, binding.shard);
         }
-        if let Some(tenant) = Arc::get_mut(&mut kept.tenant) {
-            tenant.spec.constraints = self.state.share_constraints(&tenant.spec.constraints);
-        }
-        let spec = &kept.tenant.spec;
         if self.state.class(spec.class.as_str(), &spec.version).is_none() {
             return Err(format!("tenant {id} is of class {}@{}, which does not exist", spec.class, spec.version));
         }
         self.state.use_class(&spec.class, &spec.version, |tenants| *tenants += 1);
-        self.digest = self.digest.wrapping_add(digest);
-        self.tenants.push(kept);
+        self.tenants.push(loaded);
         Ok(())
     }
 
@@ -83,7 +77,7 @@ impl Builder {
     /// # Errors
     /// When a tenant comes twice, or out of order.
     pub(crate) fn finish(mut self) -> Result<State, String> {
-        self.state.tenants = Tenants::from_sorted(self.tenants, self.digest)?;
+        self.state.tenants = Tenants::from_sorted(self.tenants)?;
         Ok(self.state)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{State, counted};
+use super::{Packed, State, counted};
 use crate::digest::{self, Tag};
 use crate::ledger::Ledger;
 use crate::tenant::{MAX_REASON_BYTES, Phase};
@@ -39,9 +39,9 @@ impl State {
         for cluster in self.clusters.values() {
             fresh.put_cluster(cluster, self.pool(cluster.spec.pool.as_str()).map(|pool| &**pool));
         }
-        for kept in self.tenants.iter() {
-            if let Some((share, binding)) = counted(&kept.tenant.phase) {
-                fresh.take(&kept.tenant.spec, share, binding.cluster, binding.shard);
+        for tenant in self.tenants.iter().map(Packed::tenant) {
+            if let Some((share, binding)) = counted(&tenant.phase) {
+                fresh.take(&tenant.spec, share, binding.cluster, binding.shard);
             }
         }
         if fresh.digest() != self.ledger.digest() {
@@ -61,14 +61,14 @@ impl State {
     /// Whatever is referred to is there, and numbers given out are never ahead of their counters.
     fn check_references(&self, problems: &mut Vec<String>) {
         let mut classes: BTreeMap<(String, String), u32> = BTreeMap::new();
-        for kept in self.tenants.iter() {
-            let tenant = &kept.tenant;
+        for packed in self.tenants.iter() {
+            let tenant = packed.tenant();
             let name = &tenant.spec.name;
             *classes.entry((tenant.spec.class.to_string(), tenant.spec.version.clone())).or_default() += 1;
             if tenant.id.0 & ((1 << 48) - 1) >= self.next_tenant {
                 problems.push(format!("tenant {name} has a number that was not given out"));
             }
-            if tenant.reason.len() > MAX_REASON_BYTES || tenant.changed > self.revision || kept.history.read().is_none() {
+            if tenant.reason.len() > MAX_REASON_BYTES || tenant.changed > self.revision || packed.history().read().is_none() {
                 problems.push(format!("record of tenant {name}"));
             }
             if let Some(binding) = tenant.phase.binding() {

@@ -7,7 +7,7 @@ mod requests;
 mod tenants;
 mod check;
 mod build;
-mod shared;
+mod packed;
 
 use std::sync::Arc;
 
@@ -16,7 +16,6 @@ use imbl::{OrdMap, Vector};
 use crate::class::ClassVersion;
 use crate::cluster::{Cluster, ClusterState};
 use crate::command::{FIRST_LEVEL, FeatureLevel};
-use crate::constraint::Constraints;
 use crate::digest::{self, Tag};
 use crate::history::{History, KeptEvent, PrincipalNumber, TenantEvent};
 use crate::id::{ClusterId, Incarnation, Name, Owner, Revision, ShardId, TenantId};
@@ -27,11 +26,10 @@ use crate::request::Principal;
 use crate::tenant::{Binding, Phase, Tenant};
 use crate::time::Timestamp;
 
-use self::shared::Shared;
-
 pub(crate) use build::Builder;
+pub(crate) use packed::Packed;
 pub(crate) use requests::{Kept as KeptRequest, Key as RequestKey, Requests, Verdict};
-pub(crate) use tenants::{Kept as KeptTenant, PendingKey, Tenants, pending_key};
+pub(crate) use tenants::{Loaded, PendingKey, Tenants, pending_key};
 
 /// A class version and how many tenants use it.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,7 +98,6 @@ pub struct State {
     pub(crate) principals: Principals,
     ledger: Arc<Ledger>,
     fenced: u32,
-    shared: Shared,
     /// Over clusters, generations, pools, classes.
     digest: u64,
     /// Planted fault: apply takes what the leader decided for granted.
@@ -127,7 +124,6 @@ impl Default for State {
             principals: Principals::default(),
             ledger: Arc::default(),
             fenced: 0,
-            shared: Shared::default(),
             digest: 0,
             #[cfg(feature = "sabotage")]
             unchecked: false,
@@ -172,38 +168,44 @@ impl State {
 
     /// A tenant by its name.
     #[must_use]
-    pub fn tenant(&self, name: &str) -> Option<&Arc<Tenant>> {
-        self.tenants.by_name(name)
+    pub fn tenant(&self, name: &str) -> Option<Tenant> {
+        self.tenants.tenant(self.tenants.id_of(name)?)
+    }
+
+    /// Whether there is a tenant of this name.
+    #[must_use]
+    pub fn has_tenant(&self, name: &str) -> bool {
+        self.tenants.id_of(name).is_some()
     }
 
     /// A tenant by its uid.
     #[must_use]
-    pub fn tenant_by_id(&self, id: TenantId) -> Option<&Arc<Tenant>> {
-        self.tenants.get(id).map(|kept| &kept.tenant)
+    pub fn tenant_by_id(&self, id: TenantId) -> Option<Tenant> {
+        self.tenants.tenant(id)
     }
 
     /// In the order of names, those after `after`.
     #[must_use]
-    pub fn tenants_after<'a>(&'a self, after: Option<&str>) -> Box<dyn Iterator<Item = &'a Arc<Tenant>> + 'a> {
-        Box::new(self.tenants.names_after(after).map(|kept| &kept.tenant))
+    pub fn tenants_after<'a>(&'a self, after: Option<&str>) -> Box<dyn Iterator<Item = Tenant> + 'a> {
+        Box::new(self.tenants.names_after(after).map(Packed::tenant))
     }
 
     /// Those that count against a cluster, by uid.
     #[must_use]
-    pub fn tenants_of_cluster<'a>(&'a self, cluster: ClusterId) -> Box<dyn Iterator<Item = &'a Arc<Tenant>> + 'a> {
-        Box::new(self.tenants.of_cluster(cluster).map(|kept| &kept.tenant))
+    pub fn tenants_of_cluster<'a>(&'a self, cluster: ClusterId) -> Box<dyn Iterator<Item = Tenant> + 'a> {
+        Box::new(self.tenants.of_cluster(cluster).filter_map(|id| self.tenant_by_id(id)))
     }
 
     /// An owner's, by uid.
     #[must_use]
-    pub fn tenants_of_owner<'a>(&'a self, owner: &Owner) -> Box<dyn Iterator<Item = &'a Arc<Tenant>> + 'a> {
-        Box::new(self.tenants.of_owner(owner).map(|kept| &kept.tenant))
+    pub fn tenants_of_owner<'a>(&'a self, owner: &Owner) -> Box<dyn Iterator<Item = Tenant> + 'a> {
+        Box::new(self.tenants.of_owner(owner).filter_map(|id| self.tenant_by_id(id)))
     }
 
     /// Those that wait, in the order in which they are tried.
     #[must_use]
     pub fn pending_tenants<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Arc<Tenant>> + 'a> {
-        Box::new(self.tenants.pending().iter().filter_map(|(_, _, id)| self.tenant_by_id(*id)))
+        Box::new(self.tenants.pending().values())
     }
 
     /// All tenants that are not gone: bound, waiting, on their way out, retained.
@@ -311,7 +313,7 @@ impl State {
     /// Oldest first, and whether older ones were dropped.
     #[must_use]
     pub fn events_of(&self, id: TenantId) -> (Vec<TenantEvent>, bool) {
-        let Some((events, dropped)) = self.tenants.get(id).and_then(|kept| kept.history.read()) else {
+        let Some((events, dropped)) = self.tenants.get(id).and_then(|packed| packed.history().read()) else {
             return (Vec::new(), false);
         };
         let named = |event: KeptEvent| {
@@ -394,23 +396,15 @@ impl State {
         Arc::make_mut(&mut self.ledger)
     }
 
-    /// Adds or replaces a tenant: indexes, ledger, use of its class, generation of its cluster.
-    pub(crate) fn put_tenant(&mut self, tenant: Arc<Tenant>, history: History) {
-        let before = self.tenants.put(KeptTenant { tenant: tenant.clone(), history });
-        self.recount(before.as_ref().map(|kept| &*kept.tenant), Some(&tenant));
-    }
-
-    /// Replaces a tenant's history only.
-    pub(crate) fn put_history(&mut self, id: TenantId, history: History) {
-        if let Some(kept) = self.tenants.get(id) {
-            let tenant = kept.tenant.clone();
-            self.tenants.put(KeptTenant { tenant, history });
-        }
+    /// Adds a tenant, or replaces `before`, which is how it is kept now: indexes, ledger, use of its class, generation of its cluster.
+    pub(crate) fn put_tenant(&mut self, before: Option<&Tenant>, tenant: &Arc<Tenant>, history: &History) {
+        self.tenants.put(before, tenant, history);
+        self.recount(before, Some(tenant));
     }
 
     /// Removes a tenant for good.
-    pub(crate) fn remove_tenant(&mut self, id: TenantId) -> Option<Arc<Tenant>> {
-        let before = self.tenants.remove(id)?.tenant;
+    pub(crate) fn remove_tenant(&mut self, id: TenantId) -> Option<Tenant> {
+        let before = self.tenants.remove(id)?;
         self.recount(Some(&before), None);
         Some(before)
     }
@@ -523,11 +517,6 @@ impl State {
 
     pub(crate) fn set_policy(&mut self, policy: Arc<Policy>) {
         self.policy = policy;
-    }
-
-    /// The one copy of equal constraints, as far as it is remembered.
-    pub(crate) fn share_constraints(&mut self, constraints: &Arc<Constraints>) -> Arc<Constraints> {
-        self.shared.constraints(constraints)
     }
 
     pub(crate) fn pools_by_name(&self) -> impl Iterator<Item = &Arc<Pool>> {

@@ -7,27 +7,12 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use crate::digest::{self, Tag};
 use crate::history::History;
 use crate::id::{ClusterId, Name, Owner, TenantId};
 use crate::tenant::{Phase, Tenant};
 use crate::time::Timestamp;
 
-/// A tenant and what happened to it.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Kept {
-    pub(crate) tenant: Arc<Tenant>,
-    pub(crate) history: History,
-}
-
-impl Kept {
-    fn digest(&self) -> u64 {
-        let mut bytes = Vec::with_capacity(512);
-        crate::codec::write(&*self.tenant, &mut bytes);
-        bytes.extend_from_slice(self.history.as_bytes());
-        digest::of_bytes(Tag::Tenant, &bytes)
-    }
-}
+use super::packed::Packed;
 
 /// The order in which waiting tenants are tried: greater priority first, then arrival. (Their owners' shares move with every
 /// placement; the leader weighs them when it tries.)
@@ -44,16 +29,46 @@ struct OwnerEntry {
     pending: u32,
 }
 
+/// What the indexes need of a tenant that comes from a snapshot.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    id: TenantId,
+    name: Name,
+    owner: Owner,
+    cluster: Option<ClusterId>,
+    expiry: Option<Timestamp>,
+    /// The tenant, if it waits.
+    pending: Option<Arc<Tenant>>,
+    packed: Packed,
+    digest: u64,
+}
+
+impl Loaded {
+    pub(crate) fn new(tenant: &Tenant, packed: Packed) -> Self {
+        Self {
+            id: tenant.id,
+            name: tenant.spec.name.clone(),
+            owner: tenant.spec.owner.clone(),
+            cluster: cluster_of(tenant),
+            expiry: expiry(tenant),
+            pending: pending_key(tenant).map(|_| Arc::new(tenant.clone())),
+            digest: packed.digest(),
+            packed,
+        }
+    }
+}
+
 /// The tenants.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tenants {
-    by_id: OrdMap<TenantId, Kept>,
+    by_id: OrdMap<TenantId, Packed>,
     by_name: OrdMap<Name, TenantId>,
     by_cluster: OrdSet<(ClusterId, TenantId)>,
     by_owner: OrdSet<(OwnerNumber, TenantId)>,
     owners: OrdMap<Owner, OwnerEntry>,
     next_owner: OwnerNumber,
-    pending: OrdSet<PendingKey>,
+    /// Unpacked: they are looked at again and again.
+    pending: OrdMap<PendingKey, Arc<Tenant>>,
     expiries: OrdSet<(Timestamp, TenantId)>,
     digest: u64,
 }
@@ -82,40 +97,42 @@ impl Tenants {
         self.by_id.len()
     }
 
-    pub(crate) fn get(&self, id: TenantId) -> Option<&Kept> {
+    pub(crate) fn get(&self, id: TenantId) -> Option<&Packed> {
         self.by_id.get(&id)
+    }
+
+    pub(crate) fn tenant(&self, id: TenantId) -> Option<Tenant> {
+        self.get(id).map(Packed::tenant)
     }
 
     pub(crate) fn id_of(&self, name: &str) -> Option<TenantId> {
         self.by_name.get(name).copied()
     }
 
-    pub(crate) fn by_name(&self, name: &str) -> Option<&Arc<Tenant>> {
-        self.get(self.id_of(name)?).map(|kept| &kept.tenant)
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Kept> {
+    /// By number.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Packed> {
         self.by_id.values()
     }
 
     /// In the order of names, those after `after`.
-    pub(crate) fn names_after<'a>(&'a self, after: Option<&str>) -> impl Iterator<Item = &'a Kept> + use<'a> {
+    pub(crate) fn names_after<'a>(&'a self, after: Option<&str>) -> impl Iterator<Item = &'a Packed> + use<'a> {
         let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
         self.by_name.range::<_, str>((from, std::ops::Bound::Unbounded)).filter_map(|(_, id)| self.by_id.get(id))
     }
 
-    pub(crate) fn of_cluster(&self, cluster: ClusterId) -> impl Iterator<Item = &Kept> {
+    pub(crate) fn of_cluster(&self, cluster: ClusterId) -> impl Iterator<Item = TenantId> {
         let range = (cluster, TenantId(0))..=(cluster, TenantId(u64::MAX));
-        self.by_cluster.range(range).filter_map(|(_, id)| self.by_id.get(id))
+        self.by_cluster.range(range).map(|(_, id)| *id)
     }
 
-    pub(crate) fn of_owner<'a>(&'a self, owner: &Owner) -> impl Iterator<Item = &'a Kept> + use<'a> {
+    pub(crate) fn of_owner<'a>(&'a self, owner: &Owner) -> impl Iterator<Item = TenantId> + use<'a> {
         let number = self.owners.get(owner).map(|entry| entry.number);
         let range = number.map(|number| (number, TenantId(0))..=(number, TenantId(u64::MAX)));
-        range.into_iter().flat_map(|range| self.by_owner.range(range)).filter_map(|(_, id)| self.by_id.get(id))
+        range.into_iter().flat_map(|range| self.by_owner.range(range)).map(|(_, id)| *id)
     }
 
-    pub(crate) fn pending(&self) -> &OrdSet<PendingKey> {
+    /// Those that wait, in the order in which they are tried.
+    pub(crate) fn pending(&self) -> &OrdMap<PendingKey, Arc<Tenant>> {
         &self.pending
     }
 
@@ -132,30 +149,38 @@ impl Tenants {
         self.digest
     }
 
-    /// Adds or replaces a tenant; gives back what was there.
-    pub(crate) fn put(&mut self, kept: Kept) -> Option<Kept> {
-        let tenant = kept.tenant.clone();
-        self.digest = self.digest.wrapping_add(kept.digest());
-        let before = self.by_id.insert(tenant.id, kept);
-        match &before {
-            None => self.index(&tenant),
-            Some(before) => {
-                self.digest = self.digest.wrapping_sub(before.digest());
-                self.reindex(&before.tenant, &tenant);
-            }
+    /// Adds a tenant, or replaces `before`, which is how it is kept now.
+    pub(crate) fn put(&mut self, before: Option<&Tenant>, after: &Arc<Tenant>, history: &History) {
+        let packed = Packed::new(after, history);
+        self.digest = self.digest.wrapping_add(packed.digest());
+        if let Some(old) = self.by_id.insert(after.id, packed) {
+            self.digest = self.digest.wrapping_sub(old.digest());
         }
-        before
+        match before {
+            None => self.index(after),
+            Some(before) => self.reindex(before, after),
+        }
+    }
+
+    /// Replaces what happened to a tenant.
+    pub(crate) fn put_history(&mut self, tenant: &Tenant, history: &History) {
+        let packed = Packed::new(tenant, history);
+        self.digest = self.digest.wrapping_add(packed.digest());
+        if let Some(old) = self.by_id.insert(tenant.id, packed) {
+            self.digest = self.digest.wrapping_sub(old.digest());
+        }
     }
 
     /// Removes a tenant for good.
-    pub(crate) fn remove(&mut self, id: TenantId) -> Option<Kept> {
-        let before = self.by_id.remove(&id)?;
-        self.digest = self.digest.wrapping_sub(before.digest());
-        self.unindex(&before.tenant);
+    pub(crate) fn remove(&mut self, id: TenantId) -> Option<Tenant> {
+        let old = self.by_id.remove(&id)?;
+        self.digest = self.digest.wrapping_sub(old.digest());
+        let before = old.tenant();
+        self.unindex(&before);
         Some(before)
     }
 
-    fn index(&mut self, tenant: &Tenant) {
+    fn index(&mut self, tenant: &Arc<Tenant>) {
         self.by_name.insert(tenant.spec.name.clone(), tenant.id);
         let number = self.enter_owner(&tenant.spec.owner, pending_key(tenant).is_some());
         self.by_owner.insert((number, tenant.id));
@@ -177,14 +202,18 @@ impl Tenants {
     }
 
     /// Only what may change: a tenant's name and owner do not.
-    fn reindex(&mut self, before: &Tenant, after: &Tenant) {
+    fn reindex(&mut self, before: &Tenant, after: &Arc<Tenant>) {
         if before.spec.name != after.spec.name || before.spec.owner != after.spec.owner {
             self.unindex(before);
             self.index(after);
             return;
         }
-        let same = pending_key(before) == pending_key(after) && expiry(before) == expiry(after) && cluster_of(before) == cluster_of(after);
+        let pending = pending_key(after);
+        let same = pending_key(before) == pending && expiry(before) == expiry(after) && cluster_of(before) == cluster_of(after);
         if same {
+            if let Some(key) = pending {
+                self.pending.insert(key, Arc::clone(after));
+            }
             return;
         }
         self.unindex_phase(before);
@@ -195,12 +224,12 @@ impl Tenants {
         }
     }
 
-    fn index_phase(&mut self, tenant: &Tenant) {
+    fn index_phase(&mut self, tenant: &Arc<Tenant>) {
         if let Some(cluster) = cluster_of(tenant) {
             self.by_cluster.insert((cluster, tenant.id));
         }
         if let Some(key) = pending_key(tenant) {
-            self.pending.insert(key);
+            self.pending.insert(key, Arc::clone(tenant));
         }
         if let Some(time) = expiry(tenant) {
             self.expiries.insert((time, tenant.id));
@@ -235,35 +264,38 @@ impl Tenants {
     ///
     /// # Errors
     /// When names or numbers are not unique, or names do not ascend.
-    pub(crate) fn from_sorted(kept: Vec<Kept>, digest: u64) -> Result<Self, String> {
-        if let Some(pair) = kept.windows(2).find(|pair| pair[0].tenant.spec.name >= pair[1].tenant.spec.name) {
-            return Err(format!("tenant {} comes twice or out of order", pair[1].tenant.spec.name));
+    pub(crate) fn from_sorted(loaded: Vec<Loaded>) -> Result<Self, String> {
+        if let Some(pair) = loaded.windows(2).find(|pair| pair[0].name >= pair[1].name) {
+            return Err(format!("tenant {} comes twice or out of order", pair[1].name));
         }
-        let mut all = Self { digest, ..Self::default() };
-        let (mut by_cluster, mut by_owner) = (Vec::with_capacity(kept.len()), Vec::with_capacity(kept.len()));
-        for Kept { tenant, .. } in &kept {
-            all.by_name.insert(tenant.spec.name.clone(), tenant.id);
-            by_owner.push((all.enter_owner(&tenant.spec.owner, pending_key(tenant).is_some()), tenant.id));
-            by_cluster.extend(cluster_of(tenant).map(|cluster| (cluster, tenant.id)));
-            all.pending.extend(pending_key(tenant));
-            all.expiries.extend(expiry(tenant).map(|time| (time, tenant.id)));
+        let mut all = Self::default();
+        let count = loaded.len();
+        let (mut by_id, mut by_name) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let (mut by_cluster, mut by_owner) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for Loaded { id, name, owner, cluster, expiry, pending, packed, digest } in loaded {
+            all.digest = all.digest.wrapping_add(digest);
+            by_owner.push((all.enter_owner(&owner, pending.is_some()), id));
+            by_cluster.extend(cluster.map(|cluster| (cluster, id)));
+            all.expiries.extend(expiry.map(|time| (time, id)));
+            all.pending.extend(pending.and_then(|tenant| Some((pending_key(&tenant)?, tenant))));
+            by_id.push((id, packed));
+            by_name.push((name, id));
         }
         by_cluster.sort_unstable();
         by_owner.sort_unstable();
-        all.by_cluster.extend(by_cluster);
-        all.by_owner.extend(by_owner);
-        let mut by_id = kept;
-        by_id.sort_unstable_by_key(|kept| kept.tenant.id);
-        let count = by_id.len();
-        all.by_id.extend(by_id.into_iter().map(|kept| (kept.tenant.id, kept)));
+        by_id.sort_unstable_by_key(|(id, _)| *id);
+        all.by_name = by_name.into_iter().collect();
+        all.by_cluster = by_cluster.into_iter().collect();
+        all.by_owner = by_owner.into_iter().collect();
+        all.by_id = by_id.into_iter().collect();
         if all.by_id.len() == count { Ok(all) } else { Err("a tenant's number comes twice".to_owned()) }
     }
 
     /// Recomputes every index from `by_id` and compares.
     pub(crate) fn check(&self, problems: &mut Vec<String>) {
         let mut fresh = Self { next_owner: self.next_owner, ..Self::default() };
-        for kept in self.iter() {
-            fresh.put(kept.clone());
+        for packed in self.iter() {
+            fresh.put(None, &Arc::new(packed.tenant()), &packed.history());
         }
         let mut same = |name: &str, same: bool| {
             if !same {
@@ -277,9 +309,9 @@ impl Tenants {
         same("digest", fresh.digest == self.digest);
         same("by owner", fresh.by_owner.len() == self.by_owner.len() && fresh.owners.len() == self.owners.len());
         for (owner, entry) in &self.owners {
-            let mine: Vec<_> = self.of_owner(owner).collect();
-            let counted = mine.len() == entry.tenants as usize && mine.iter().all(|kept| kept.tenant.spec.owner == *owner);
-            let pending = mine.iter().filter(|kept| pending_key(&kept.tenant).is_some()).count();
+            let mine: Vec<_> = self.of_owner(owner).filter_map(|id| self.tenant(id)).collect();
+            let counted = mine.len() == entry.tenants as usize && mine.iter().all(|tenant| tenant.spec.owner == *owner);
+            let pending = mine.iter().filter(|tenant| pending_key(tenant).is_some()).count();
             same("of an owner", counted && pending == entry.pending as usize);
         }
     }

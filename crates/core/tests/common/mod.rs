@@ -218,7 +218,7 @@ impl Fleet {
     }
 
     pub fn tenant(&self, name: &str) -> Tenant {
-        (**self.state.tenant(name).expect("there is such a tenant")).clone()
+        self.state.tenant(name).expect("there is such a tenant")
     }
 
     pub fn place(&mut self, name: &str) -> Done {

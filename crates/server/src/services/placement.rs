@@ -91,7 +91,7 @@ impl Placement {
                 let names = cluster_names(&state);
                 let (_, copy) = dry::run(&state, &principal, ask).map_err(|rejection| crate::errors::rejected(&rejection, &names))?;
                 let tenant = copy.tenant(name.as_str()).ok_or_else(|| Fault::not_found(Kind::Tenant, name.as_str()))?;
-                Ok((convert::tenant::wire(tenant, &names), state.revision()))
+                Ok((convert::tenant::wire(&tenant, &names), state.revision()))
             })
             .await
     }
@@ -105,7 +105,7 @@ impl Placement {
         }
         let state = self.context.state(true).await.ok()?;
         let tenant = state.tenant(spec.name.as_str()).filter(|tenant| tenant.changed == revision)?;
-        Some(convert::tenant::wire(tenant, &cluster_names(&state)))
+        Some(convert::tenant::wire(&tenant, &cluster_names(&state)))
     }
 
     fn as_answered(&self, spec: &TenantSpec, done: &Done, revision: Revision) -> v1::Tenant {
@@ -133,7 +133,7 @@ impl Placement {
     async fn current(&self, name: &Name) -> Result<v1::Tenant, Fault> {
         let state = self.context.state(true).await?;
         let tenant = state.tenant(name.as_str()).ok_or_else(|| Fault::not_found(Kind::Tenant, name.as_str()))?;
-        Ok(convert::tenant::wire(tenant, &cluster_names(&state)))
+        Ok(convert::tenant::wire(&tenant, &cluster_names(&state)))
     }
 
     async fn update(&self, reach: &Reach, mut message: v1::UpdateTenantRequest) -> Result<v1::UpdateTenantResponse, Fault> {

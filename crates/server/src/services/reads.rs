@@ -41,7 +41,7 @@ impl Placement {
         let name = checked_name(&message.name)?;
         let state = self.context.read(message.consistency).await?;
         let tenant = find(&state, reach, &name)?;
-        let wire = convert::tenant::wire(tenant, &cluster_names(&state));
+        let wire = convert::tenant::wire(&tenant, &cluster_names(&state));
         Ok(v1::GetTenantResponse { tenant: Some(wire), revision: Some(wire_revision(state.revision())) })
     }
 
@@ -80,12 +80,12 @@ impl Placement {
             let tenant = find(&state, &reach, &name)?;
             let names = cluster_names(&state);
             let mut ledger = state.ledger().clone();
-            if let Some((share, binding)) = counted(tenant) {
+            if let Some((share, binding)) = counted(&tenant) {
                 ledger.give(&tenant.spec, share, binding.cluster, binding.shard);
             }
             let now = schedule::explain(&ledger, &*state, &tenant.spec);
             Ok(v1::ExplainTenantResponse {
-                tenant: Some(convert::tenant::wire(tenant, &names)),
+                tenant: Some(convert::tenant::wire(&tenant, &names)),
                 kept_reason: schedule::describe_reason(&tenant.reason, &names),
                 now: Some(explain::wire(&now, every, &names)),
                 revision: Some(wire_revision(state.revision())),
@@ -137,9 +137,9 @@ fn checked_name(text: &str) -> Result<Name, Fault> {
     check.finish(name)
 }
 
-fn find<'s>(state: &'s State, reach: &Reach, name: &Name) -> Result<&'s Arc<Tenant>, Fault> {
+fn find(state: &State, reach: &Reach, name: &Name) -> Result<Tenant, Fault> {
     let tenant = state.tenant(name.as_str()).ok_or_else(|| Fault::not_found(Kind::Tenant, name.as_str()))?;
-    visible(reach, state, tenant)?;
+    visible(reach, state, &tenant)?;
     Ok(tenant)
 }
 
@@ -177,12 +177,12 @@ fn page(state: &State, reach: &Reach, filter: &Filter, after: Option<&str>, size
         (None, Some(owners)) => Some(owners.to_vec()),
         (None, None) => None,
     };
-    let meant = |tenant: &&Arc<Tenant>| {
+    let meant = |tenant: &Tenant| {
         filter.matches(tenant, filter.cluster.as_deref().and_then(|name| state.cluster(name)).map(|cluster| cluster.id))
             && visible(reach, state, tenant).is_ok()
     };
-    let later = |tenant: &&Arc<Tenant>| after.is_none_or(|after| tenant.spec.name.as_str() > after);
-    let indexed: Vec<&Arc<Tenant>> = match (&owners, cluster_name) {
+    let later = |tenant: &Tenant| after.is_none_or(|after| tenant.spec.name.as_str() > after);
+    let indexed: Vec<Tenant> = match (&owners, cluster_name) {
         (Some(owners), _) => owners.iter().flat_map(|owner| state.tenants_of_owner(owner)).collect(),
         (None, Some(_)) => cluster.into_iter().flat_map(|cluster| state.tenants_of_cluster(cluster)).collect(),
         (None, None) => {
@@ -195,21 +195,21 @@ fn page(state: &State, reach: &Reach, filter: &Filter, after: Option<&str>, size
             return collect(state, run.filter(meant), size);
         }
     };
-    let mut found: Vec<&Arc<Tenant>> = indexed.into_iter().filter(later).filter(meant).collect();
+    let mut found: Vec<Tenant> = indexed.into_iter().filter(later).filter(meant).collect();
     found.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
     collect(state, found.into_iter(), size)
 }
 
-fn collect<'s>(state: &State, mut tenants: impl Iterator<Item = &'s Arc<Tenant>>, size: usize) -> Page {
+fn collect(state: &State, mut tenants: impl Iterator<Item = Tenant>, size: usize) -> Page {
     let names = cluster_names(state);
     let mut page = Page { tenants: Vec::new(), after: None };
     let (mut bytes, mut last) = (0, None);
     while page.tenants.len() < size && bytes < MAX_PAGE_BYTES {
         let Some(tenant) = tenants.next() else { return page };
-        let wire = convert::tenant::wire(tenant, &names);
+        let wire = convert::tenant::wire(&tenant, &names);
         bytes += wire.encoded_len();
         page.tenants.push(wire);
-        last = Some(tenant.spec.name.clone());
+        last = Some(tenant.spec.name);
     }
     page.after = tenants.next().and(last);
     page

@@ -30,7 +30,7 @@ pub struct Initial {
 enum Next {
     Fleet,
     /// Tenants of a cluster or of owners: few enough to be sorted first.
-    Listed(VecDeque<Arc<Tenant>>),
+    Listed(VecDeque<Tenant>),
     /// All tenants, from the one after this on.
     After(Option<Name>),
     Complete,
@@ -71,11 +71,11 @@ impl Initial {
         if !self.scope.kinds().tenants {
             return Next::Complete;
         }
-        let mut listed: Vec<Arc<Tenant>> = match (self.scope.owners(), self.scope.cluster()) {
+        let mut listed: Vec<Tenant> = match (self.scope.owners(), self.scope.cluster()) {
             (None, None) => return Next::After(None),
-            (Some(owners), _) => owners.iter().flat_map(|owner| self.state.tenants_of_owner(owner)).cloned().collect(),
+            (Some(owners), _) => owners.iter().flat_map(|owner| self.state.tenants_of_owner(owner)).collect(),
             (None, Some(cluster)) => match self.state.cluster(cluster.as_str()) {
-                Some(cluster) => self.state.tenants_of_cluster(cluster.id).cloned().collect(),
+                Some(cluster) => self.state.tenants_of_cluster(cluster.id).collect(),
                 None => Vec::new(),
             },
         };
@@ -89,8 +89,8 @@ impl Initial {
         let mut last = None;
         let mut count = 0;
         for tenant in self.state.tenants_after(after.as_ref().map(Name::as_str)).take(TENANTS_A_MESSAGE) {
-            frames.add(&self.tenant(tenant));
-            last = Some(tenant.spec.name.clone());
+            frames.add(&self.tenant(&tenant));
+            last = Some(tenant.spec.name);
             count += 1;
         }
         self.next = if count < TENANTS_A_MESSAGE { Next::Complete } else { Next::After(last) };
