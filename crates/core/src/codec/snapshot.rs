@@ -14,7 +14,7 @@ use crate::id::{ClusterId, Revision};
 use crate::policy::Policy;
 use crate::pool::Pool;
 use crate::request::Principal;
-use crate::state::{Builder, KeptRequest, Loaded, Packed, RequestKey, State};
+use crate::state::{Builder, Job, KeptRequest, Loaded, Packed, RequestKey, State};
 use crate::tenant::Tenant;
 use crate::time::Timestamp;
 
@@ -429,13 +429,24 @@ impl SnapshotReader {
     /// # Errors
     /// When chunks are missing, or the state is not the one that was written.
     pub fn finish(self) -> Result<State, CodecError> {
+        self.finish_with(|one, other| {
+            one();
+            other();
+        })
+    }
+
+    /// The same; `both` has to run two jobs to their end, and may do so at the same time.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub fn finish_with(self, both: impl FnOnce(Job<'_>, Job<'_>)) -> Result<State, CodecError> {
         let Some(end) = self.end else {
             return Err(malformed(format!("the snapshot ends after chunk {}, before its last one", self.number)));
         };
         if end.items != self.items {
             return Err(malformed(format!("{} things where {} were written", self.items, end.items)));
         }
-        let state = self.builder.finish().map_err(malformed)?;
+        let state = self.builder.finish(both).map_err(malformed)?;
         if state.digest() != end.digest {
             return Err(malformed(format!("the state's digest is {:016x}, written was {:016x}", state.digest(), end.digest)));
         }

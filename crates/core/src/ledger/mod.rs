@@ -179,6 +179,12 @@ impl Ledger {
 
     /// Counts a tenant. Always possible, over every limit too: facts are accepted.
     pub fn take(&mut self, spec: &TenantSpec, share: Share, cluster: ClusterId, shard: ShardId) {
+        self.take_unscanned(spec, share, cluster, shard);
+        self.refresh(cluster);
+    }
+
+    /// The same for one of many: what the scan reads is out of step until [`Self::rescan`].
+    pub(crate) fn take_unscanned(&mut self, spec: &TenantSpec, share: Share, cluster: ClusterId, shard: ShardId) {
         let amounts = share.of(spec.requests.total);
         let limits = self.shard_limits(cluster);
         let counts = Arc::make_mut(&mut self.counts);
@@ -198,8 +204,12 @@ impl Ledger {
                 seekers.add((term.kind, &term.topology), cluster, shard);
             }
         }
-        self.refresh(cluster);
         self.counted = self.counted.wrapping_add(fingerprint(spec, share, cluster, shard));
+    }
+
+    /// Brings what the scan reads into step.
+    pub(crate) fn rescan(&mut self) {
+        (0..self.sites.len() as u32).for_each(|row| self.refresh(ClusterId(row)));
     }
 
     /// Uncounts a tenant: the exact inverse of `take`.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{KeptRequest, Loaded, RequestKey, State, Tenants, counted};
+use super::{Collected, Job, KeptRequest, Loaded, RequestKey, State, counted};
 use crate::class::ClassVersion;
 use crate::cluster::Cluster;
 use crate::codec::Scalars;
-use crate::id::Revision;
+use crate::id::{Name, Revision};
 use crate::pool::Pool;
 use crate::request::Principal;
 use crate::tenant::Tenant;
@@ -15,8 +15,10 @@ use crate::tenant::Tenant;
 #[derive(Debug, Default)]
 pub(crate) struct Builder {
     state: State,
-    /// In the order of their names.
-    tenants: Vec<Loaded>,
+    tenants: Collected,
+    /// The class of the tenant before, and how many in a row were of it.
+    class: Option<(Name, String)>,
+    of_class: u32,
 }
 
 impl Builder {
@@ -58,12 +60,16 @@ impl Builder {
             if self.state.cluster_by_id(binding.cluster).is_none_or(|cluster| binding.shard.0 >= cluster.shards) {
                 return Err(format!("tenant {id} is bound to a shard that does not exist"));
             }
-            self.state.ledger_mut().take(spec, share, binding.cluster, binding.shard);
+            self.state.ledger_mut().take_unscanned(spec, share, binding.cluster, binding.shard);
         }
-        if self.state.class(spec.class.as_str(), &spec.version).is_none() {
-            return Err(format!("tenant {id} is of class {}@{}, which does not exist", spec.class, spec.version));
+        if self.class.as_ref().is_none_or(|(class, version)| *class != spec.class || *version != spec.version) {
+            if self.state.class(spec.class.as_str(), &spec.version).is_none() {
+                return Err(format!("tenant {id} is of class {}@{}, which does not exist", spec.class, spec.version));
+            }
+            self.use_class();
+            self.class = Some((spec.class.clone(), spec.version.clone()));
         }
-        self.state.use_class(&spec.class, &spec.version, |tenants| *tenants += 1);
+        self.of_class += 1;
         self.tenants.push(loaded);
         Ok(())
     }
@@ -72,12 +78,21 @@ impl Builder {
         self.state.requests.put(key, kept);
     }
 
-    /// The state.
+    fn use_class(&mut self) {
+        let count = std::mem::take(&mut self.of_class);
+        if let Some((class, version)) = self.class.take() {
+            self.state.use_class(&class, &version, |tenants| *tenants += count);
+        }
+    }
+
+    /// The state. `both` runs two jobs, at the same time if it can.
     ///
     /// # Errors
     /// When a tenant comes twice, or out of order.
-    pub(crate) fn finish(mut self) -> Result<State, String> {
-        self.state.tenants = Tenants::from_sorted(self.tenants)?;
+    pub(crate) fn finish(mut self, both: impl FnOnce(Job<'_>, Job<'_>)) -> Result<State, String> {
+        self.use_class();
+        self.state.ledger_mut().rescan();
+        self.state.tenants = self.tenants.finish(both)?;
         Ok(self.state)
     }
 }

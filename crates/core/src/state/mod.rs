@@ -29,7 +29,8 @@ use crate::time::Timestamp;
 pub(crate) use build::Builder;
 pub(crate) use packed::Packed;
 pub(crate) use requests::{Kept as KeptRequest, Key as RequestKey, Requests, Verdict};
-pub(crate) use tenants::{Loaded, PendingKey, Tenants, pending_key};
+pub use tenants::Job;
+pub(crate) use tenants::{Collected, Loaded, PendingKey, Tenants, pending_key};
 
 /// A class version and how many tenants use it.
 #[derive(Clone, Debug, PartialEq)]

@@ -29,33 +29,87 @@ struct OwnerEntry {
     pending: u32,
 }
 
-/// What the indexes need of a tenant that comes from a snapshot.
+/// A tenant of a snapshot on its way into the indexes.
 #[derive(Debug)]
 pub(crate) struct Loaded {
-    id: TenantId,
+    named: Named,
+    kept: Kept,
+}
+
+/// For the indexes by name and owner.
+#[derive(Debug)]
+struct Named {
     name: Name,
     owner: Owner,
+    id: TenantId,
+    pending: bool,
+}
+
+/// For all others.
+#[derive(Debug)]
+struct Kept {
+    id: TenantId,
+    packed: Packed,
+    digest: u64,
     cluster: Option<ClusterId>,
     expiry: Option<Timestamp>,
     /// The tenant, if it waits.
     pending: Option<Arc<Tenant>>,
-    packed: Packed,
-    digest: u64,
 }
 
 impl Loaded {
     pub(crate) fn new(tenant: &Tenant, packed: Packed) -> Self {
-        Self {
-            id: tenant.id,
-            name: tenant.spec.name.clone(),
-            owner: tenant.spec.owner.clone(),
-            cluster: cluster_of(tenant),
-            expiry: expiry(tenant),
-            pending: pending_key(tenant).map(|_| Arc::new(tenant.clone())),
-            digest: packed.digest(),
-            packed,
-        }
+        let pending = pending_key(tenant).map(|_| Arc::new(tenant.clone()));
+        let spec = &tenant.spec;
+        let named = Named { name: spec.name.clone(), owner: spec.owner.clone(), id: tenant.id, pending: pending.is_some() };
+        let digest = packed.digest();
+        Self { named, kept: Kept { id: tenant.id, packed, digest, cluster: cluster_of(tenant), expiry: expiry(tenant), pending } }
     }
+}
+
+/// The tenants of a snapshot, in the order of their names.
+#[derive(Debug, Default)]
+pub(crate) struct Collected {
+    named: Vec<Named>,
+    kept: Vec<Kept>,
+}
+
+impl Collected {
+    pub(crate) fn push(&mut self, Loaded { named, kept }: Loaded) {
+        self.named.push(named);
+        self.kept.push(kept);
+    }
+
+    /// Builds all indexes: each map is filled in its own order, which is several times faster than one by one. `both` runs two jobs.
+    ///
+    /// # Errors
+    /// When names or numbers are not unique, or names do not ascend.
+    pub(crate) fn finish(self, both: impl FnOnce(Job<'_>, Job<'_>)) -> Result<Tenants, String> {
+        let count = self.named.len();
+        let (mut named, mut all) = (Ok(Tenants::default()), Tenants::default());
+        both(Box::new(|| named = index_names(self.named)), Box::new(|| all.keep_all(self.kept)));
+        let Tenants { by_name, by_owner, owners, next_owner, .. } = named?;
+        if all.by_id.len() != count {
+            return Err("a tenant's number comes twice".to_owned());
+        }
+        Ok(Tenants { by_name, by_owner, owners, next_owner, ..all })
+    }
+}
+
+/// Something to be done, on whatever thread.
+pub type Job<'a> = Box<dyn FnOnce() + Send + 'a>;
+
+/// The indexes by name and owner, and no other.
+fn index_names(named: Vec<Named>) -> Result<Tenants, String> {
+    if let Some(pair) = named.windows(2).find(|pair| pair[0].name >= pair[1].name) {
+        return Err(format!("tenant {} comes twice or out of order", pair[1].name));
+    }
+    let mut all = Tenants::default();
+    let mut by_owner: Vec<_> = named.iter().map(|named| (all.enter_owner(&named.owner, named.pending), named.id)).collect();
+    by_owner.sort_unstable();
+    all.by_owner = by_owner.into_iter().collect();
+    all.by_name = named.into_iter().map(|named| (named.name, named.id)).collect();
+    Ok(all)
 }
 
 /// The tenants.
@@ -260,35 +314,20 @@ impl Tenants {
         number
     }
 
-    /// Builds all indexes at once: each map is filled in its own order, which is several times faster than one by one.
-    ///
-    /// # Errors
-    /// When names or numbers are not unique, or names do not ascend.
-    pub(crate) fn from_sorted(loaded: Vec<Loaded>) -> Result<Self, String> {
-        if let Some(pair) = loaded.windows(2).find(|pair| pair[0].name >= pair[1].name) {
-            return Err(format!("tenant {} comes twice or out of order", pair[1].name));
-        }
-        let mut all = Self::default();
-        let count = loaded.len();
-        let (mut by_id, mut by_name) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let (mut by_cluster, mut by_owner) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for Loaded { id, name, owner, cluster, expiry, pending, packed, digest } in loaded {
-            all.digest = all.digest.wrapping_add(digest);
-            by_owner.push((all.enter_owner(&owner, pending.is_some()), id));
-            by_cluster.extend(cluster.map(|cluster| (cluster, id)));
-            all.expiries.extend(expiry.map(|time| (time, id)));
-            all.pending.extend(pending.and_then(|tenant| Some((pending_key(&tenant)?, tenant))));
-            by_id.push((id, packed));
-            by_name.push((name, id));
-        }
+    /// Fills everything but the indexes by name and owner.
+    fn keep_all(&mut self, kept: Vec<Kept>) {
+        let mut by_cluster: Vec<_> = kept.iter().filter_map(|kept| Some((kept.cluster?, kept.id))).collect();
         by_cluster.sort_unstable();
-        by_owner.sort_unstable();
+        self.by_cluster = by_cluster.into_iter().collect();
+        let mut by_id = Vec::with_capacity(kept.len());
+        for Kept { id, packed, digest, expiry, pending, .. } in kept {
+            self.digest = self.digest.wrapping_add(digest);
+            self.expiries.extend(expiry.map(|time| (time, id)));
+            self.pending.extend(pending.and_then(|tenant| Some((pending_key(&tenant)?, tenant))));
+            by_id.push((id, packed));
+        }
         by_id.sort_unstable_by_key(|(id, _)| *id);
-        all.by_name = by_name.into_iter().collect();
-        all.by_cluster = by_cluster.into_iter().collect();
-        all.by_owner = by_owner.into_iter().collect();
-        all.by_id = by_id.into_iter().collect();
-        if all.by_id.len() == count { Ok(all) } else { Err("a tenant's number comes twice".to_owned()) }
+        self.by_id = by_id.into_iter().collect();
     }
 
     /// Recomputes every index from `by_id` and compares.

@@ -9,7 +9,7 @@ use std::sync::mpsc::sync_channel;
 
 use roadstead_consensus::member::{GroupId, Membership};
 use roadstead_core::codec::{self, DecodedChunk, SnapshotReader};
-use roadstead_core::state::State;
+use roadstead_core::state::{Job, State};
 use serde::{Deserialize, Serialize};
 
 use super::{SnapshotError, SnapshotId, damaged, io_error, remove, sync_folder};
@@ -216,6 +216,12 @@ impl<'a> Reading<'a> {
             Ok(_) => return Err(damaged(path, "it goes on after its end")),
             Err(source) => return Err(io_error("read", path, source)),
         }
-        reader.finish().map_err(|error| damaged(path, &error.to_string()))
+        let at_once = |one: Job<'_>, other: Job<'_>| {
+            std::thread::scope(|scope| {
+                scope.spawn(one);
+                other();
+            });
+        };
+        reader.finish_with(at_once).map_err(|error| damaged(path, &error.to_string()))
     }
 }
