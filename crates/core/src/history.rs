@@ -94,13 +94,19 @@ pub(crate) struct History(Option<Arc<[u8]>>);
 const HEADER: usize = 2;
 
 impl History {
+    /// Whether encoded bytes are a history.
+    pub(crate) fn is_one(bytes: &[u8]) -> bool {
+        let [dropped, count, events @ ..] = bytes else { return bytes.is_empty() };
+        let mut rest = Some(events);
+        for _ in 0..*count {
+            rest = rest.and_then(|rest| codec::read_prefix::<KeptEvent>(rest).ok()).map(|(_, rest)| rest);
+        }
+        *dropped <= 1 && usize::from(*count) <= MAX_EVENTS_PER_TENANT && rest.is_some_and(<[u8]>::is_empty)
+    }
+
     /// Takes over encoded bytes; `None` when they are no history.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        if bytes.is_empty() {
-            return Some(Self(None));
-        }
-        let history = Self(Some(bytes.into()));
-        history.read().map(|_| history)
+        Self::is_one(bytes).then(|| Self((!bytes.is_empty()).then(|| bytes.into())))
     }
 
     /// The encoded bytes.

@@ -14,8 +14,7 @@ use crate::id::{ClusterId, Revision};
 use crate::policy::Policy;
 use crate::pool::Pool;
 use crate::request::Principal;
-use crate::state::{Builder, Job, KeptRequest, Loaded, Packed, RequestKey, State};
-use crate::tenant::Tenant;
+use crate::state::{Builder, Job, KeptRequest, LoadedTenants, Packed, RequestKey, State};
 use crate::time::Timestamp;
 
 /// Before a chunk's items: section, continues, number.
@@ -232,13 +231,13 @@ pub struct DecodedChunk {
     section: Section,
     continues: bool,
     number: u32,
-    bytes: Vec<u8>,
+    chunk: Vec<u8>,
     items: Items,
 }
 
 /// What a chunk holds, if it is tenants or requests (nearly all chunks are) and whole.
 enum Items {
-    Tenants(Vec<(Tenant, Loaded)>),
+    Tenants(LoadedTenants),
     Requests(Vec<(RequestKey, KeptRequest)>),
     /// Still as bytes: something else, or a part of an item.
     Bytes,
@@ -249,11 +248,11 @@ impl DecodedChunk {
     ///
     /// # Errors
     /// When it is damaged or of a newer version.
-    pub fn new(chunk: &[u8]) -> Result<Self, CodecError> {
+    pub fn new(chunk: Vec<u8>) -> Result<Self, CodecError> {
         if chunk.len() > MAX_CHUNK_BYTES {
             return Err(malformed(format!("a chunk of {} bytes, at most {MAX_CHUNK_BYTES} are written", chunk.len())));
         }
-        let body = open(chunk)?;
+        let body = open(&chunk)?;
         let [section, continues, n0, n1, n2, n3, bytes @ ..] = body else {
             return Err(malformed("a chunk without a header"));
         };
@@ -261,7 +260,7 @@ impl DecodedChunk {
         let continues = *continues != 0;
         // The end of an item that began in another chunk fails here, or comes out as anything: the reader knows, and looks at the bytes.
         let items = match section {
-            Section::Tenants if !continues => all_items(bytes, tenant).map_or(Items::Bytes, Items::Tenants),
+            Section::Tenants if !continues => LoadedTenants::read(bytes).map_or(Items::Bytes, Items::Tenants),
             Section::Requests if !continues => all_items(bytes, read_prefix).map_or(Items::Bytes, Items::Requests),
             Section::Scalars
             | Section::Principals
@@ -272,7 +271,7 @@ impl DecodedChunk {
             | Section::Requests
             | Section::End => Items::Bytes,
         };
-        Ok(Self { section, continues, number: u32::from_le_bytes([*n0, *n1, *n2, *n3]), bytes: bytes.to_vec(), items })
+        Ok(Self { section, continues, number: u32::from_le_bytes([*n0, *n1, *n2, *n3]), chunk, items })
     }
 }
 
@@ -284,13 +283,6 @@ fn all_items<T>(mut bytes: &[u8], read: impl Fn(&[u8]) -> Result<(T, &[u8]), Cod
         bytes = rest;
     }
     Ok(items)
-}
-
-/// A tenant, and what is kept of it.
-fn tenant(bytes: &[u8]) -> Result<((Tenant, Loaded), &[u8]), CodecError> {
-    let (packed, tenant, rest) = Packed::read_prefix(bytes)?;
-    let loaded = Loaded::new(&tenant, packed);
-    Ok(((tenant, loaded), rest))
 }
 
 /// Puts a snapshot together again. Chunks come in their order; everything is verified.
@@ -310,7 +302,7 @@ impl SnapshotReader {
     /// # Errors
     /// When the chunk is damaged, out of order, of a newer version, or what it holds does not fit together.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), CodecError> {
-        self.take(DecodedChunk::new(chunk)?)
+        self.take(DecodedChunk::new(chunk.to_vec())?)
     }
 
     /// Takes the next chunk, decoded.
@@ -318,19 +310,20 @@ impl SnapshotReader {
     /// # Errors
     /// When the chunk is out of order, or what it holds does not fit together.
     pub fn take(&mut self, chunk: DecodedChunk) -> Result<(), CodecError> {
-        let DecodedChunk { section, continues, number, bytes, items } = chunk;
+        let DecodedChunk { section, continues, number, chunk, items } = chunk;
+        let bytes = &chunk[HEADER + CHUNK_HEADER..];
         if number != self.number {
             return Err(malformed(format!("chunk {number} where chunk {} was expected", self.number)));
         }
         self.enter(section)?;
         self.number += 1;
         if !continues && self.partial.is_empty() {
-            return self.take_items(section, items, &bytes);
+            return self.take_items(section, items, bytes);
         }
         if self.partial.len() + bytes.len() > MAX_ITEM_BYTES {
             return Err(malformed(format!("an item of more than {MAX_ITEM_BYTES} bytes")));
         }
-        self.partial.extend_from_slice(&bytes);
+        self.partial.extend_from_slice(bytes);
         if !continues {
             let whole = std::mem::take(&mut self.partial);
             self.read_items(section, &whole)?;
@@ -355,10 +348,7 @@ impl SnapshotReader {
 
     fn take_items(&mut self, section: Section, items: Items, bytes: &[u8]) -> Result<(), CodecError> {
         match items {
-            Items::Tenants(tenants) => {
-                self.items += tenants.len() as u64;
-                tenants.into_iter().try_for_each(|(tenant, loaded)| self.builder.tenant(&tenant, loaded)).map_err(malformed)
-            }
+            Items::Tenants(tenants) => self.take_tenants(tenants),
             Items::Requests(requests) => {
                 self.items += requests.len() as u64;
                 requests.into_iter().for_each(|(key, kept)| self.builder.request(key, kept));
@@ -371,11 +361,17 @@ impl SnapshotReader {
     fn read_items(&mut self, section: Section, mut bytes: &[u8]) -> Result<(), CodecError> {
         while !bytes.is_empty() {
             bytes = self.read_item(section, bytes)?;
-            if section != Section::End {
+            // Tenants are read all at once, and counted then.
+            if section != Section::End && section != Section::Tenants {
                 self.items += 1;
             }
         }
         Ok(())
+    }
+
+    fn take_tenants(&mut self, tenants: LoadedTenants) -> Result<(), CodecError> {
+        self.items += tenants.len() as u64;
+        self.builder.tenants(tenants).map_err(malformed)
     }
 
     fn read_item<'a>(&mut self, section: Section, bytes: &'a [u8]) -> Result<&'a [u8], CodecError> {
@@ -407,9 +403,8 @@ impl SnapshotReader {
                 Ok(rest)
             }
             Section::Tenants => {
-                let ((tenant, loaded), rest) = tenant(bytes)?;
-                self.builder.tenant(&tenant, loaded).map_err(malformed)?;
-                Ok(rest)
+                self.take_tenants(LoadedTenants::read(bytes)?)?;
+                Ok(&[])
             }
             Section::Requests => {
                 let ((key, kept), rest) = read_prefix::<(RequestKey, KeptRequest)>(bytes)?;

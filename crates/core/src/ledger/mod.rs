@@ -22,7 +22,7 @@ use imbl::GenericHashMap;
 use imbl::shared_ptr::DefaultSharedPtr;
 
 use crate::cluster::{Cluster, ClusterState};
-use crate::constraint::Company;
+use crate::constraint::{Company, CompanyTerm};
 use crate::id::{ClusterId, Name, Owner, Revision, ShardId};
 use crate::pool::Pool;
 use crate::resources::{PodSize, RESOURCE_COUNT, Resource, Resources};
@@ -108,6 +108,21 @@ pub enum Refusal {
     },
 }
 
+/// What is counted of a tenant.
+#[derive(Clone, Copy)]
+pub(crate) struct Claim<'a> {
+    pub(crate) name: &'a Name,
+    pub(crate) owner: &'a Owner,
+    pub(crate) total: Resources,
+    pub(crate) company: &'a [CompanyTerm],
+}
+
+impl<'a> From<&'a TenantSpec> for Claim<'a> {
+    fn from(spec: &'a TenantSpec) -> Self {
+        Self { name: &spec.name, owner: &spec.owner, total: spec.requests.total, company: &spec.constraints.company }
+    }
+}
+
 type Map<K, V> = GenericHashMap<K, V, hash::BuildFold, DefaultSharedPtr>;
 
 /// What one owner holds, and where.
@@ -179,24 +194,24 @@ impl Ledger {
 
     /// Counts a tenant. Always possible, over every limit too: facts are accepted.
     pub fn take(&mut self, spec: &TenantSpec, share: Share, cluster: ClusterId, shard: ShardId) {
-        self.take_unscanned(spec, share, cluster, shard);
+        self.take_unscanned(spec.into(), share, cluster, shard);
         self.refresh(cluster);
     }
 
     /// The same for one of many: what the scan reads is out of step until [`Self::rescan`].
-    pub(crate) fn take_unscanned(&mut self, spec: &TenantSpec, share: Share, cluster: ClusterId, shard: ShardId) {
-        let amounts = share.of(spec.requests.total);
+    pub(crate) fn take_unscanned(&mut self, claim: Claim<'_>, share: Share, cluster: ClusterId, shard: ShardId) {
+        let amounts = share.of(claim.total);
         let limits = self.shard_limits(cluster);
         let counts = Arc::make_mut(&mut self.counts);
         add(&mut counts.row_mut(cluster).used, amounts);
-        let owner = owner_mut(&mut self.owners, &spec.owner);
+        let owner = owner_mut(&mut self.owners, claim.owner);
         add(&mut owner.resources, amounts);
         owner.takes += 1;
         if share == Share::Full {
             counts.enter(cluster, shard, limits);
             owner.tenants += 1;
             owner.places.add(cluster, shard);
-            for term in &spec.constraints.company {
+            for term in claim.company {
                 let seekers = match &term.company {
                     Company::Tenant(name) => self.tenant_seekers.entry(name.clone()).or_default(),
                     Company::Owner(owner) => &mut owner_mut(&mut self.owners, owner).seekers,
@@ -204,7 +219,7 @@ impl Ledger {
                 seekers.add((term.kind, &term.topology), cluster, shard);
             }
         }
-        self.counted = self.counted.wrapping_add(fingerprint(spec, share, cluster, shard));
+        self.counted = self.counted.wrapping_add(fingerprint(claim, share, cluster, shard));
     }
 
     /// Brings what the scan reads into step.
@@ -255,7 +270,7 @@ impl Ledger {
             }
         }
         self.refresh(cluster);
-        self.counted = self.counted.wrapping_sub(fingerprint(spec, share, cluster, shard));
+        self.counted = self.counted.wrapping_sub(fingerprint(spec.into(), share, cluster, shard));
         self.room_version += 1;
     }
 
@@ -584,10 +599,10 @@ fn unknown() -> Refusal {
     Refusal::Constraint { which: "cluster", detail: "there is no such cluster".to_owned() }
 }
 
-fn fingerprint(spec: &TenantSpec, share: Share, cluster: ClusterId, shard: ShardId) -> u64 {
+fn fingerprint(claim: Claim<'_>, share: Share, cluster: ClusterId, shard: ShardId) -> u64 {
     let place = u64::from(cluster.0) << 32 | u64::from(shard.0) << 8 | u64::from(share == Share::Full);
-    let who = hash::mix(hash::of_name(&spec.name), hash::of_owner(&spec.owner));
-    share.of(spec.requests.total).into_iter().fold(hash::mix(who, place), hash::mix)
+    let who = hash::mix(hash::of_name(claim.name), hash::of_owner(claim.owner));
+    share.of(claim.total).into_iter().fold(hash::mix(who, place), hash::mix)
 }
 
 #[cfg(test)]

@@ -2,23 +2,67 @@
 
 use std::sync::Arc;
 
-use super::{Collected, Job, KeptRequest, Loaded, RequestKey, State, counted};
+use super::tenants::{Collected, Loaded};
+use super::{Job, KeptRequest, Packed, RequestKey, State, counted};
 use crate::class::ClassVersion;
 use crate::cluster::Cluster;
-use crate::codec::Scalars;
+use crate::codec::{CodecError, Scalars};
+use crate::constraint::CompanyTerm;
 use crate::id::{Name, Revision};
+use crate::ledger::{Claim, Share};
 use crate::pool::Pool;
 use crate::request::Principal;
-use crate::tenant::Tenant;
+use crate::resources::Resources;
+use crate::tenant::Binding;
 
 /// A state on its way up. What tenants refer to comes before them.
 #[derive(Debug, Default)]
 pub(crate) struct Builder {
     state: State,
     tenants: Collected,
-    /// The class of the tenant before, and how many in a row were of it.
-    class: Option<(Name, String)>,
-    of_class: u32,
+}
+
+/// Some tenants of a snapshot: all that can be made of them without the state.
+#[derive(Debug, Default)]
+pub(crate) struct LoadedTenants {
+    tenants: Vec<LoadedTenant>,
+    /// Which classes they are of, and how many of each.
+    classes: Vec<(Name, String, u32)>,
+}
+
+#[derive(Debug)]
+struct LoadedTenant {
+    indexed: Loaded,
+    counted: Option<(Share, Binding)>,
+    total: Resources,
+    company: Vec<CompanyTerm>,
+}
+
+impl LoadedTenants {
+    /// Reads packed tenants, one after the other.
+    ///
+    /// # Errors
+    /// When the bytes are not that and nothing else.
+    pub(crate) fn read(mut bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut all = Self::default();
+        while !bytes.is_empty() {
+            let (packed, facts, rest) = Packed::read_prefix(bytes)?;
+            let indexed = Loaded::new(&facts, packed);
+            let spec = facts.spec;
+            match all.classes.iter_mut().find(|(class, version, _)| *class == spec.class && *version == spec.version) {
+                Some((_, _, tenants)) => *tenants += 1,
+                None => all.classes.push((spec.class, spec.version.to_owned(), 1)),
+            }
+            let counted = counted(&facts.phase);
+            all.tenants.push(LoadedTenant { indexed, counted, total: spec.requests.total, company: spec.constraints.company });
+            bytes = rest;
+        }
+        Ok(all)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.tenants.len()
+    }
 }
 
 impl Builder {
@@ -50,27 +94,27 @@ impl Builder {
         self.state.put_class(Arc::new(class));
     }
 
-    /// Adds a tenant; they come in the order of their names.
+    /// Adds tenants; they come in the order of their names.
     ///
     /// # Errors
-    /// When it is bound where there is no shard, or is of a class that is not there.
-    pub(crate) fn tenant(&mut self, tenant: &Tenant, loaded: Loaded) -> Result<(), String> {
-        let (id, spec) = (tenant.id, &tenant.spec);
-        if let Some((share, binding)) = counted(&tenant.phase) {
-            if self.state.cluster_by_id(binding.cluster).is_none_or(|cluster| binding.shard.0 >= cluster.shards) {
-                return Err(format!("tenant {id} is bound to a shard that does not exist"));
+    /// When one is bound where there is no shard, or is of a class that is not there.
+    pub(crate) fn tenants(&mut self, loaded: LoadedTenants) -> Result<(), String> {
+        for (class, version, tenants) in loaded.classes {
+            if self.state.class(class.as_str(), &version).is_none() {
+                return Err(format!("{tenants} tenants are of class {class}@{version}, which does not exist"));
             }
-            self.state.ledger_mut().take_unscanned(spec, share, binding.cluster, binding.shard);
+            self.state.use_class(&class, &version, |used| *used += tenants);
         }
-        if self.class.as_ref().is_none_or(|(class, version)| *class != spec.class || *version != spec.version) {
-            if self.state.class(spec.class.as_str(), &spec.version).is_none() {
-                return Err(format!("tenant {id} is of class {}@{}, which does not exist", spec.class, spec.version));
+        for LoadedTenant { indexed, counted, total, company } in loaded.tenants {
+            if let Some((share, Binding { cluster, shard, .. })) = counted {
+                if self.state.cluster_by_id(cluster).is_none_or(|cluster| shard.0 >= cluster.shards) {
+                    return Err(format!("tenant {} is bound to a shard that does not exist", indexed.id()));
+                }
+                let claim = Claim { name: indexed.name(), owner: indexed.owner(), total, company: &company };
+                self.state.ledger_mut().take_unscanned(claim, share, cluster, shard);
             }
-            self.use_class();
-            self.class = Some((spec.class.clone(), spec.version.clone()));
+            self.tenants.push(indexed);
         }
-        self.of_class += 1;
-        self.tenants.push(loaded);
         Ok(())
     }
 
@@ -78,19 +122,11 @@ impl Builder {
         self.state.requests.put(key, kept);
     }
 
-    fn use_class(&mut self) {
-        let count = std::mem::take(&mut self.of_class);
-        if let Some((class, version)) = self.class.take() {
-            self.state.use_class(&class, &version, |tenants| *tenants += count);
-        }
-    }
-
     /// The state. `both` runs two jobs, at the same time if it can.
     ///
     /// # Errors
     /// When a tenant comes twice, or out of order.
     pub(crate) fn finish(mut self, both: impl FnOnce(Job<'_>, Job<'_>)) -> Result<State, String> {
-        self.use_class();
         self.state.ledger_mut().rescan();
         self.state.tenants = self.tenants.finish(both)?;
         Ok(self.state)

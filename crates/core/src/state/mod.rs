@@ -7,6 +7,7 @@ mod requests;
 mod tenants;
 mod check;
 mod build;
+mod facts;
 mod packed;
 
 use std::sync::Arc;
@@ -26,11 +27,11 @@ use crate::request::Principal;
 use crate::tenant::{Binding, Phase, Tenant};
 use crate::time::Timestamp;
 
-pub(crate) use build::Builder;
+pub(crate) use build::{Builder, LoadedTenants};
 pub(crate) use packed::Packed;
 pub(crate) use requests::{Kept as KeptRequest, Key as RequestKey, Requests, Verdict};
 pub use tenants::Job;
-pub(crate) use tenants::{Collected, Loaded, PendingKey, Tenants, pending_key};
+pub(crate) use tenants::{PendingKey, Tenants, pending_key};
 
 /// A class version and how many tenants use it.
 #[derive(Clone, Debug, PartialEq)]

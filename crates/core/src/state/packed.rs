@@ -8,6 +8,8 @@ use crate::digest::{self, Tag};
 use crate::history::History;
 use crate::tenant::Tenant;
 
+use super::facts::Facts;
+
 const OURS: &str = "packed by this process, or checked when it was read";
 
 /// The bytes: the history, with its length before it, then the tenant.
@@ -23,15 +25,17 @@ impl Packed {
         Self(bytes.into())
     }
 
-    /// Takes a packed tenant from the front of some bytes, checked; what follows it is the rest.
+    /// Takes a packed tenant from the front of some bytes, checked, with what the indexes need; what follows it is the rest.
     ///
     /// # Errors
     /// When they do not begin with one.
-    pub(crate) fn read_prefix(bytes: &[u8]) -> Result<(Self, Tenant, &[u8]), CodecError> {
+    pub(super) fn read_prefix(bytes: &[u8]) -> Result<(Self, Facts<'_>, &[u8]), CodecError> {
         let (history, rest) = codec::read_prefix_borrowed::<&[u8]>(bytes)?;
-        History::from_bytes(history).ok_or_else(|| codec::malformed("a tenant's history"))?;
-        let (tenant, rest) = codec::read_prefix::<Tenant>(rest)?;
-        Ok((Self(bytes[..bytes.len() - rest.len()].into()), tenant, rest))
+        if !History::is_one(history) {
+            return Err(codec::malformed("a tenant's history"));
+        }
+        let (facts, rest) = codec::read_prefix_borrowed::<Facts<'_>>(rest)?;
+        Ok((Self(bytes[..bytes.len() - rest.len()].into()), facts, rest))
     }
 
     /// As they go into a snapshot.

@@ -12,6 +12,7 @@ use crate::id::{ClusterId, Name, Owner, TenantId};
 use crate::tenant::{Phase, Tenant};
 use crate::time::Timestamp;
 
+use super::facts::Facts;
 use super::packed::Packed;
 
 /// The order in which waiting tenants are tried: greater priority first, then arrival. (Their owners' shares move with every
@@ -58,12 +59,24 @@ struct Kept {
 }
 
 impl Loaded {
-    pub(crate) fn new(tenant: &Tenant, packed: Packed) -> Self {
-        let pending = pending_key(tenant).map(|_| Arc::new(tenant.clone()));
-        let spec = &tenant.spec;
-        let named = Named { name: spec.name.clone(), owner: spec.owner.clone(), id: tenant.id, pending: pending.is_some() };
+    pub(super) fn new(facts: &Facts<'_>, packed: Packed) -> Self {
+        let (id, spec, phase) = (facts.id, &facts.spec, &facts.phase);
+        let pending = matches!(phase, Phase::Pending { .. }).then(|| Arc::new(packed.tenant()));
+        let named = Named { name: spec.name.clone(), owner: spec.owner.clone(), id, pending: pending.is_some() };
         let digest = packed.digest();
-        Self { named, kept: Kept { id: tenant.id, packed, digest, cluster: cluster_of(tenant), expiry: expiry(tenant), pending } }
+        Self { named, kept: Kept { id, packed, digest, cluster: cluster_of(phase), expiry: expiry(phase, spec.deadline), pending } }
+    }
+
+    pub(super) fn id(&self) -> TenantId {
+        self.named.id
+    }
+
+    pub(super) fn name(&self) -> &Name {
+        &self.named.name
+    }
+
+    pub(super) fn owner(&self) -> &Owner {
+        &self.named.owner
     }
 }
 
@@ -134,16 +147,20 @@ pub(crate) fn pending_key(tenant: &Tenant) -> Option<PendingKey> {
     }
 }
 
-fn expiry(tenant: &Tenant) -> Option<Timestamp> {
-    match tenant.phase {
-        Phase::Pending { .. } => tenant.spec.deadline,
+fn expiry(phase: &Phase, deadline: Option<Timestamp>) -> Option<Timestamp> {
+    match *phase {
+        Phase::Pending { .. } => deadline,
         Phase::Retained { until, .. } => Some(until),
         Phase::Bound { .. } | Phase::Releasing { .. } => None,
     }
 }
 
-fn cluster_of(tenant: &Tenant) -> Option<ClusterId> {
-    tenant.phase.binding().map(|binding| binding.cluster)
+fn expiry_of(tenant: &Tenant) -> Option<Timestamp> {
+    expiry(&tenant.phase, tenant.spec.deadline)
+}
+
+fn cluster_of(phase: &Phase) -> Option<ClusterId> {
+    phase.binding().map(|binding| binding.cluster)
 }
 
 impl Tenants {
@@ -263,7 +280,9 @@ impl Tenants {
             return;
         }
         let pending = pending_key(after);
-        let same = pending_key(before) == pending && expiry(before) == expiry(after) && cluster_of(before) == cluster_of(after);
+        let same = pending_key(before) == pending
+            && expiry_of(before) == expiry_of(after)
+            && cluster_of(&before.phase) == cluster_of(&after.phase);
         if same {
             if let Some(key) = pending {
                 self.pending.insert(key, Arc::clone(after));
@@ -279,25 +298,25 @@ impl Tenants {
     }
 
     fn index_phase(&mut self, tenant: &Arc<Tenant>) {
-        if let Some(cluster) = cluster_of(tenant) {
+        if let Some(cluster) = cluster_of(&tenant.phase) {
             self.by_cluster.insert((cluster, tenant.id));
         }
         if let Some(key) = pending_key(tenant) {
             self.pending.insert(key, Arc::clone(tenant));
         }
-        if let Some(time) = expiry(tenant) {
+        if let Some(time) = expiry_of(tenant) {
             self.expiries.insert((time, tenant.id));
         }
     }
 
     fn unindex_phase(&mut self, tenant: &Tenant) {
-        if let Some(cluster) = cluster_of(tenant) {
+        if let Some(cluster) = cluster_of(&tenant.phase) {
             self.by_cluster.remove(&(cluster, tenant.id));
         }
         if let Some(key) = pending_key(tenant) {
             self.pending.remove(&key);
         }
-        if let Some(time) = expiry(tenant) {
+        if let Some(time) = expiry_of(tenant) {
             self.expiries.remove(&(time, tenant.id));
         }
     }

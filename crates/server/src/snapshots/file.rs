@@ -181,7 +181,7 @@ impl<'a> Reading<'a> {
             for _ in 0..decoders {
                 let (chunks, raw) = sync_channel::<Vec<u8>>(CHUNKS_AHEAD);
                 let (decoded, done) = sync_channel(CHUNKS_AHEAD);
-                scope.spawn(move || raw.into_iter().map(|chunk| DecodedChunk::new(&chunk)).try_for_each(|chunk| decoded.send(chunk)));
+                scope.spawn(move || raw.into_iter().map(DecodedChunk::new).try_for_each(|chunk| decoded.send(chunk)));
                 to.push(chunks);
                 from.push(done);
             }
