@@ -2,11 +2,12 @@
 //!
 //! [`Working`] counts what its own proposals in flight will take, never what they will give. It decides; [`crate::apply`] verifies
 //! everything again, so that nothing here has to be trusted. `resolve` checks what needs no other tenant; `request` turns each kind
-//! of request into a command; `waiting` keeps who waits and is tried again.
+//! of request into a command; `waiting` keeps who waits and is tried again, `refused` what refused them.
 
 mod resolve;
 mod request;
 mod waiting;
+mod refused;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -23,6 +24,7 @@ use crate::time::Timestamp;
 pub use request::report_matters;
 pub use resolve::resolve;
 
+use self::refused::Changed;
 use self::waiting::Waiting;
 
 /// Tenants that one entry drops at most because their time has passed: some milliseconds of work.
@@ -229,9 +231,10 @@ impl Working {
                 }
                 self.waiting.follow(before.as_deref(), after.as_deref());
             }
-            Change::Cluster { after: Some(after), .. } => {
+            Change::Cluster { before, after: Some(after) } => {
                 self.ledger.put_cluster(after, state.pool(after.spec.pool.as_str()).map(|pool| &**pool));
-                self.waiting.freed(after.id);
+                let same_facts = before.as_ref().is_some_and(|before| before.spec == after.spec);
+                self.waiting.changed(after.id, if same_facts { Changed::Report } else { Changed::Facts });
             }
             Change::Cluster { before, after: None } => {
                 if let Some(before) = before {

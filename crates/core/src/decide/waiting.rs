@@ -1,8 +1,8 @@
 //! Who waits for room, and who is worth another try.
 //!
-//! Whoever waits was refused everywhere when it was last tried, so only clusters that have gained room since can take it. The queue is
-//! gone through in passes: a pass takes the clusters that were freed before it began and looks, in the order of priority, at those for
-//! whom one of them has room. What is freed while a pass is on its way belongs to the next pass. A newcomer is held back if somebody
+//! Whoever waits was refused everywhere when it was last tried, so only clusters that have changed since can take it. The queue is
+//! gone through in passes: a pass takes the clusters that were freed before it began and looks, in the order of priority, at those whom
+//! the change may help (`refused`) and for whom one of them has room. What is freed while a pass is on its way belongs to the next pass. A newcomer is held back if somebody
 //! of equal or higher priority, who has not been tried since, could use the cluster that it would get.
 
 use std::cmp::Reverse;
@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::refused::{Changed, Refused};
 use super::{Counted, Working};
 use crate::command::Command;
 use crate::id::{ClusterId, Name, ShardId, TenantId};
@@ -28,36 +29,45 @@ const MAX_FREED: usize = 64;
 /// Changed reasons that one call writes down at most: they are for people.
 const MAX_NOTES: usize = 16;
 
-/// Clusters that may have more room than before.
+/// Clusters that may have more room than before, and what has changed in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Freed {
     All,
-    These(BTreeSet<ClusterId>),
+    These(BTreeSet<ClusterId>, Changed),
 }
 
 impl Default for Freed {
     fn default() -> Self {
-        Self::These(BTreeSet::new())
+        Self::These(BTreeSet::new(), Changed::default())
     }
 }
 
 impl Freed {
     fn is_empty(&self) -> bool {
-        matches!(self, Self::These(clusters) if clusters.is_empty())
+        matches!(self, Self::These(clusters, _) if clusters.is_empty())
     }
 
     fn contains(&self, cluster: ClusterId) -> bool {
         match self {
             Self::All => true,
-            Self::These(clusters) => clusters.contains(&cluster),
+            Self::These(clusters, _) => clusters.contains(&cluster),
         }
     }
 
-    fn insert(&mut self, cluster: ClusterId) {
-        let Self::These(clusters) = self else { return };
+    fn insert(&mut self, cluster: ClusterId, changed: Changed) {
+        let Self::These(clusters, most) = self else { return };
         clusters.insert(cluster);
+        *most = changed.max(*most);
         if clusters.len() > MAX_FREED {
             *self = Self::All;
+        }
+    }
+
+    /// Those that wait and may be helped, in their order.
+    fn queue<'a>(&self, refused: &'a Refused, state: &'a State, from: Bound<PendingKey>) -> Box<dyn Iterator<Item = PendingKey> + 'a> {
+        match self {
+            Self::All => Box::new(state.tenants.pending().range((from, Bound::Unbounded)).map(|(key, _)| *key)),
+            Self::These(_, changed) => Box::new(refused.whom_it_may_help(*changed, from)),
         }
     }
 
@@ -66,8 +76,8 @@ impl Freed {
         match self {
             Self::All => true,
             // Its company's places matter, and they may have moved anywhere.
-            Self::These(_) if !spec.constraints.company.is_empty() => true,
-            Self::These(clusters) => clusters.iter().any(|cluster| has_room(ledger, residents, spec, *cluster)),
+            Self::These(..) if !spec.constraints.company.is_empty() => true,
+            Self::These(clusters, _) => clusters.iter().any(|cluster| has_room(ledger, residents, spec, *cluster)),
         }
     }
 }
@@ -90,6 +100,8 @@ pub(super) struct Waiting {
     next: Freed,
     /// Came to wait, and have not been tried since something was freed.
     untried: BTreeSet<PendingKey>,
+    /// All others, but those that the pass through everybody has yet to come to.
+    refused: Refused,
     /// New ones on their way into the log to wait: what `freed_count` was when they were refused, `None` if held back unrefused.
     refused_at: BTreeMap<Name, Option<u64>>,
     /// How often something was freed.
@@ -101,10 +113,15 @@ impl Waiting {
         Self { next: Freed::All, ..Self::default() }
     }
 
-    /// A cluster has, or may have, more room than before.
+    /// A cluster has more room than before.
     pub(super) fn freed(&mut self, cluster: ClusterId) {
+        self.changed(cluster, Changed::Room);
+    }
+
+    /// Something has changed in a cluster, so that it may have room for more than before.
+    pub(super) fn changed(&mut self, cluster: ClusterId, changed: Changed) {
         self.freed_count += 1;
-        self.next.insert(cluster);
+        self.next.insert(cluster, changed);
     }
 
     /// Whatever refused may refuse no more: begin again.
@@ -139,14 +156,23 @@ impl Waiting {
     }
 
     pub(super) fn follow(&mut self, before: Option<&Tenant>, after: Option<&Tenant>) {
-        if let Some(key) = before.and_then(pending_key) {
+        let was = before.and_then(pending_key);
+        if let Some(key) = was {
             self.untried.remove(&key);
         }
-        let Some((after, key)) = after.and_then(|after| Some((after, pending_key(after)?))) else { return };
-        let unchanged = before.is_some_and(|before| pending_key(before) == Some(key) && before.spec == after.spec);
+        let is = after.and_then(|after| Some((after, pending_key(after)?)));
+        let unchanged = before.zip(is).is_some_and(|(before, (after, key))| was == Some(key) && before.spec == after.spec);
+        if let (Some(key), false) = (was, unchanged) {
+            self.refused.forget(key);
+        }
+        let Some((after, key)) = is else { return };
         let refused_since = self.refused_at.remove(&after.spec.name).flatten() == Some(self.freed_count);
-        if !(unchanged || (before.is_none() && refused_since)) {
-            self.untried.insert(key);
+        match before {
+            Some(_) if unchanged => {}
+            None if refused_since => self.refused.file(key, &after.reason),
+            Some(_) | None => {
+                self.untried.insert(key);
+            }
         }
     }
 
@@ -224,12 +250,13 @@ impl Working {
         let from = pass.after.map_or(Bound::Unbounded, Bound::Excluded);
         let residents = self.arrivals.beside(state);
         let mut done = true;
-        for (looked_at, (key, tenant)) in state.tenants.pending().range((from, Bound::Unbounded)).enumerate() {
+        for (looked_at, key) in pass.clusters.queue(&self.waiting.refused, state, from).enumerate() {
             if candidates.len() >= tries || looked_at >= MAX_LOOKED_AT {
                 done = false;
                 break;
             }
-            pass.after = Some(*key);
+            pass.after = Some(key);
+            let Some(tenant) = state.tenants.pending().get(&key) else { continue };
             if waits(&self.waiting, tenant) && !new.contains(&key.2) && pass.clusters.suits(&self.ledger, &residents, &tenant.spec) {
                 candidates.push(tenant.clone());
             }
@@ -242,6 +269,9 @@ impl Working {
 
     fn try_one(&mut self, state: &State, tenant: &Tenant, notes: &mut usize) -> Option<Command> {
         let decision = schedule::place(&mut self.scratch, &self.ledger, &self.arrivals.beside(state), &tenant.spec);
+        if let Some(key) = pending_key(tenant) {
+            self.waiting.refused.file(key, decision.as_ref().err().map_or(&[], |unplaceable| &unplaceable.reason));
+        }
         match decision {
             // Freed since the pass began: whoever stands before this one comes first, in the next pass.
             Ok(placement) if self.waiting.next.contains(placement.cluster) => None,
@@ -289,15 +319,12 @@ impl Working {
         if waiting.untried.iter().take_while(before_it).any(&mut could) {
             return true;
         }
-        let from = if waiting.next.contains(cluster) {
-            Bound::Unbounded
-        } else {
-            match &waiting.pass {
-                Some(pass) if pass.clusters.contains(cluster) => pass.after.map_or(Bound::Unbounded, Bound::Excluded),
-                _ => return false,
-            }
+        let (freed, from) = match &waiting.pass {
+            _ if waiting.next.contains(cluster) => (&waiting.next, Bound::Unbounded),
+            Some(pass) if pass.clusters.contains(cluster) => (&pass.clusters, pass.after.map_or(Bound::Unbounded, Bound::Excluded)),
+            _ => return false,
         };
-        state.tenants.pending().range((from, Bound::Unbounded)).map(|(key, _)| key).take_while(before_it).any(&mut could)
+        freed.queue(&waiting.refused, state, from).take_while(|key| before_it(&key)).any(|key| could(&key))
     }
 }
 
