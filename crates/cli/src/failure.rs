@@ -62,6 +62,13 @@ impl Failure {
         self
     }
 
+    /// Says which part of somebody's input it is about.
+    #[must_use]
+    pub fn at(mut self, place: &str) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
+    }
+
     /// After something was done: wrong usage would say that nothing was.
     #[must_use]
     pub fn after_changes(mut self) -> Self {

@@ -103,6 +103,7 @@ async fn the_verbs_do_what_they_say_and_end_with_the_documented_code() {
     tenants_come_and_go(&service).await;
     what_is_there_is_shown_beside_what_is_not(&service).await;
     a_part_in_force_is_no_wrong_usage(&service).await;
+    a_client_applies_its_own_tenants(&service).await;
     the_examples_of_place_work(&service).await;
     service.stop().await;
 }
@@ -198,9 +199,34 @@ async fn a_part_in_force_is_no_wrong_usage(service: &Service) {
     // Only the server knows that a value does not fit the class's schema.
     let bad = tenant("bad-half", "shop-large@1.0.0, values: {web: 1000}");
     let alone = service.write("bad-half.yaml", &bad);
-    service.run(&["apply", "-f", &alone]).await.exits(2).says("tenant/bad-half failed");
+    service.run(&["apply", "-f", &alone]).await.exits(2).says("tenant/bad-half failed").says("bad-half.yaml:3: ");
     let both = service.write("halves.yaml", format!("{good}---\n{bad}"));
-    service.run(&["apply", "-f", &both]).await.exits(1).says("tenant/good-half created").says("1 of 2 documents were not applied");
+    service
+        .run(&["apply", "-f", &both])
+        .await
+        .exits(1)
+        .says("tenant/good-half created")
+        .says("halves.yaml:8: ")
+        .says("1 of 2 documents were not applied");
+}
+
+async fn a_client_applies_its_own_tenants(service: &Service) {
+    let mut pki = roadstead_cli::pki::Store::open(&service.trial.folder.join("pki")).expect("the authority");
+    let subject = Subject { owners: vec!["acme".to_owned()], ..Subject::new(Role::Client, "portal") };
+    let client = pki.ensure(&subject, 30).expect("a certificate");
+    let (cert, key) = (client.certificate.to_string_lossy(), client.key.to_string_lossy());
+    let own = service.write("own.yaml", tenant("own", "shop-small@1.0.0"));
+    service.run(&["apply", "-f", &own, "--dry-run", "--cert", &cert, "--key", &key]).await.exits(0).says("tenant/own created");
+    service.run(&["apply", "-f", &own, "--cert", &cert, "--key", &key]).await.exits(0).says("tenant/own created on ");
+    let unknown = service.write("unknown.yaml", tenant("unknown", "shop-small@9.9.9"));
+    service
+        .run(&["apply", "-f", &unknown, "--cert", &cert, "--key", &key])
+        .await
+        .exits(3)
+        .says("unknown.yaml:3: ")
+        .says("shop-small@9.9.9");
+    let pools = service.example("pools.yaml");
+    service.run(&["apply", "-f", &pools, "--cert", &cert, "--key", &key]).await.exits(6).says("client");
 }
 
 async fn the_examples_of_place_work(service: &Service) {

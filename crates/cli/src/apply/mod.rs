@@ -42,7 +42,8 @@ pub struct Done {
 /// # Errors
 /// In a dry run, the listings' failure; every document's own is told.
 pub async fn apply_all(client: &Client, loaded: &[Loaded], mode: Mode, mut tell: impl FnMut(Done)) -> Result<(), Failure> {
-    let missing = if mode.dry_run { missing(loaded, &client.known().await?) } else { Known::default() };
+    let known = if mode.dry_run { client.known_if_allowed().await? } else { None };
+    let missing = known.map_or_else(Known::default, |known| missing(loaded, &known));
     for kind in Kind::ALL {
         let of_kind = loaded.iter().filter(|item| item.document.spec.kind() == kind);
         let mut running = futures::stream::iter(of_kind.map(|item| apply_one(client, item, mode, &missing))).buffered(CONCURRENCY);
@@ -68,7 +69,7 @@ async fn apply_one(client: &Client, item: &Loaded, mode: Mode, missing: &Known) 
         let detail = put::put(client, &change, mode).await?;
         Ok((difference, detail))
     };
-    Done { identity, result: result.await }
+    Done { identity, result: result.await.map_err(|failure: Failure| failure.at(&item.place())) }
 }
 
 /// What the input would create: the server cannot judge what refers to it.

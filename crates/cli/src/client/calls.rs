@@ -170,6 +170,18 @@ impl Client {
         })
     }
 
+    /// The same; `None` for who may not read the fleet, as clients may not: the service judges what their tenants refer to.
+    ///
+    /// # Errors
+    /// The calls'.
+    pub async fn known_if_allowed(&self) -> Result<Option<Known>, Failure> {
+        match self.known().await {
+            Ok(known) => Ok(Some(known)),
+            Err(failure) if failure.exit == Exit::Permission => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// One thing by kind and name; a class is named with its version.
     ///
     /// # Errors

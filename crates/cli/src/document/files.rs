@@ -76,6 +76,12 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Where it stands: file and line of its name.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.file, self.node.place_of("metadata.name").line)
+    }
+
     /// A problem with one of its fields.
     #[must_use]
     pub fn problem(&self, field: &str, message: impl Into<String>) -> Problem {
@@ -312,8 +318,7 @@ fn find_duplicates(loaded: &[Loaded], problems: &mut Vec<Problem>) {
     let mut seen: BTreeMap<String, &Loaded> = BTreeMap::new();
     for item in loaded {
         if let Some(first) = seen.insert(item.document.identity(), item) {
-            let line = first.node.place_of("metadata.name").line;
-            let message = format!("{} is declared in {}:{line} already", item.document.identity(), first.file);
+            let message = format!("{} is declared in {} already", item.document.identity(), first.place());
             problems.push(item.problem("metadata.name", message));
         }
     }

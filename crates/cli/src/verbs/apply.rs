@@ -39,7 +39,11 @@ impl Input {
     pub async fn load_checked(&self, connection: &Connection) -> Result<(Client, Vec<Loaded>), Failure> {
         let loaded = self.load()?;
         let client = connection.connect()?;
-        check_references(&loaded, &client.known().await?)?;
+        let tenants_only = loaded.iter().all(|item| item.document.spec.kind() == Kind::Tenant);
+        let known = if tenants_only { client.known_if_allowed().await? } else { Some(client.known().await?) };
+        if let Some(known) = known {
+            check_references(&loaded, &known)?;
+        }
         Ok((client, loaded))
     }
 }
@@ -197,6 +201,7 @@ impl Adopt {
         }
         for (adopted, item) in loaded.into_iter().enumerate() {
             let Spec::Tenant(spec) = &item.document.spec else { continue };
+            let place = item.place();
             let request = v1::AdoptTenantRequest {
                 request_id: request_id(),
                 name: item.document.name.clone(),
@@ -206,6 +211,7 @@ impl Adopt {
             };
             let what = format!("adopt tenant/{}", item.document.name);
             let answer = send!(client, &what, placement, adopt_tenant, request);
+            let answer = answer.map_err(|failure| failure.at(&place));
             let answer = answer.map_err(|failure| if adopted > 0 { failure.after_changes() } else { failure })?;
             let tenant = answer.tenant.unwrap_or_default();
             let place = tenant.status.as_ref().map(place_of).unwrap_or_default();
