@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::*;
 use roadstead_core::apply::supported;
 use roadstead_core::class::{ClassVersion, VolumeSpec};
@@ -221,6 +223,81 @@ fn a_newcomer_never_takes_room_that_an_equal_or_higher_one_waits_for() {
     fleet.settle();
     assert!(matches!(fleet.tenant("first").phase, Phase::Bound { .. }));
     assert!(matches!(fleet.tenant("later").phase, Phase::Pending { .. }));
+    fleet.check();
+}
+
+fn in_region(region: &str) -> Arc<Constraints> {
+    Arc::new(Constraints { regions: vec![region.to_owned()], ..Constraints::default() })
+}
+
+#[test]
+fn who_waits_is_tried_when_what_refuses_it_has_changed_on_the_way() {
+    // Cordoned and full; then only full; then neither.
+    let mut fleet = Fleet::with_clusters(1, 1, 1000);
+    fleet.place("a");
+    fleet.must(Ask::CordonCluster { name: name("c0"), cordoned: true });
+    fleet.place("waits");
+    fleet.settle();
+    fleet.must(Ask::CordonCluster { name: name("c0"), cordoned: false });
+    fleet.settle();
+    assert!(matches!(fleet.tenant("waits").phase, Phase::Pending { .. }));
+    fleet.release("a");
+    fleet.observe("a", Observed::Stopped);
+    fleet.settle();
+    assert!(matches!(fleet.tenant("waits").phase, Phase::Bound { .. }));
+    // A region that no cluster has; then one has it, without any room; then there is room.
+    fleet.must(place(TenantSpec { constraints: in_region("north"), ..spec("northerly") }));
+    fleet.settle();
+    let spec = ClusterSpec { region: "north".to_owned(), uid: "uid-n".to_owned(), ..cluster("n", 5) };
+    fleet.must(Ask::PutCluster { spec: Box::new(spec), expected: None });
+    fleet.settle();
+    assert!(matches!(fleet.tenant("northerly").phase, Phase::Pending { .. }));
+    fleet.must(Ask::Report(Box::new(report("n", Some(capacity(1000)), Vec::new()))));
+    fleet.settle();
+    assert!(matches!(fleet.tenant("northerly").phase, Phase::Bound { .. }));
+    fleet.check();
+}
+
+#[test]
+fn who_is_updated_while_its_refusal_is_noted_is_tried_again() {
+    let mut fleet = Fleet::with_clusters(1, 1, 1000);
+    fleet.place("a");
+    fleet.must(place(TenantSpec { constraints: in_region("nowhere"), ..spec("waits") }));
+    fleet.settle();
+    fleet.must(Ask::CordonCluster { name: name("c0"), cordoned: true });
+    let id = fleet.tenant("waits").id;
+    let update = fleet.proposed(Ask::UpdateTenant { spec: Box::new(spec("waits")), expected: None });
+    fleet.entry(vec![update], true);
+    // It was tried on the state before the update, and what refused it then is noted after it.
+    let note = Command::NoteUnplaced { id, reason: vec![1, 2, 3] };
+    fleet.entry(vec![Envelope { principal: roadstead_core::decide::leader(), retry: None, command: note }], true);
+    fleet.release("a");
+    fleet.observe("a", Observed::Stopped);
+    fleet.must(Ask::CordonCluster { name: name("c0"), cordoned: false });
+    fleet.settle();
+    assert!(matches!(fleet.tenant("waits").phase, Phase::Bound { .. }));
+    fleet.check();
+}
+
+#[test]
+fn what_is_held_for_a_tenant_survives_what_another_entry_does_to_it() {
+    // Its retention passes while it is being brought back.
+    let mut fleet = Fleet::with_clusters(1, 5, 1000);
+    fleet.place("a");
+    fleet.release("a");
+    fleet.observe("a", Observed::Stopped);
+    let undelete = fleet.proposed(Ask::UndeleteTenant { name: name("a") });
+    fleet.time = Timestamp(fleet.time.0 + 1000);
+    assert!(matches!(fleet.command(Command::Expire { limit: 10 }), Outcome::Done(_)));
+    assert!(matches!(fleet.entry(vec![undelete], true).outcomes[..], [Outcome::Rejected(_)]));
+    fleet.check();
+    // It stops for good while it is growing.
+    fleet.place("b");
+    fleet.must(Ask::PutClass { class: Box::new(class("2", 300)) });
+    let grow = fleet.proposed(Ask::UpdateTenant { spec: Box::new(TenantSpec { version: "2".to_owned(), ..spec("b") }), expected: None });
+    fleet.release("b");
+    fleet.observe("b", Observed::Stopped);
+    assert!(matches!(fleet.entry(vec![grow], true).outcomes[..], [Outcome::Rejected(_)]));
     fleet.check();
 }
 

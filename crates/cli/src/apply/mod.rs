@@ -12,7 +12,7 @@ use futures::StreamExt;
 use crate::client::Client;
 use crate::document::files::{Known, Loaded, declared};
 use crate::document::{Document, Kind, Spec};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 
 /// Documents of one kind that are on their way at a time: enough to fill the leader's batches, few enough to be polite.
 const CONCURRENCY: usize = 128;
@@ -69,7 +69,12 @@ async fn apply_one(client: &Client, item: &Loaded, mode: Mode, missing: &Known) 
         let detail = put::put(client, &change, mode).await?;
         Ok((difference, detail))
     };
-    Done { identity, result: result.await.map_err(|failure: Failure| failure.at(&item.place())) }
+    Done {
+        identity,
+        result: result
+            .await
+            .map_err(|failure: Failure| if failure.exit == Exit::Unavailable { failure } else { failure.at(&item.place()) }),
+    }
 }
 
 /// What the input would create: the server cannot judge what refers to it.

@@ -26,10 +26,11 @@ impl Applier<'_> {
             let Phase::Bound { binding, .. } = tenant.phase else { continue };
             let Some((share, _)) = counted(&tenant.phase) else { continue };
             ledger.give(&tenant.spec, share, cluster, binding.shard);
-            if constraints_hold(&ledger, self.state, &tenant.spec, cluster, binding.shard) == tenant.misplaced {
-                turned.push(tenant.clone());
-            }
+            let hold = constraints_hold(&ledger, self.state, &tenant.spec, cluster, binding.shard);
             ledger.take(&tenant.spec, share, cluster, binding.shard);
+            if hold == tenant.misplaced {
+                turned.push(tenant);
+            }
         }
         for tenant in turned {
             let misplaced = !tenant.misplaced;

@@ -18,7 +18,7 @@ use crate::ledger::{Arrivals, Ledger, Share};
 use crate::request::{Principal, Request};
 use crate::schedule::Scratch;
 use crate::state::{State, Verdict, counted, recount};
-use crate::tenant::{Tenant, TenantSpec};
+use crate::tenant::{Binding, Tenant, TenantSpec};
 use crate::time::Timestamp;
 
 pub use request::report_matters;
@@ -196,11 +196,27 @@ impl Working {
             self.holds.remove(&id);
         }
         let Some(hold) = hold else { return };
+        self.let_go(&hold);
+        self.waiting.freed(hold.took.cluster);
+    }
+
+    /// Counts what a proposal holds.
+    fn keep_hold(&mut self, hold: &Hold) {
+        if let Some(before) = &hold.instead_of {
+            before.give(&mut self.ledger);
+        }
+        hold.took.take(&mut self.ledger);
+        if hold.arrives() {
+            self.arrivals.add(&hold.took.spec.name, hold.took.cluster, hold.took.shard);
+        }
+    }
+
+    /// The opposite.
+    fn let_go(&mut self, hold: &Hold) {
         hold.took.give(&mut self.ledger);
         if hold.arrives() {
             self.arrivals.remove(&hold.took.spec.name, hold.took.cluster, hold.took.shard);
         }
-        self.waiting.freed(hold.took.cluster);
         if let Some(before) = &hold.instead_of {
             before.take(&mut self.ledger);
         }
@@ -226,7 +242,11 @@ impl Working {
             Change::Tenant { before, after } => {
                 let new = before.is_none() && after.as_ref().is_some_and(|after| counted.contains(&after.id));
                 if !new {
+                    let id = before.as_ref().or(after.as_ref()).map(|tenant| tenant.id);
+                    let holds = id.and_then(|id| self.holds.remove(&id)).unwrap_or_default();
+                    holds.iter().rev().for_each(|hold| self.let_go(hold));
                     self.settle_place(before.as_deref(), after.as_deref());
+                    self.hold_again(after.as_deref(), holds);
                     self.settle_quota(state, before.as_deref());
                 }
                 self.waiting.follow(before.as_deref(), after.as_deref());
@@ -252,6 +272,24 @@ impl Working {
             Change::Policy { .. } => self.waiting.everything_moved(),
             Change::Class { .. } => {}
         }
+    }
+
+    /// Holds of a tenant that another entry has changed: they take the same as before, instead of what the tenant counts now. Those of one
+    /// that is gone will be rejected.
+    fn hold_again(&mut self, after: Option<&Tenant>, holds: VecDeque<Hold>) {
+        let (Some(after), false) = (after, holds.is_empty()) else { return };
+        let count = |(share, at): (Share, Binding)| Counted { spec: after.spec.clone(), share, cluster: at.cluster, shard: at.shard };
+        let mut counts = counted(&after.phase).map(count);
+        let mut kept = VecDeque::with_capacity(holds.len());
+        for Hold { took, .. } in holds {
+            // What it counts elsewhere stays counted.
+            let instead_of = counts.take_if(|counts| counts.cluster == took.cluster && counts.shard == took.shard);
+            counts = Some(took.clone());
+            let hold = Hold { instead_of, took };
+            self.keep_hold(&hold);
+            kept.push_back(hold);
+        }
+        self.holds.insert(after.id, kept);
     }
 
     fn settle_place(&mut self, before: Option<&Tenant>, after: Option<&Tenant>) {

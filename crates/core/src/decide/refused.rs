@@ -79,6 +79,15 @@ impl Refused {
         self.causes.insert(key.2, causes);
     }
 
+    /// Files one that was looked at, and not tried, under more: what has changed refuses it still, for another cause.
+    pub(super) fn add(&mut self, key: PendingKey, causes: Vec<Cause>) {
+        let known = self.causes.entry(key.2).or_default();
+        for cause in causes.into_iter().filter(|cause| !known.contains(cause)).collect::<BTreeSet<_>>() {
+            known.push(cause);
+            self.by_cause.entry(cause).or_default().insert(key);
+        }
+    }
+
     /// Forgets one that waits no longer, or in another way.
     pub(super) fn forget(&mut self, key: PendingKey) {
         for cause in self.causes.remove(&key.2).unwrap_or_default() {

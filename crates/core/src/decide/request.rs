@@ -131,14 +131,8 @@ impl Working {
     }
 
     pub(super) fn hold(&mut self, tenant: &Tenant, instead_of: Option<Counted>, took: Counted) {
-        if let Some(before) = &instead_of {
-            before.give(&mut self.ledger);
-        }
-        took.take(&mut self.ledger);
         let hold = Hold { instead_of, took };
-        if hold.arrives() {
-            self.arrivals.add(&hold.took.spec.name, hold.took.cluster, hold.took.shard);
-        }
+        self.keep_hold(&hold);
         self.holds.entry(tenant.id).or_default().push_back(hold);
     }
 

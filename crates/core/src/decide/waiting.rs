@@ -15,7 +15,7 @@ use super::{Counted, Working};
 use crate::command::Command;
 use crate::id::{ClusterId, Name, ShardId, TenantId};
 use crate::ledger::{Ledger, Residents, Share};
-use crate::schedule::{self, Reason};
+use crate::schedule::{self, Cause, Reason};
 use crate::state::{PendingKey, State, pending_key};
 use crate::tenant::{Phase, Tenant, TenantSpec};
 use crate::time::Timestamp;
@@ -71,13 +71,26 @@ impl Freed {
         }
     }
 
-    /// Whether one of them has room for a waiting tenant.
-    fn suits(&self, ledger: &Ledger, residents: &dyn Residents, spec: &TenantSpec) -> bool {
+    /// Whether one of them has room for a waiting tenant; else what refuses it now, where that may be something new.
+    fn suits(&self, ledger: &Ledger, residents: &dyn Residents, spec: &TenantSpec) -> Result<(), Vec<Cause>> {
         match self {
-            Self::All => true,
+            Self::All => Ok(()),
             // Its company's places matter, and they may have moved anywhere.
-            Self::These(..) if !spec.constraints.company.is_empty() => true,
-            Self::These(clusters, _) => clusters.iter().any(|cluster| has_room(ledger, residents, spec, *cluster)),
+            Self::These(..) if !spec.constraints.company.is_empty() => Ok(()),
+            Self::These(clusters, Changed::Room) => {
+                let any = clusters.iter().any(|cluster| has_room(ledger, residents, spec, *cluster));
+                if any { Ok(()) } else { Err(Vec::new()) }
+            }
+            Self::These(clusters, Changed::Report | Changed::Facts) => {
+                let mut causes = Vec::new();
+                for cluster in clusters {
+                    match would_take(ledger, residents, spec, *cluster) {
+                        Ok(()) => return Ok(()),
+                        Err(cause) => causes.push(cause),
+                    }
+                }
+                Err(causes)
+            }
         }
     }
 }
@@ -100,7 +113,7 @@ pub(super) struct Waiting {
     next: Freed,
     /// Came to wait, and have not been tried since something was freed.
     untried: BTreeSet<PendingKey>,
-    /// All others, but those that the pass through everybody has yet to come to.
+    /// All others, but those in flight and those that a pass through everybody has yet to come to.
     refused: Refused,
     /// New ones on their way into the log to wait: what `freed_count` was when they were refused, `None` if held back unrefused.
     refused_at: BTreeMap<Name, Option<u64>>,
@@ -157,18 +170,18 @@ impl Waiting {
 
     pub(super) fn follow(&mut self, before: Option<&Tenant>, after: Option<&Tenant>) {
         let was = before.and_then(pending_key);
-        if let Some(key) = was {
-            self.untried.remove(&key);
-        }
         let is = after.and_then(|after| Some((after, pending_key(after)?)));
         let unchanged = before.zip(is).is_some_and(|(before, (after, key))| was == Some(key) && before.spec == after.spec);
-        if let (Some(key), false) = (was, unchanged) {
+        if unchanged {
+            return;
+        }
+        if let Some(key) = was {
+            self.untried.remove(&key);
             self.refused.forget(key);
         }
         let Some((after, key)) = is else { return };
         let refused_since = self.refused_at.remove(&after.spec.name).flatten() == Some(self.freed_count);
         match before {
-            Some(_) if unchanged => {}
             None if refused_since => self.refused.file(key, &after.reason),
             Some(_) | None => {
                 self.untried.insert(key);
@@ -185,8 +198,15 @@ impl Waiting {
 fn has_room(ledger: &Ledger, residents: &dyn Residents, spec: &TenantSpec, cluster: ClusterId) -> bool {
     let wanted = spec.requests.total.to_array();
     let (used, limit) = (ledger.used(cluster).to_array(), ledger.limit(cluster).to_array());
-    (0..wanted.len()).all(|row| used[row].saturating_add(wanted[row]) <= limit[row])
-        && shard_with_room(ledger, cluster).is_some_and(|shard| ledger.check(residents, spec, cluster, shard).is_ok())
+    (0..wanted.len()).all(|row| used[row].saturating_add(wanted[row]) <= limit[row]) && would_take(ledger, residents, spec, cluster).is_ok()
+}
+
+/// The same, with what refuses.
+fn would_take(ledger: &Ledger, residents: &dyn Residents, spec: &TenantSpec, cluster: ClusterId) -> Result<(), Cause> {
+    // Where no shard has room, the first one says what refuses before that.
+    let shard = shard_with_room(ledger, cluster);
+    ledger.check(residents, spec, cluster, shard.unwrap_or(ShardId(0))).map_err(|refusal| Cause::of(&refusal))?;
+    shard.map(|_| ()).ok_or(Cause::Shards)
 }
 
 fn shard_with_room(ledger: &Ledger, cluster: ClusterId) -> Option<ShardId> {
@@ -249,7 +269,7 @@ impl Working {
         let new: BTreeSet<TenantId> = candidates.iter().map(|tenant| tenant.id).collect();
         let from = pass.after.map_or(Bound::Unbounded, Bound::Excluded);
         let residents = self.arrivals.beside(state);
-        let mut done = true;
+        let (mut done, mut refused_anew) = (true, Vec::new());
         for (looked_at, key) in pass.clusters.queue(&self.waiting.refused, state, from).enumerate() {
             if candidates.len() >= tries || looked_at >= MAX_LOOKED_AT {
                 done = false;
@@ -257,9 +277,16 @@ impl Working {
             }
             pass.after = Some(key);
             let Some(tenant) = state.tenants.pending().get(&key) else { continue };
-            if waits(&self.waiting, tenant) && !new.contains(&key.2) && pass.clusters.suits(&self.ledger, &residents, &tenant.spec) {
-                candidates.push(tenant.clone());
+            if !waits(&self.waiting, tenant) || new.contains(&key.2) {
+                continue;
             }
+            match pass.clusters.suits(&self.ledger, &residents, &tenant.spec) {
+                Ok(()) => candidates.push(tenant.clone()),
+                Err(causes) => refused_anew.push((key, causes)),
+            }
+        }
+        for (key, causes) in refused_anew {
+            self.waiting.refused.add(key, causes);
         }
         if !done {
             self.waiting.pass = Some(pass);
@@ -319,12 +346,11 @@ impl Working {
         if waiting.untried.iter().take_while(before_it).any(&mut could) {
             return true;
         }
-        let (freed, from) = match &waiting.pass {
-            _ if waiting.next.contains(cluster) => (&waiting.next, Bound::Unbounded),
-            Some(pass) if pass.clusters.contains(cluster) => (&pass.clusters, pass.after.map_or(Bound::Unbounded, Bound::Excluded)),
-            _ => return false,
+        let mut any = |freed: &Freed, from: Bound<PendingKey>| {
+            freed.contains(cluster) && freed.queue(&waiting.refused, state, from).take_while(|key| before_it(&key)).any(|key| could(&key))
         };
-        freed.queue(&waiting.refused, state, from).take_while(|key| before_it(&key)).any(|key| could(&key))
+        let rest = |pass: &Pass| pass.after.map_or(Bound::Unbounded, Bound::Excluded);
+        any(&waiting.next, Bound::Unbounded) || waiting.pass.as_ref().is_some_and(|pass| any(&pass.clusters, rest(pass)))
     }
 }
 

@@ -23,7 +23,7 @@ fn cluster_of(key: u64) -> u32 {
 /// Places that a plain sorted array holds before it becomes a table: an array is smaller, a table faster to change.
 const MAX_FEW: usize = 64;
 
-/// Counts by place. Most tenants are in one place, which is kept without an allocation; all else is shared until it changes.
+/// Counts by place. A single place is kept without an allocation; all else is shared until it changes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Places(Kind);
 

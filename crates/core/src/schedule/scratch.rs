@@ -45,7 +45,7 @@ pub struct Scratch {
     forgotten: u64,
     standings: Vec<Standing>,
     by_content: HashTable<u32>,
-    /// The same constraints are often the same allocation. Each is held by a standing or by `aliases`, so that no other can
+    /// The same constraints may be the same allocation, as when somebody is tried again. Each is held by a standing or by `aliases`, so that no other can
     /// come to the same address.
     by_pointer: HashMap<usize, u32, BuildFold>,
     aliases: Vec<Arc<Constraints>>,

@@ -164,6 +164,15 @@ impl Fleet {
         self.batch(vec![request]).remove(0)
     }
 
+    /// What the leader would propose; it is in flight until it is applied.
+    pub fn proposed(&mut self, ask: Ask) -> Envelope {
+        let request = self.request(ask);
+        match self.working.decide(&self.state, &request, self.time) {
+            Ok(Decision::Propose(command)) => Envelope { principal: request.principal, retry: None, command },
+            other => panic!("{other:?} where a command was expected"),
+        }
+    }
+
     pub fn must(&mut self, ask: Ask) -> Done {
         match self.ask(ask.clone()) {
             Outcome::Done(done) => done,
