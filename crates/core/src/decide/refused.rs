@@ -88,6 +88,11 @@ impl Refused {
         }
     }
 
+    /// Whether it is filed.
+    pub(super) fn knows(&self, key: PendingKey) -> bool {
+        self.causes.contains_key(&key.2)
+    }
+
     /// Forgets one that waits no longer, or in another way.
     pub(super) fn forget(&mut self, key: PendingKey) {
         for cause in self.causes.remove(&key.2).unwrap_or_default() {

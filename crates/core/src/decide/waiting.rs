@@ -189,6 +189,18 @@ impl Waiting {
         }
     }
 
+    /// Those that wait and that nothing would ever try again: there are none.
+    fn forgotten<'a>(&'a self, state: &'a State) -> impl Iterator<Item = TenantId> + 'a {
+        let comes = |key: &PendingKey| match &self.pass {
+            _ if self.next == Freed::All => true,
+            Some(Pass { clusters: Freed::All, after }) => after.is_none_or(|after| after < *key),
+            Some(_) | None => false,
+        };
+        let known =
+            move |key: &PendingKey| self.untried.contains(key) || self.in_flight.contains(&key.2) || self.refused.knows(*key) || comes(key);
+        state.tenants.pending().keys().filter(move |key| !known(key)).map(|key| key.2)
+    }
+
     fn idle(&self) -> bool {
         self.pass.is_none() && self.next.is_empty() && self.untried.is_empty()
     }
@@ -221,6 +233,12 @@ fn shard_with_room(ledger: &Ledger, cluster: ClusterId) -> Option<ShardId> {
 type Turn = (Reverse<i32>, u32, Timestamp, TenantId);
 
 impl Working {
+    /// Those that wait and that nothing would ever try again: there are none. For tests and simulations.
+    #[must_use]
+    pub fn forgotten(&self, state: &State) -> Vec<TenantId> {
+        self.waiting.forgotten(state).collect()
+    }
+
     /// Tries those that wait and may fit, in order, at most the policy's number.
     pub(super) fn try_waiting(&mut self, state: &State, now: Timestamp) -> Vec<Command> {
         if self.waiting.idle() {

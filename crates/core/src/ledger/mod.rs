@@ -204,19 +204,24 @@ impl Ledger {
         let limits = self.shard_limits(cluster);
         let counts = Arc::make_mut(&mut self.counts);
         add(&mut counts.row_mut(cluster).used, amounts);
-        let owner = owner_mut(&mut self.owners, claim.owner);
-        add(&mut owner.resources, amounts);
-        owner.takes += 1;
         if share == Share::Full {
             counts.enter(cluster, shard, limits);
-            owner.tenants += 1;
-            owner.places.add(cluster, shard);
+        }
+        with_owner(&mut self.owners, claim.owner, |owner| {
+            add(&mut owner.resources, amounts);
+            owner.takes += 1;
+            if share == Share::Full {
+                owner.tenants += 1;
+                owner.places.add(cluster, shard);
+            }
+        });
+        if share == Share::Full {
             for term in claim.company {
-                let seekers = match &term.company {
-                    Company::Tenant(name) => self.tenant_seekers.entry(name.clone()).or_default(),
-                    Company::Owner(owner) => &mut owner_mut(&mut self.owners, owner).seekers,
-                };
-                seekers.add((term.kind, &term.topology), cluster, shard);
+                let add = |seekers: &mut Seekers| seekers.add((term.kind, &term.topology), cluster, shard);
+                match &term.company {
+                    Company::Tenant(name) => add(self.tenant_seekers.entry(name.clone()).or_default()),
+                    Company::Owner(owner) => with_owner(&mut self.owners, owner, |owner| add(&mut owner.seekers)),
+                }
             }
         }
         self.counted = self.counted.wrapping_add(fingerprint(claim, share, cluster, shard));
@@ -569,12 +574,14 @@ fn free(used: u128, limit: u64) -> u64 {
     u64::try_from(used).map_or(0, |used| limit.saturating_sub(used))
 }
 
-/// What is counted of an owner, to be changed.
-fn owner_mut<'a>(owners: &'a mut Map<Owner, OwnerUse>, owner: &Owner) -> &'a mut OwnerUse {
-    if !owners.contains_key(owner) {
-        owners.insert(owner.clone(), OwnerUse::default());
+/// Changes what is counted of an owner; nothing is if it is new.
+fn with_owner(owners: &mut Map<Owner, OwnerUse>, owner: &Owner, change: impl FnOnce(&mut OwnerUse)) {
+    if let Some(known) = owners.get_mut(owner) {
+        return change(known);
     }
-    owners.get_mut(owner).expect("is there, or was put there just now")
+    let mut new = OwnerUse::default();
+    change(&mut new);
+    owners.insert(owner.clone(), new);
 }
 
 /// Quantities below this many units go through 64 bits when they are multiplied by a thousand: 16 PiB.

@@ -224,6 +224,7 @@ impl Fleet {
         assert!(problems.is_empty(), "{problems:?}");
         assert!(self.alarms.is_empty(), "{:?}", self.alarms);
         assert_eq!(self.working.ledger.digest(), self.state.ledger().digest(), "the working copy with nothing in flight is the state's");
+        assert_eq!(self.working.forgotten(&self.state), [], "somebody waits and would never be tried again");
     }
 
     pub fn tenant(&self, name: &str) -> Tenant {
