@@ -11,7 +11,7 @@ use roadstead_core::cluster::{ClusterSpec, ClusterState};
 use roadstead_core::codec::{SnapshotReader, decode_batch, encode_batch, snapshot};
 use roadstead_core::command::{Batch, Command, Done, Envelope, FeatureLevel, Outcome, Rejection};
 use roadstead_core::constraint::Constraints;
-use roadstead_core::decide::Decision;
+use roadstead_core::decide::{Decision, WhatIf};
 use roadstead_core::history::EventKind;
 use roadstead_core::id::{Epoch, Incarnation};
 use roadstead_core::request::{Ask, Observed, ObservedTenant, Report};
@@ -298,6 +298,23 @@ fn what_is_held_for_a_tenant_survives_what_another_entry_does_to_it() {
     fleet.release("b");
     fleet.observe("b", Observed::Stopped);
     assert!(matches!(fleet.entry(vec![grow], true).outcomes[..], [Outcome::Rejected(_)]));
+    fleet.check();
+}
+
+#[test]
+fn what_if_counts_each_for_the_next_and_keeps_to_quotas() {
+    let mut fleet = Fleet::with_clusters(1, 3, 1000);
+    let mut policy = fleet.state.policy().spec.clone();
+    policy.default_quota.tenants = Some(2);
+    fleet.must(Ask::PutPolicy { spec: Box::new(policy), expected: None });
+    let mut what_if = WhatIf::new(&fleet.state);
+    let mut place = |spec: TenantSpec| {
+        let (explanation, quota) = what_if.place(spec).expect("a sound spec");
+        (explanation.decision.is_ok(), matches!(quota, Some(Rejection::QuotaExceeded { .. })))
+    };
+    assert_eq!(["a", "b", "c"].map(|name| place(spec(name))), [(true, false), (true, false), (true, true)]);
+    let of_others = |name| TenantSpec { owner: owner("others"), ..spec(name) };
+    assert_eq!(["d", "e"].map(|name| place(of_others(name))), [(true, false), (false, false)], "there is room for three");
     fleet.check();
 }
 

@@ -145,7 +145,7 @@ impl Reach {
             Some(owners) if !owners.contains(owner) => {
                 let may: Vec<&str> = owners.iter().map(Owner::as_str).collect();
                 let may = may.join(", ");
-                let words = format!("{} may only touch tenants of {may}, not of {owner}", self.caller.principal);
+                let words = format!("{} may only touch tenants of {may}", self.caller.principal);
                 Err(self.denied("OWNER_NOT_ALLOWED", words).with("allowed_owners", may))
             }
             Some(_) | None => Ok(()),

@@ -135,6 +135,12 @@ impl Fault {
         self.0.reason
     }
 
+    /// What went wrong, in plain words.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
     /// The gRPC code.
     #[must_use]
     pub fn code(&self) -> Code {

@@ -8,6 +8,7 @@ mod resolve;
 mod request;
 mod waiting;
 mod refused;
+mod what_if;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -23,6 +24,7 @@ use crate::time::Timestamp;
 
 pub use request::report_matters;
 pub use resolve::resolve;
+pub use what_if::WhatIf;
 
 use self::refused::Changed;
 use self::waiting::Waiting;

@@ -7,9 +7,9 @@ use futures::StreamExt;
 use prost::Message;
 use roadstead_api::v1;
 use roadstead_core::command::Kind;
-use roadstead_core::decide;
+use roadstead_core::decide::WhatIf;
 use roadstead_core::id::{Name, Owner};
-use roadstead_core::ledger::{Arrivals, Share};
+use roadstead_core::ledger::Share;
 use roadstead_core::schedule;
 use roadstead_core::state::State;
 use roadstead_core::tenant::{Phase, Tenant, TenantSpec};
@@ -234,16 +234,16 @@ fn simulated_specs(tenants: &[v1::PlaceTenantRequest]) -> Result<Vec<TenantSpec>
 /// Each decision counts for the next; nothing else changes.
 fn simulate(state: &State, specs: Vec<TenantSpec>, every: bool) -> Result<Vec<v1::Explanation>, Fault> {
     let names = cluster_names(state);
-    let (mut ledger, mut arrivals) = (state.ledger().clone(), Arrivals::default());
+    let mut what_if = WhatIf::new(state);
     let mut explanations = Vec::with_capacity(specs.len());
-    for mut spec in specs {
-        decide::resolve(state, &mut spec).map_err(|rejection| rejected(&rejection, &names))?;
-        let explanation = schedule::explain(&ledger, &arrivals.beside(state), &spec);
-        explanations.push(explain::wire(&explanation, every, &names));
-        if let Ok(placement) = &explanation.decision {
-            ledger.take(&spec, Share::Full, placement.cluster, placement.shard);
-            arrivals.add(&spec.name, placement.cluster, placement.shard);
+    for spec in specs {
+        let (explanation, quota) = what_if.place(spec).map_err(|rejection| rejected(&rejection, &names))?;
+        let mut wire = explain::wire(&explanation, every, &names);
+        if let Some(rejection) = quota {
+            wire.summary = rejected(&rejection, &names).message().to_owned();
+            wire.would_bind = None;
         }
+        explanations.push(wire);
     }
     Ok(explanations)
 }
