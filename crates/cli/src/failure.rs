@@ -82,7 +82,9 @@ impl Failure {
     #[must_use]
     pub fn from_status(what: &str, status: &Status) -> Self {
         let details = status.get_error_details();
-        let mut failure = Self::new(exit_of(status.code()), format!("{what}: {}", status.message()));
+        // Whoever is no service of ours may say nothing.
+        let said = if status.message().is_empty() { status.code().description() } else { status.message() };
+        let mut failure = Self::new(exit_of(status.code()), format!("{what}: {said}"));
         let violations = details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
         if let [one] = violations
             && status.message().contains(&one.description)
@@ -104,6 +106,44 @@ impl Failure {
 pub fn joined(mut first: Failure, next: Failure) -> Failure {
     first.message = format!("{}\n{}", first.message, next.message);
     first
+}
+
+/// What becomes of several things, each done by itself: one that is refused keeps no other from being done.
+#[derive(Debug, Default)]
+pub struct Several {
+    done: usize,
+    failed: Option<Failure>,
+}
+
+impl Several {
+    /// Takes note of the next one.
+    ///
+    /// # Errors
+    /// All failures so far, when going on makes no sense because nobody answers.
+    pub fn add(&mut self, result: Result<(), Failure>) -> Result<(), Failure> {
+        let Err(failure) = result else {
+            self.done += 1;
+            return Ok(());
+        };
+        let hopeless = failure.exit == Exit::Unavailable;
+        self.failed = Some(match self.failed.take() {
+            Some(first) => joined(first, failure),
+            None => failure,
+        });
+        if hopeless { self.finish() } else { Ok(()) }
+    }
+
+    /// The end.
+    ///
+    /// # Errors
+    /// All failures, with the exit code of the first.
+    pub fn finish(&mut self) -> Result<(), Failure> {
+        match self.failed.take() {
+            Some(failure) if self.done > 0 => Err(failure.after_changes()),
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
 }
 
 /// When a server says that asking again makes sense.
@@ -142,7 +182,9 @@ fn next_step(code: Code, reason: &str) -> Option<&'static str> {
             "the replica closed the connection: it may not accept the certificate (revoked, or of another authority; its log says why): \
              `roadstead pki show --file CERT`",
         ),
-        (Code::Unimplemented, _) => Some("the server is older than this command: `roadstead admin status` shows versions"),
+        (Code::Unimplemented, _) => Some(
+            "the server is older than this command (`roadstead admin status` shows versions), or this is not the address that it has for clients",
+        ),
         _ => None,
     }
 }

@@ -95,7 +95,7 @@ fn tenant(name: &str, spec: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_verbs_do_what_they_say_and_end_with_the_documented_code() {
-    let service = Service::start().await;
+    let mut service = Service::start().await;
     documents_go_in_once(&service).await;
     documents_come_out_as_they_went_in(&service).await;
     nothing_of_a_bad_input_is_applied(&service).await;
@@ -105,6 +105,7 @@ async fn the_verbs_do_what_they_say_and_end_with_the_documented_code() {
     a_part_in_force_is_no_wrong_usage(&service).await;
     a_client_applies_its_own_tenants(&service).await;
     the_examples_of_place_work(&service).await;
+    contexts_survive_a_restart(&mut service).await;
     service.stop().await;
 }
 
@@ -172,7 +173,7 @@ async fn tenants_come_and_go(service: &Service) {
     service.run(&["delete", "tenant", "first", "--purge", "--wait"]).await.exits(0);
     service.run(&["get", "tenant", "first"]).await.exits(3);
     service.run(&["simulate", "-f", &service.example("what-if"), "--count", "2"]).await.exits(0).says("0 of 2 would fit");
-    service.run(&["cordon", "own-fra-1"]).await.exits(0);
+    service.run(&["cordon", "nosuch", "own-fra-1"]).await.exits(3).says("nosuch").says("cluster/own-fra-1 cordoned");
     service.run(&["apply", "-f", &service.example("clusters-own.yaml")]).await.exits(0).says("cluster/own-fra-1 unchanged");
     service.run(&["get", "cluster", "own-fra-1"]).await.exits(0).says("Cordoned");
     service.run(&["uncordon", "own-fra-1"]).await.exits(0);
@@ -227,6 +228,16 @@ async fn a_client_applies_its_own_tenants(service: &Service) {
         .says("shop-small@9.9.9");
     let pools = service.example("pools.yaml");
     service.run(&["apply", "-f", &pools, "--cert", &cert, "--key", &key]).await.exits(6).says("client");
+}
+
+async fn contexts_survive_a_restart(service: &mut Service) {
+    let files = service.trial.context(&Subject::new(Role::Viewer, "v")).expect("a context");
+    let [ca, cert, key] = [&files.ca, &files.cert, &files.key].map(|path| path.to_string_lossy().into_owned());
+    let mine = ["config", "set-context", "mine", "--server", "127.0.0.1:1", "--ca", &ca, "--cert", &cert, "--key", &key];
+    service.run(&mine).await.exits(0);
+    service.config = service.trial.write_config().expect("a context");
+    service.run(&["config", "get-contexts"]).await.exits(0).says("mine").says("trial");
+    service.run(&["get", "clusters"]).await.exits(0).says("own-fra-1");
 }
 
 async fn the_examples_of_place_work(service: &Service) {

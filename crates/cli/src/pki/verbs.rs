@@ -169,6 +169,9 @@ impl Issue {
         let files = store.issue(&subject, self.days)?;
         println!("{}", files.certificate.display());
         println!("{}", files.key.display());
+        if subject.role == Role::Client && subject.owners.is_empty() {
+            eprintln!("note: it may place and change the tenants of every owner; --owner restricts it");
+        }
         Ok(())
     }
 }

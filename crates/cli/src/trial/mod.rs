@@ -145,15 +145,17 @@ impl Trial {
         Client::new(&self.context(&Subject::new(role, name))?, CALL_TIMEOUT)
     }
 
-    /// Writes a config file with a context of an admin; tells where.
+    /// Writes a config file with a context of an admin, beside others that somebody has added; tells where.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// A file that cannot be read or written.
     pub fn write_config(&mut self) -> Result<PathBuf, Failure> {
         let context = self.context(&Subject::new(Role::Admin, "me"))?;
         let path = self.folder.join("config.yaml");
-        let contexts = std::collections::BTreeMap::from([(CONTEXT.to_owned(), context)]);
-        Config { current_context: Some(CONTEXT.to_owned()), contexts }.save(&path)?;
+        let mut config = Config::load(&path)?;
+        config.contexts.insert(CONTEXT.to_owned(), context);
+        config.current_context.get_or_insert_with(|| CONTEXT.to_owned());
+        config.save(&path)?;
         Ok(path)
     }
 

@@ -309,9 +309,9 @@ impl Backup {
         if self.output.exists() {
             return Err(Failure::usage(format!("{} exists already", self.output.display())));
         }
+        let mut stream = send!(client, "backup", admin, backup, v1::BackupRequest {})?;
         let part = self.output.with_extension("part");
         let mut file = tokio::fs::File::create(&part).await.map_err(failed)?;
-        let mut stream = send!(client, "backup", admin, backup, v1::BackupRequest {})?;
         let (mut bytes, mut revision) = (0usize, None);
         while let Some(message) = stream.message().await.map_err(|error| client.failure("backup", &error))? {
             revision = revision.or(message.revision);

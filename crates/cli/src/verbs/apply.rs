@@ -57,7 +57,8 @@ impl Input {
   generate-tenants | roadstead apply -f -
 
 The whole input is checked before anything is written; then each document is applied by itself:
-policy, pools, classes, clusters, tenants, in this order.")]
+policy, pools, classes, clusters, tenants, in this order. A dry run judges each document as if
+it came alone; `simulate` lets tenants count for those after them.")]
 pub struct Apply {
     #[command(flatten)]
     input: Input,

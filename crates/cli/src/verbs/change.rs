@@ -10,7 +10,7 @@ use crate::apply::put::{place_of, send};
 use crate::client::{Client, Connection, Services, request_id};
 use crate::document::Kind;
 use crate::document::tenant::ClassRef;
-use crate::failure::Failure;
+use crate::failure::{Failure, Several};
 use crate::output::out;
 
 /// See [`super::Cli`].
@@ -40,21 +40,26 @@ impl Delete {
     /// Deletes.
     ///
     /// # Errors
-    /// The first refusal.
+    /// Every refusal.
     pub async fn run(self) -> Result<(), Failure> {
         let named = named(&self.what)?;
         let client = self.connection.connect()?;
         let begun = Instant::now();
-        let mut released = Vec::new();
-        for (done, (kind, name)) in named.into_iter().enumerate() {
+        let (mut released, mut all) = (Vec::new(), Several::default());
+        for (kind, name) in named {
             let deleted = self.one(&client, kind, &name).await;
-            deleted.map_err(|failure| if done > 0 { failure.after_changes() } else { failure })?;
+            let refused = deleted.is_err();
+            all.add(deleted)?;
+            if refused {
+                continue;
+            }
             let dry = if self.dry_run { " (dry run)" } else { "" };
             out(&format!("{}/{name} deleted{dry}\n", kind.lower()));
             if kind == Kind::Tenant {
                 released.push(name);
             }
         }
+        all.finish()?;
         if self.wait && !self.dry_run {
             super::wait::until_released(&client, &released, self.connection.timeout.saturating_sub(begun.elapsed())).await?;
         }
@@ -104,17 +109,20 @@ impl Undelete {
     /// Brings tenants back, within the retention.
     ///
     /// # Errors
-    /// The first refusal.
+    /// Every refusal.
     pub async fn run(self) -> Result<(), Failure> {
         let names = tenants(&self.names)?;
         let client = self.connection.connect()?;
+        let mut all = Several::default();
         for name in names {
             let request = v1::UndeleteTenantRequest { request_id: request_id(), name: name.clone() };
-            let answer = send!(client, &format!("undelete tenant/{name}"), placement, undelete_tenant, request)?;
-            let place = answer.tenant.and_then(|tenant| tenant.status).map(|status| place_of(&status)).unwrap_or_default();
-            out(&format!("tenant/{name} undeleted {place}\n"));
+            let answer = send!(client, &format!("undelete tenant/{name}"), placement, undelete_tenant, request);
+            all.add(answer.map(|answer| {
+                let place = answer.tenant.and_then(|tenant| tenant.status).map(|status| place_of(&status)).unwrap_or_default();
+                out(&format!("tenant/{name} undeleted {place}\n"));
+            }))?;
         }
-        Ok(())
+        all.finish()
     }
 }
 
@@ -133,22 +141,24 @@ impl Cordon {
     /// Sets or lifts the cordon.
     ///
     /// # Errors
-    /// The first refusal.
+    /// Every refusal.
     pub async fn run(self, cordoned: bool) -> Result<(), Failure> {
         let client = self.connection.connect()?;
+        let mut all = Several::default();
         for name in self.clusters {
             let name = name.strip_prefix("cluster/").unwrap_or(&name).to_owned();
-            if cordoned {
-                let request = v1::CordonClusterRequest { request_id: request_id(), name: name.clone() };
-                send!(client, &format!("cordon cluster/{name}"), fleet, cordon_cluster, request)?;
-                out(&format!("cluster/{name} cordoned\n"));
+            let (request_id, verb) = (request_id(), if cordoned { "cordon" } else { "uncordon" });
+            let what = format!("{verb} cluster/{name}");
+            let answer = if cordoned {
+                let request = v1::CordonClusterRequest { request_id, name: name.clone() };
+                send!(client, &what, fleet, cordon_cluster, request).map(|_| ())
             } else {
-                let request = v1::UncordonClusterRequest { request_id: request_id(), name: name.clone() };
-                send!(client, &format!("uncordon cluster/{name}"), fleet, uncordon_cluster, request)?;
-                out(&format!("cluster/{name} uncordoned\n"));
-            }
+                let request = v1::UncordonClusterRequest { request_id, name: name.clone() };
+                send!(client, &what, fleet, uncordon_cluster, request).map(|_| ())
+            };
+            all.add(answer.map(|()| out(&format!("cluster/{name} {verb}ed\n"))))?;
         }
-        Ok(())
+        all.finish()
     }
 }
 
