@@ -21,7 +21,7 @@ pub struct FeatureLevel(pub u16);
 /// The level of the first release.
 pub const FIRST_LEVEL: FeatureLevel = FeatureLevel(1);
 /// The highest level that this build understands.
-pub const SUPPORTED_LEVEL: FeatureLevel = FeatureLevel(2);
+pub const SUPPORTED_LEVEL: FeatureLevel = FeatureLevel(3);
 
 /// The content of one Raft entry: everything that was waiting, decided together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -129,7 +129,7 @@ fn copy_of(state: &State) -> State {
 fn golden_logs_give_the_same_digest_also_after_a_snapshot_at_every_point() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut digests = String::new();
-    for level in [1, 2] {
+    for level in [1, 2, 3] {
         let path = file(&format!("level-{level}.log"));
         if update {
             std::fs::create_dir_all(file("")).expect("a folder");

@@ -6,7 +6,7 @@ use common::*;
 use proptest::prelude::*;
 use roadstead_core::apply::apply;
 use roadstead_core::codec::{SnapshotReader, decode_batch, decode_outcome, decode_request, encode_batch, snapshot};
-use roadstead_core::command::{Command, FeatureLevel, Outcome};
+use roadstead_core::command::{Command, Outcome, SUPPORTED_LEVEL};
 use roadstead_core::constraint::{Company, CompanyKind, CompanyTerm, Constraints, TopologyKey};
 use roadstead_core::id::Incarnation;
 use roadstead_core::request::{Ask, Observed};
@@ -138,7 +138,7 @@ fn run(fleet: &mut Fleet, step: &Step) {
             fleet.command(Command::Incarnate { incarnation: next });
             fleet.ask(Ask::WaiveFence { cluster: None });
         }
-        Step::Level => drop(fleet.command(Command::RaiseLevel { level: FeatureLevel(2) })),
+        Step::Level => drop(fleet.command(Command::RaiseLevel { level: SUPPORTED_LEVEL })),
         Step::NewLeader => fleet.working = roadstead_core::decide::Working::new(&fleet.state),
     }
 }

@@ -5,11 +5,11 @@ mod common;
 use std::sync::Arc;
 
 use common::*;
-use roadstead_core::apply::supported;
+use roadstead_core::apply::{RETURNS_TO_ANY_SHARD, supported};
 use roadstead_core::class::{ClassVersion, VolumeSpec};
 use roadstead_core::cluster::{ClusterSpec, ClusterState};
 use roadstead_core::codec::{SnapshotReader, decode_batch, encode_batch, snapshot};
-use roadstead_core::command::{Batch, Command, Done, Envelope, FeatureLevel, Outcome, Rejection};
+use roadstead_core::command::{Batch, Command, Done, Envelope, FeatureLevel, Outcome, Rejection, SUPPORTED_LEVEL};
 use roadstead_core::constraint::Constraints;
 use roadstead_core::decide::{Decision, WhatIf};
 use roadstead_core::history::EventKind;
@@ -349,6 +349,24 @@ fn retained_tenants_count_their_storage_only_and_undelete_checks_for_room_again(
 }
 
 #[test]
+fn a_tenant_comes_back_to_another_shard_if_its_own_is_full() {
+    // Two shards of one tenant each.
+    let mut fleet = Fleet::with_clusters(1, 2, 1000);
+    fleet.place("a");
+    fleet.release("a");
+    fleet.observe("a", Observed::Stopped);
+    fleet.place("b");
+    let mut older = fleet.clone();
+    assert!(matches!(older.refused(Ask::UndeleteTenant { name: name("a") }), Rejection::Unplaceable { .. }), "as builds before did");
+    fleet.command(Command::RaiseLevel { level: RETURNS_TO_ANY_SHARD });
+    fleet.must(Ask::UndeleteTenant { name: name("a") });
+    let shard = |name: &str| fleet.tenant(name).phase.binding().expect("bound").shard.0;
+    assert_eq!((shard("a"), shard("b")), (1, 0));
+    fleet.check();
+    older.check();
+}
+
+#[test]
 fn a_purged_tenant_is_gone_only_when_nothing_of_it_is_left() {
     let mut fleet = Fleet::with_clusters(1, 1, 1000);
     fleet.place("a");
@@ -508,8 +526,8 @@ fn the_feature_level_is_never_lowered_and_a_batch_above_it_can_be_told() {
     fleet.command(Command::RaiseLevel { level: FeatureLevel(1) });
     assert_eq!(fleet.state.level(), FeatureLevel(2));
     let batch = |level| Batch { level, time: Timestamp(0), commands: Vec::new() };
-    assert!(supported(&batch(FeatureLevel(2))));
-    assert!(!supported(&batch(FeatureLevel(3))));
+    assert!(supported(&batch(SUPPORTED_LEVEL)));
+    assert!(!supported(&batch(FeatureLevel(SUPPORTED_LEVEL.0 + 1))));
 }
 
 #[test]

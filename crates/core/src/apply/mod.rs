@@ -33,6 +33,9 @@ pub(crate) use tenant::{check_adopt, check_quota_with, check_undelete, check_upd
 /// From this level on a tenant's history also tells when its constraints ceased to hold, or held again.
 pub const MISPLACED_IN_HISTORY: FeatureLevel = FeatureLevel(2);
 
+/// From this level on a tenant that comes back goes to another shard of its cluster if its own is full.
+pub const RETURNS_TO_ANY_SHARD: FeatureLevel = FeatureLevel(3);
+
 /// What applying one entry did.
 #[derive(Clone, Debug, Default)]
 pub struct Applied {

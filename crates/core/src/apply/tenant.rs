@@ -116,12 +116,11 @@ impl Applier<'_> {
 
     pub(super) fn undelete_tenant(&mut self, name: &Name) -> Fate {
         let tenant = find_tenant(self.state, name)?;
-        let binding = match tenant.phase {
-            Phase::Pending { .. } | Phase::Bound { .. } => return Ok(Done::Changed { revision: tenant.changed }),
-            Phase::Releasing { binding, .. } | Phase::Retained { binding, .. } => binding,
+        let Some(binding) = check_undelete(self.state, self.state.ledger(), &tenant)? else {
+            return Ok(Done::Changed { revision: tenant.changed });
         };
-        check_undelete(self.state, self.state.ledger(), &tenant)?;
-        let mut after = Tenant::clone(&tenant);
+        self.open_shard(binding.cluster, binding.shard)?;
+        let mut after = tenant;
         after.phase = Phase::Bound { binding: Binding { epoch: self.revision(), ..binding }, running: false };
         let done = standing(&after);
         self.keep_tenant(after, Some(EventKind::Undeleted));
@@ -252,20 +251,34 @@ pub(crate) fn check_update(state: &State, ledger: &Ledger, tenant: &Tenant, spec
     }
 }
 
-/// Whether a deleted tenant may come back where its volumes are.
-pub(crate) fn check_undelete(state: &State, ledger: &Ledger, tenant: &Tenant) -> Result<(), Rejection> {
+/// Where a deleted tenant comes back: in the cluster where its volumes are, if there is room. `None` if it is not deleted.
+pub(crate) fn check_undelete(state: &State, ledger: &Ledger, tenant: &Tenant) -> Result<Option<Binding>, Rejection> {
     match tenant.phase {
-        Phase::Pending { .. } | Phase::Bound { .. } => Ok(()),
+        Phase::Pending { .. } | Phase::Bound { .. } => Ok(None),
         Phase::Releasing { purge: true, .. } => {
             Err(in_use(Kind::Tenant, tenant.spec.name.as_str(), "its volumes are being purged; it cannot come back"))
         }
-        Phase::Releasing { .. } => Ok(()),
+        Phase::Releasing { binding, .. } => Ok(Some(binding)),
         Phase::Retained { binding, .. } => {
             let owner = &tenant.spec.owner;
             check_quota_with(state, ledger.owner_use(owner), owner, Some(tenant), Some(tenant.spec.requests.total))?;
-            fits_in_place(ledger, tenant, &tenant.spec, Share::StorageOnly, binding)
+            let back = Binding { shard: shard_to_return_to(state, ledger, binding), ..binding };
+            fits_in_place(ledger, tenant, &tenant.spec, Share::StorageOnly, back)?;
+            Ok(Some(back))
         }
     }
+}
+
+/// Its own shard, or the first with room if that is full, opened for it if need be.
+fn shard_to_return_to(state: &State, ledger: &Ledger, Binding { cluster: id, shard: own, .. }: Binding) -> ShardId {
+    let Some(cluster) = state.cluster_by_id(id) else { return own };
+    let (spec, next) = (&cluster.spec, ShardId(cluster.shards));
+    let has_room = |shard: &ShardId| ledger.shard_tenants(id, *shard) < spec.shard_cap;
+    if state.level() < super::RETURNS_TO_ANY_SHARD || has_room(&own) {
+        return own;
+    }
+    let opened = (0..cluster.shards.min(spec.max_shards)).map(ShardId).find(has_room);
+    opened.or((next.0 < spec.max_shards).then_some(next)).unwrap_or(own)
 }
 
 /// A volume that is there cannot shrink, and grows only where its class says that it can.

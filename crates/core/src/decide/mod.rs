@@ -284,8 +284,9 @@ impl Working {
         let mut counts = counted(&after.phase).map(count);
         let mut kept = VecDeque::with_capacity(holds.len());
         for Hold { took, .. } in holds {
-            // What it counts elsewhere stays counted.
-            let instead_of = counts.take_if(|counts| counts.cluster == took.cluster && counts.shard == took.shard);
+            // What it counts elsewhere stays counted; storage is of no shard.
+            let same_shard = |counts: &Counted| counts.shard == took.shard || counts.share == Share::StorageOnly;
+            let instead_of = counts.take_if(|counts| counts.cluster == took.cluster && same_shard(counts));
             counts = Some(took.clone());
             let hold = Hold { instead_of, took };
             self.keep_hold(&hold);

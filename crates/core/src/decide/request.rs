@@ -139,11 +139,10 @@ impl Working {
     fn undelete(&mut self, state: &State, name: &Name) -> Decided {
         let tenant = apply::find_tenant(state, name)?;
         if !self.holds.contains_key(&tenant.id) {
-            apply::check_undelete(state, &self.ledger, &tenant)?;
-            if let Phase::Retained { binding, .. } = tenant.phase {
-                let place =
-                    Counted { spec: tenant.spec.clone(), share: Share::StorageOnly, cluster: binding.cluster, shard: binding.shard };
-                self.hold(&tenant, Some(place.clone()), Counted { share: Share::Full, ..place });
+            let back = apply::check_undelete(state, &self.ledger, &tenant)?;
+            if let (Phase::Retained { binding, .. }, Some(back)) = (tenant.phase, back) {
+                let kept = Counted { spec: tenant.spec.clone(), share: Share::StorageOnly, cluster: binding.cluster, shard: binding.shard };
+                self.hold(&tenant, Some(kept.clone()), Counted { share: Share::Full, shard: back.shard, ..kept });
             }
         }
         Ok(Decision::Propose(Command::UndeleteTenant { name: name.clone() }))
