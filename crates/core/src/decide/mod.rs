@@ -279,7 +279,9 @@ impl Working {
     /// Holds of a tenant that another entry has changed: they take the same as before, instead of what the tenant counts now. Those of one
     /// that is gone will be rejected.
     fn hold_again(&mut self, after: Option<&Tenant>, holds: VecDeque<Hold>) {
-        let (Some(after), false) = (after, holds.is_empty()) else { return };
+        let (Some(after), false) = (after, holds.is_empty()) else {
+            return holds.iter().for_each(|hold| self.waiting.freed(hold.took.cluster));
+        };
         let count = |(share, at): (Share, Binding)| Counted { spec: after.spec.clone(), share, cluster: at.cluster, shard: at.shard };
         let mut counts = counted(&after.phase).map(count);
         let mut kept = VecDeque::with_capacity(holds.len());
