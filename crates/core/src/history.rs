@@ -96,12 +96,7 @@ const HEADER: usize = 2;
 impl History {
     /// Whether encoded bytes are a history.
     pub(crate) fn is_one(bytes: &[u8]) -> bool {
-        let [dropped, count, events @ ..] = bytes else { return bytes.is_empty() };
-        let mut rest = Some(events);
-        for _ in 0..*count {
-            rest = rest.and_then(|rest| codec::read_prefix::<KeptEvent>(rest).ok()).map(|(_, rest)| rest);
-        }
-        *dropped <= 1 && usize::from(*count) <= MAX_EVENTS_PER_TENANT && rest.is_some_and(<[u8]>::is_empty)
+        walk(bytes, |_| ()).is_some()
     }
 
     /// Takes over encoded bytes; `None` when they are no history.
@@ -132,21 +127,27 @@ impl History {
 
     /// Oldest first, and whether older ones were dropped; `None` when the bytes are no history.
     pub(crate) fn read(&self) -> Option<(Vec<KeptEvent>, bool)> {
-        let [dropped, count, rest @ ..] = self.as_bytes() else {
-            return self.as_bytes().is_empty().then(|| (Vec::new(), false));
-        };
-        if *dropped > 1 || usize::from(*count) > MAX_EVENTS_PER_TENANT {
-            return None;
-        }
-        let mut events = Vec::with_capacity(usize::from(*count));
-        let mut rest = rest;
-        for _ in 0..*count {
-            let (event, after) = codec::read_prefix::<KeptEvent>(rest).ok()?;
-            events.push(event);
-            rest = after;
-        }
-        rest.is_empty().then_some((events, *dropped == 1))
+        let mut events = Vec::new();
+        let dropped = walk(self.as_bytes(), |event| events.push(event))?;
+        Some((events, dropped))
     }
+}
+
+/// Goes through encoded events, oldest first, and tells whether older ones were dropped; `None` when the bytes are no history.
+fn walk(bytes: &[u8], mut each: impl FnMut(KeptEvent)) -> Option<bool> {
+    let [dropped, count, events @ ..] = bytes else {
+        return bytes.is_empty().then_some(false);
+    };
+    if *dropped > 1 || usize::from(*count) > MAX_EVENTS_PER_TENANT {
+        return None;
+    }
+    let mut rest = events;
+    for _ in 0..*count {
+        let (event, after) = codec::read_prefix::<KeptEvent>(rest).ok()?;
+        each(event);
+        rest = after;
+    }
+    rest.is_empty().then_some(*dropped == 1)
 }
 
 #[cfg(test)]
