@@ -2,7 +2,7 @@
 
 use super::Applier;
 use crate::history::EventKind;
-use crate::id::{ClusterId, ShardId, TenantId};
+use crate::id::{ClusterId, ShardId};
 use crate::ledger::{Ledger, Neighbours, Refusal, Residents};
 use crate::state::counted;
 use crate::tenant::{Phase, Tenant, TenantSpec};
@@ -34,20 +34,13 @@ impl Applier<'_> {
         }
         for tenant in turned {
             let misplaced = !tenant.misplaced;
-            let id = tenant.id;
-            self.keep_tenant(Tenant { misplaced, ..tenant }, None);
-            self.note_misplaced(id, misplaced);
+            self.keep_tenant(Tenant { misplaced, ..tenant }, self.misplaced_event(misplaced));
         }
     }
 
-    /// Tells of it in the tenant's history.
-    pub(super) fn note_misplaced(&mut self, id: TenantId, misplaced: bool) {
-        if self.state.level() < super::MISPLACED_IN_HISTORY {
-            return;
-        }
-        let Some((tenant, mut history)) = self.state.tenants.get(id).map(|packed| (packed.tenant(), packed.history())) else { return };
-        history.push(&self.event(EventKind::Misplaced { misplaced }));
-        self.state.tenants.put_history(&tenant, &history);
+    /// What a tenant's history tells of it.
+    pub(super) fn misplaced_event(&self, misplaced: bool) -> Option<EventKind> {
+        (self.state.level() >= super::MISPLACED_IN_HISTORY).then_some(EventKind::Misplaced { misplaced })
     }
 }
 

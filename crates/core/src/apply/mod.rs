@@ -200,13 +200,13 @@ impl<'a> Applier<'a> {
         KeptEvent { time: self.time(), revision: self.revision(), principal, kind }
     }
 
-    /// Adds or replaces a tenant, with an event in its history.
-    fn keep_tenant(&mut self, mut tenant: Tenant, event: Option<EventKind>) {
+    /// Adds or replaces a tenant, with events in its history.
+    fn keep_tenant(&mut self, mut tenant: Tenant, events: impl IntoIterator<Item = EventKind>) {
         tenant.changed = self.revision();
         let packed = self.state.tenants.get(tenant.id);
         let before = packed.map(|packed| Arc::new(packed.tenant()));
         let mut history = packed.map(Packed::history).unwrap_or_default();
-        if let Some(kind) = event {
+        for kind in events {
             history.push(&self.event(kind));
         }
         let after = Arc::new(tenant);

@@ -1,5 +1,6 @@
 //! What agents say of their clusters. Facts are always accepted; what is about another epoch, or another cluster, is ignored.
 
+use super::tenant::first_shard_with_room;
 use super::{Applier, Fate, invalid, not_found};
 use crate::cluster::Cluster;
 use crate::command::{Done, Kind, Rejection};
@@ -82,13 +83,7 @@ impl Applier<'_> {
     /// The first shard below its cap, else a new one, else the first: what is there is counted somewhere.
     fn shard_for_a_fact(&mut self, id: ClusterId) -> Option<ShardId> {
         let cluster = self.state.cluster_by_id(id)?;
-        let (shards, cap, max) = (cluster.shards, cluster.spec.shard_cap, cluster.spec.max_shards);
-        let ledger = self.state.ledger();
-        let shard = match (0..shards).map(ShardId).find(|shard| ledger.shard_tenants(id, *shard) < cap) {
-            Some(shard) => shard,
-            None if shards < max => ShardId(shards),
-            None => ShardId(0),
-        };
+        let shard = first_shard_with_room(self.state.ledger(), cluster).unwrap_or(ShardId(0));
         self.open_shard(id, shard).ok()?;
         Some(shard)
     }

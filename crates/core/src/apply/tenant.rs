@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use super::{Applier, Fate, expect, in_use, invalid, not_found};
+use crate::cluster::Cluster;
 use crate::command::{Done, Kind, Placement, Rejection};
 use crate::history::EventKind;
 use crate::id::{ClusterId, Name, Owner, Revision, ShardId, TenantId};
@@ -79,13 +80,8 @@ impl Applier<'_> {
         let mut after = Tenant::clone(&tenant);
         after.spec = spec.clone();
         after.misplaced = self.misplaced(Some(&tenant), &after);
-        let turned = after.misplaced != tenant.misplaced;
-        let misplaced = after.misplaced;
-        let id = after.id;
-        self.keep_tenant(after, Some(EventKind::Updated));
-        if turned {
-            self.note_misplaced(id, misplaced);
-        }
+        let turned = (after.misplaced != tenant.misplaced).then(|| self.misplaced_event(after.misplaced)).flatten();
+        self.keep_tenant(after, [EventKind::Updated].into_iter().chain(turned));
         Ok(self.done())
     }
 
@@ -272,13 +268,17 @@ pub(crate) fn check_undelete(state: &State, ledger: &Ledger, tenant: &Tenant) ->
 /// Its own shard, or the first with room if that is full, opened for it if need be.
 fn shard_to_return_to(state: &State, ledger: &Ledger, Binding { cluster: id, shard: own, .. }: Binding) -> ShardId {
     let Some(cluster) = state.cluster_by_id(id) else { return own };
-    let (spec, next) = (&cluster.spec, ShardId(cluster.shards));
-    let has_room = |shard: &ShardId| ledger.shard_tenants(id, *shard) < spec.shard_cap;
-    if state.level() < super::RETURNS_TO_ANY_SHARD || has_room(&own) {
+    if state.level() < super::RETURNS_TO_ANY_SHARD || ledger.shard_tenants(id, own) < cluster.spec.shard_cap {
         return own;
     }
-    let opened = (0..cluster.shards.min(spec.max_shards)).map(ShardId).find(has_room);
-    opened.or((next.0 < spec.max_shards).then_some(next)).unwrap_or(own)
+    first_shard_with_room(ledger, cluster).unwrap_or(own)
+}
+
+/// The first opened shard below its cap, else a new one, if there may be one more.
+pub(super) fn first_shard_with_room(ledger: &Ledger, cluster: &Cluster) -> Option<ShardId> {
+    let has_room = |shard: &ShardId| ledger.shard_tenants(cluster.id, *shard) < cluster.spec.shard_cap;
+    let opened = (0..cluster.shards).map(ShardId).find(has_room);
+    opened.or((cluster.shards < cluster.spec.max_shards).then_some(ShardId(cluster.shards)))
 }
 
 /// A volume that is there cannot shrink, and grows only where its class says that it can.

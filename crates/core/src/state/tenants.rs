@@ -233,15 +233,6 @@ impl Tenants {
         }
     }
 
-    /// Replaces what happened to a tenant.
-    pub(crate) fn put_history(&mut self, tenant: &Tenant, history: &History) {
-        let packed = Packed::new(tenant, history);
-        self.digest = self.digest.wrapping_add(packed.digest());
-        if let Some(old) = self.by_id.insert(tenant.id, packed) {
-            self.digest = self.digest.wrapping_sub(old.digest());
-        }
-    }
-
     /// Removes a tenant for good.
     pub(crate) fn remove(&mut self, id: TenantId) -> Option<Tenant> {
         let old = self.by_id.remove(&id)?;
