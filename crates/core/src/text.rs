@@ -37,6 +37,14 @@ impl Text {
     }
 }
 
+/// Numbers that are ordered as the bytes are.
+fn words(bytes: &[u8; INLINE]) -> [u64; 3] {
+    let mut filled = [0; 24];
+    filled[..INLINE].copy_from_slice(bytes);
+    let (words, _) = filled.as_chunks::<8>();
+    [words[0], words[1], words[2]].map(u64::from_be_bytes)
+}
+
 impl From<&str> for Text {
     fn from(text: &str) -> Self {
         if text.len() > INLINE {
@@ -50,7 +58,10 @@ impl From<&str> for Text {
 
 impl PartialEq for Text {
     fn eq(&self, other: &Self) -> bool {
-        self.as_bytes() == other.as_bytes()
+        match (&self.0, &other.0) {
+            (Kept::Inline { len, bytes }, Kept::Inline { len: other_len, bytes: other }) => len == other_len && bytes == other,
+            (Kept::Inline { .. } | Kept::Shared(_), _) => self.as_bytes() == other.as_bytes(),
+        }
     }
 }
 impl Eq for Text {}
@@ -61,7 +72,13 @@ impl PartialOrd for Text {
 }
 impl Ord for Text {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.as_bytes().cmp(other.as_bytes())
+        match (&self.0, &other.0) {
+            // A shorter one is filled up with zeros, below which there is no byte: only what is equal so far is told apart by its length.
+            (Kept::Inline { len, bytes }, Kept::Inline { len: other_len, bytes: other }) => {
+                words(bytes).cmp(&words(other)).then_with(|| len.cmp(other_len))
+            }
+            (Kept::Inline { .. } | Kept::Shared(_), _) => self.as_bytes().cmp(other.as_bytes()),
+        }
     }
 }
 impl Hash for Text {
@@ -98,7 +115,7 @@ mod tests {
 
     #[test]
     fn text_orders_and_equals_like_str() {
-        let texts = ["", "a", "ab", "b", &"a".repeat(22), &"a".repeat(23), &"b".repeat(40)];
+        let texts = ["", "\0", "a", "a\0", "a\0b", "ab", "b", "ü", &"a".repeat(8), &"a".repeat(22), &"a".repeat(23), &"b".repeat(40)];
         for a in texts {
             for b in texts {
                 assert_eq!(Text::from(a).cmp(&Text::from(b)), a.cmp(b), "{a:?} {b:?}");

@@ -9,6 +9,7 @@ mod check;
 mod build;
 mod facts;
 mod packed;
+mod sorted;
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 //! Everything but `by_id` is derived from it. It knows nothing of the ledger, of classes and of commands.
 
 use std::cmp::Reverse;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -14,6 +15,7 @@ use crate::time::Timestamp;
 
 use super::facts::Facts;
 use super::packed::Packed;
+use super::sorted::Sorted;
 
 /// The order in which waiting tenants are tried: greater priority first, then arrival. (Their owners' shares move with every
 /// placement; the leader weighs them when it tries.)
@@ -98,15 +100,41 @@ impl Collected {
     /// # Errors
     /// When names or numbers are not unique, or names do not ascend.
     pub(crate) fn finish(self, both: impl FnOnce(Job<'_>, Job<'_>)) -> Result<Tenants, String> {
-        let count = self.named.len();
-        let (mut named, mut all) = (Ok(Tenants::default()), Tenants::default());
-        both(Box::new(|| named = index_names(self.named)), Box::new(|| all.keep_all(self.kept)));
+        let (mut named, mut all, mut kept) = (Ok(Tenants::default()), Tenants::default(), Ok(()));
+        both(Box::new(|| named = index_names(self.named)), Box::new(|| kept = all.keep_all(self.kept)));
+        kept?;
         let Tenants { by_name, by_owner, owners, next_owner, .. } = named?;
-        if all.by_id.len() != count {
-            return Err("a tenant's number comes twice".to_owned());
-        }
         Ok(Tenants { by_name, by_owner, owners, next_owner, ..all })
     }
+}
+
+/// An index of tenants' numbers.
+fn build<K: HasId + Ord + Clone, V: Clone>(mut entries: Vec<(K, V)>) -> Result<Sorted<K, V>, String> {
+    entries.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    Sorted::build(entries).map_err(|key| format!("tenant number {} comes twice", key.id()))
+}
+
+/// A tenant's number, or one of a group's.
+trait HasId {
+    fn id(&self) -> TenantId;
+}
+
+impl HasId for TenantId {
+    fn id(&self) -> TenantId {
+        *self
+    }
+}
+
+impl<G> HasId for (G, TenantId) {
+    fn id(&self) -> TenantId {
+        self.1
+    }
+}
+
+/// Those of one group, in ascending order.
+fn ids_of<G: Ord + Copy>(index: &Sorted<(G, TenantId), ()>, group: G) -> impl Iterator<Item = TenantId> + use<'_, G> {
+    let from = index.from(Bound::Included(&(group, TenantId(0))));
+    from.take_while(move |((of, _), ())| *of == group).map(|((_, id), ())| *id)
 }
 
 /// Something to be done, on whatever thread.
@@ -114,24 +142,21 @@ pub type Job<'a> = Box<dyn FnOnce() + Send + 'a>;
 
 /// The indexes by name and owner, and no other.
 fn index_names(named: Vec<Named>) -> Result<Tenants, String> {
-    if let Some(pair) = named.windows(2).find(|pair| pair[0].name >= pair[1].name) {
-        return Err(format!("tenant {} comes twice or out of order", pair[1].name));
-    }
     let mut all = Tenants::default();
-    let mut by_owner: Vec<_> = named.iter().map(|named| (all.enter_owner(&named.owner, named.pending), named.id)).collect();
-    by_owner.sort_unstable();
-    all.by_owner = by_owner.into_iter().collect();
-    all.by_name = named.into_iter().map(|named| (named.name, named.id)).collect();
+    let by_owner = named.iter().map(|named| ((all.enter_owner(&named.owner, named.pending), named.id), ())).collect();
+    all.by_owner = build(by_owner)?;
+    let by_name = named.into_iter().map(|named| (named.name, named.id)).collect();
+    all.by_name = Sorted::build(by_name).map_err(|name| format!("tenant {name} comes twice or out of order"))?;
     Ok(all)
 }
 
 /// The tenants.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tenants {
-    by_id: OrdMap<TenantId, Packed>,
-    by_name: OrdMap<Name, TenantId>,
-    by_cluster: OrdSet<(ClusterId, TenantId)>,
-    by_owner: OrdSet<(OwnerNumber, TenantId)>,
+    by_id: Sorted<TenantId, Packed>,
+    by_name: Sorted<Name, TenantId>,
+    by_cluster: Sorted<(ClusterId, TenantId), ()>,
+    by_owner: Sorted<(OwnerNumber, TenantId), ()>,
     owners: OrdMap<Owner, OwnerEntry>,
     next_owner: OwnerNumber,
     /// Unpacked: they are looked at again and again.
@@ -177,29 +202,25 @@ impl Tenants {
     }
 
     pub(crate) fn id_of(&self, name: &str) -> Option<TenantId> {
-        self.by_name.get(name).copied()
+        self.by_name.get(&Name::new(name).ok()?).copied()
     }
 
     /// By number.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Packed> {
-        self.by_id.values()
+        self.by_id.iter().map(|(_, packed)| packed)
     }
 
     /// In the order of names, those after `after`.
     pub(crate) fn names_after<'a>(&'a self, after: Option<&str>) -> impl Iterator<Item = &'a Packed> + use<'a> {
-        let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        self.by_name.range::<_, str>((from, std::ops::Bound::Unbounded)).filter_map(|(_, id)| self.by_id.get(id))
+        self.by_name.from::<str>(after.map_or(Bound::Unbounded, Bound::Excluded)).filter_map(|(_, id)| self.by_id.get(id))
     }
 
     pub(crate) fn of_cluster(&self, cluster: ClusterId) -> impl Iterator<Item = TenantId> {
-        let range = (cluster, TenantId(0))..=(cluster, TenantId(u64::MAX));
-        self.by_cluster.range(range).map(|(_, id)| *id)
+        ids_of(&self.by_cluster, cluster)
     }
 
     pub(crate) fn of_owner<'a>(&'a self, owner: &Owner) -> impl Iterator<Item = TenantId> + use<'a> {
-        let number = self.owners.get(owner).map(|entry| entry.number);
-        let range = number.map(|number| (number, TenantId(0))..=(number, TenantId(u64::MAX)));
-        range.into_iter().flat_map(|range| self.by_owner.range(range)).map(|(_, id)| *id)
+        self.owners.get(owner).into_iter().flat_map(|entry| ids_of(&self.by_owner, entry.number))
     }
 
     /// Those that wait, in the order in which they are tried.
@@ -245,7 +266,7 @@ impl Tenants {
     fn index(&mut self, tenant: &Arc<Tenant>) {
         self.by_name.insert(tenant.spec.name.clone(), tenant.id);
         let number = self.enter_owner(&tenant.spec.owner, pending_key(tenant).is_some());
-        self.by_owner.insert((number, tenant.id));
+        self.by_owner.insert((number, tenant.id), ());
         self.index_phase(tenant);
     }
 
@@ -290,7 +311,7 @@ impl Tenants {
 
     fn index_phase(&mut self, tenant: &Arc<Tenant>) {
         if let Some(cluster) = cluster_of(&tenant.phase) {
-            self.by_cluster.insert((cluster, tenant.id));
+            self.by_cluster.insert((cluster, tenant.id), ());
         }
         if let Some(key) = pending_key(tenant) {
             self.pending.insert(key, Arc::clone(tenant));
@@ -325,10 +346,8 @@ impl Tenants {
     }
 
     /// Fills everything but the indexes by name and owner.
-    fn keep_all(&mut self, kept: Vec<Kept>) {
-        let mut by_cluster: Vec<_> = kept.iter().filter_map(|kept| Some((kept.cluster?, kept.id))).collect();
-        by_cluster.sort_unstable();
-        self.by_cluster = by_cluster.into_iter().collect();
+    fn keep_all(&mut self, kept: Vec<Kept>) -> Result<(), String> {
+        self.by_cluster = build(kept.iter().filter_map(|kept| Some(((kept.cluster?, kept.id), ()))).collect())?;
         let mut by_id = Vec::with_capacity(kept.len());
         for Kept { id, packed, digest, expiry, pending, .. } in kept {
             self.digest = self.digest.wrapping_add(digest);
@@ -336,8 +355,8 @@ impl Tenants {
             self.pending.extend(pending.and_then(|tenant| Some((pending_key(&tenant)?, tenant))));
             by_id.push((id, packed));
         }
-        by_id.sort_unstable_by_key(|(id, _)| *id);
-        self.by_id = by_id.into_iter().collect();
+        self.by_id = build(by_id)?;
+        Ok(())
     }
 
     /// Recomputes every index from `by_id` and compares.
