@@ -14,7 +14,7 @@ use crate::id::{ClusterId, Revision};
 use crate::policy::Policy;
 use crate::pool::Pool;
 use crate::request::Principal;
-use crate::state::{Builder, Job, KeptRequest, LoadedTenants, Packed, RequestKey, State};
+use crate::state::{Builder, Job, KeptRequest, LoadedRequests, LoadedTenants, Packed, RequestKey, State};
 use crate::time::Timestamp;
 
 /// Before a chunk's items: section, continues, number.
@@ -238,7 +238,7 @@ pub struct DecodedChunk {
 /// What a chunk holds, if it is tenants or requests (nearly all chunks are) and whole.
 enum Items {
     Tenants(LoadedTenants),
-    Requests(Vec<(RequestKey, KeptRequest)>),
+    Requests(LoadedRequests),
     /// Still as bytes: something else, or a part of an item.
     Bytes,
 }
@@ -261,7 +261,7 @@ impl DecodedChunk {
         // The end of an item that began in another chunk fails here, or comes out as anything: the reader knows, and looks at the bytes.
         let items = match section {
             Section::Tenants if !continues => LoadedTenants::read(bytes).map_or(Items::Bytes, Items::Tenants),
-            Section::Requests if !continues => all_items(bytes, read_prefix).map_or(Items::Bytes, Items::Requests),
+            Section::Requests if !continues => read_requests(bytes).map_or(Items::Bytes, Items::Requests),
             Section::Scalars
             | Section::Principals
             | Section::Pools
@@ -275,14 +275,14 @@ impl DecodedChunk {
     }
 }
 
-fn all_items<T>(mut bytes: &[u8], read: impl Fn(&[u8]) -> Result<(T, &[u8]), CodecError>) -> Result<Vec<T>, CodecError> {
-    let mut items = Vec::new();
+fn read_requests(mut bytes: &[u8]) -> Result<LoadedRequests, CodecError> {
+    let mut entries = Vec::new();
     while !bytes.is_empty() {
-        let (item, rest) = read(bytes)?;
-        items.push(item);
+        let (entry, rest) = read_prefix::<(RequestKey, KeptRequest)>(bytes)?;
+        entries.push(entry);
         bytes = rest;
     }
-    Ok(items)
+    Ok(LoadedRequests::new(entries))
 }
 
 /// Puts a snapshot together again. Chunks come in their order; everything is verified.
@@ -350,8 +350,7 @@ impl SnapshotReader {
         match items {
             Items::Tenants(tenants) => self.take_tenants(tenants),
             Items::Requests(requests) => {
-                self.items += requests.len() as u64;
-                requests.into_iter().for_each(|(key, kept)| self.builder.request(key, kept));
+                self.take_requests(requests);
                 Ok(())
             }
             Items::Bytes => self.read_items(section, bytes),
@@ -361,8 +360,8 @@ impl SnapshotReader {
     fn read_items(&mut self, section: Section, mut bytes: &[u8]) -> Result<(), CodecError> {
         while !bytes.is_empty() {
             bytes = self.read_item(section, bytes)?;
-            // Tenants are read all at once, and counted then.
-            if section != Section::End && section != Section::Tenants {
+            // Tenants and requests are read all at once, and counted then.
+            if !matches!(section, Section::End | Section::Tenants | Section::Requests) {
                 self.items += 1;
             }
         }
@@ -372,6 +371,11 @@ impl SnapshotReader {
     fn take_tenants(&mut self, tenants: LoadedTenants) -> Result<(), CodecError> {
         self.items += tenants.len() as u64;
         self.builder.tenants(tenants).map_err(malformed)
+    }
+
+    fn take_requests(&mut self, requests: LoadedRequests) {
+        self.items += requests.len() as u64;
+        self.builder.requests(requests);
     }
 
     fn read_item<'a>(&mut self, section: Section, bytes: &'a [u8]) -> Result<&'a [u8], CodecError> {
@@ -407,9 +411,8 @@ impl SnapshotReader {
                 Ok(&[])
             }
             Section::Requests => {
-                let ((key, kept), rest) = read_prefix::<(RequestKey, KeptRequest)>(bytes)?;
-                self.builder.request(key, kept);
-                Ok(rest)
+                self.take_requests(read_requests(bytes)?);
+                Ok(&[])
             }
             Section::End => {
                 let (end, rest) = read_prefix::<End>(bytes)?;

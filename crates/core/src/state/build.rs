@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::tenants::{Collected, Loaded};
-use super::{Job, KeptRequest, Packed, RequestKey, State, counted};
+use super::{Job, LoadedRequests, Packed, State, counted};
 use crate::class::ClassVersion;
 use crate::cluster::Cluster;
 use crate::codec::{CodecError, Scalars};
@@ -20,6 +20,7 @@ use crate::tenant::Binding;
 pub(crate) struct Builder {
     state: State,
     tenants: Collected,
+    requests: LoadedRequests,
 }
 
 /// Some tenants of a snapshot: all that can be made of them without the state.
@@ -118,16 +119,18 @@ impl Builder {
         Ok(())
     }
 
-    pub(crate) fn request(&mut self, key: RequestKey, kept: KeptRequest) {
-        self.state.requests.put(key, kept);
+    /// Adds requests; they come in ascending order.
+    pub(crate) fn requests(&mut self, loaded: LoadedRequests) {
+        self.requests.append(loaded);
     }
 
     /// The state. `both` runs two jobs, at the same time if it can.
     ///
     /// # Errors
-    /// When a tenant comes twice, or out of order.
+    /// When a tenant or a request comes twice, or out of order.
     pub(crate) fn finish(mut self, both: impl FnOnce(Job<'_>, Job<'_>)) -> Result<State, String> {
         self.state.ledger_mut().rescan();
+        self.state.requests.fill(self.requests)?;
         self.state.tenants = self.tenants.finish(both)?;
         Ok(self.state)
     }

@@ -30,7 +30,7 @@ use crate::time::Timestamp;
 
 pub(crate) use build::{Builder, LoadedTenants};
 pub(crate) use packed::Packed;
-pub(crate) use requests::{Kept as KeptRequest, Key as RequestKey, Requests, Verdict};
+pub(crate) use requests::{Kept as KeptRequest, Key as RequestKey, LoadedRequests, Requests, Verdict};
 pub use tenants::Job;
 pub(crate) use tenants::{PendingKey, Tenants, pending_key};
 

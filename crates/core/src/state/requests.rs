@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Done, Outcome, Rejection};
@@ -13,6 +12,8 @@ use crate::history::PrincipalNumber;
 use crate::id::{ClusterId, Incarnation, RequestId, Revision, ShardId, TenantId};
 use crate::request::Retry;
 use crate::time::{Millis, Timestamp};
+
+use super::sorted::Sorted;
 
 /// Entries that one batch drops at most beyond one per command, so that no batch takes long.
 const DROPS_PER_BATCH: usize = 64;
@@ -96,13 +97,46 @@ pub(crate) enum Verdict {
 /// Request ids with their first answers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Requests {
-    entries: OrdMap<Key, Kept>,
+    entries: Sorted<Key, Kept>,
     /// Time inside the newest id that was dropped: whatever is not newer and not here is refused.
     floor_ms: u64,
     digest: u64,
 }
 
+/// Some requests of a snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct LoadedRequests {
+    entries: Vec<(Key, Kept)>,
+    digest: u64,
+}
+
+impl LoadedRequests {
+    pub(crate) fn new(entries: Vec<(Key, Kept)>) -> Self {
+        let digest = digest_of(entries.iter());
+        Self { entries, digest }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn append(&mut self, more: Self) {
+        self.entries.extend(more.entries);
+        self.digest = self.digest.wrapping_add(more.digest);
+    }
+}
+
 impl Requests {
+    /// Takes over those of a snapshot.
+    ///
+    /// # Errors
+    /// When they do not ascend.
+    pub(super) fn fill(&mut self, loaded: LoadedRequests) -> Result<(), String> {
+        self.entries = Sorted::build(loaded.entries).map_err(|_| "request ids come twice or out of order".to_owned())?;
+        self.digest = loaded.digest;
+        Ok(())
+    }
+
     /// Looks a request up. `principal` is `None` for one that was never heard of.
     pub(crate) fn check(&self, retry: &Retry, principal: Option<PrincipalNumber>, now: Timestamp, window: Millis) -> Verdict {
         let known = principal.and_then(|principal| self.entries.get(&Key::new(retry.id, principal)));
@@ -125,7 +159,7 @@ impl Requests {
         self.put(key, Kept { fingerprint: retry.fingerprint, outcome: Compact::new(outcome) });
     }
 
-    pub(crate) fn put(&mut self, key: Key, kept: Kept) {
+    fn put(&mut self, key: Key, kept: Kept) {
         self.digest = self.digest.wrapping_add(entry_digest(key, &kept));
         if let Some(before) = self.entries.insert(key, kept) {
             self.digest = self.digest.wrapping_sub(entry_digest(key, &before));
@@ -135,8 +169,7 @@ impl Requests {
     /// Drops what is older than the window or too many, a bounded number at a time.
     pub(crate) fn trim(&mut self, added: usize, now: Timestamp, window: Millis, max: u32) {
         for _ in 0..added + DROPS_PER_BATCH {
-            let Some((oldest, _)) = self.entries.get_min() else { return };
-            let oldest = *oldest;
+            let Some(&(oldest, _)) = self.entries.first() else { return };
             if self.entries.len() <= max as usize && oldest.unix_ms().saturating_add(window.0) >= now.0 {
                 return;
             }
@@ -147,7 +180,7 @@ impl Requests {
         }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &Kept)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(Key, Kept)> {
         self.entries.iter()
     }
 
@@ -166,8 +199,12 @@ impl Requests {
 
     /// The same, from the beginning.
     pub(crate) fn recomputed_digest(&self) -> u64 {
-        self.iter().fold(0, |sum, (key, kept)| sum.wrapping_add(entry_digest(*key, kept)))
+        digest_of(self.iter())
     }
+}
+
+fn digest_of<'a>(entries: impl Iterator<Item = &'a (Key, Kept)>) -> u64 {
+    entries.fold(0, |sum, (key, kept)| sum.wrapping_add(entry_digest(*key, kept)))
 }
 
 fn entry_digest(key: Key, kept: &Kept) -> u64 {

@@ -1,8 +1,8 @@
 //! A sorted map whose copy is frozen: a B+ tree of shared nodes, copied along the path of a change.
 //!
 //! Unlike the persistent maps that are to be had as a library it is built from sorted entries at once, and a node is one piece
-//! of memory: with a million tenants, waiting for memory is what an index costs (decision 0008). Nobody writes to it but
-//! [`super::tenants`].
+//! of memory: with a million tenants, waiting for memory is what an index costs (decision 0008). It is for
+//! what there are millions of: [`super::tenants`] and [`super::requests`].
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -48,7 +48,7 @@ impl<K: Ord + Clone, V: Clone> Sorted<K, V> {
     /// Builds it from entries whose keys ascend.
     ///
     /// # Errors
-    /// A key that does not come after the one before it.
+    /// The first key that does not come after the one before it.
     pub(super) fn build(entries: Vec<(K, V)>) -> Result<Self, K> {
         if let Some(pair) = entries.windows(2).find(|pair| pair[0].0 >= pair[1].0) {
             return Err(pair[1].0.clone());
@@ -86,6 +86,17 @@ impl<K: Ord + Clone, V: Clone> Sorted<K, V> {
                     return Some(&entries[found].1);
                 }
                 Node::Branch(children) => node = &children[child_of(children, key)].node,
+            }
+        }
+    }
+
+    /// The entry with the least key.
+    pub(super) fn first(&self) -> Option<&(K, V)> {
+        let mut node = self.root.as_deref()?;
+        loop {
+            match node {
+                Node::Leaf(entries) => return entries.first(),
+                Node::Branch(children) => node = &children.first()?.node,
             }
         }
     }
@@ -393,6 +404,7 @@ mod tests {
                 }
                 check(&tree);
                 prop_assert_eq!(tree.len(), model.len());
+                prop_assert_eq!(tree.first().map(|entry| entry.0), model.keys().next().copied());
             }
             frozen.push((tree, model));
             for (tree, model) in frozen {
