@@ -152,16 +152,13 @@ impl Reach {
         }
     }
 
-    /// Refuses a tenant that is not of the caller's owners, or not in its cluster.
-    ///
-    /// # Errors
-    /// `PERMISSION_DENIED`.
-    pub fn tenant(&self, owner: &Owner, cluster: Option<&Name>) -> Result<(), Fault> {
-        self.owner(owner)?;
-        match self.only_cluster() {
-            Some(_) => self.cluster(cluster.map_or("", Name::as_str)),
-            None => Ok(()),
-        }
+    /// Whether a tenant is of the caller's owners and in its cluster, as far as it is limited to some. One that is not does not exist for
+    /// the caller: a refusal would tell which names others use.
+    #[must_use]
+    pub fn sees(&self, owner: &Owner, cluster: Option<&Name>) -> bool {
+        let of_owner = self.only_owners().is_none_or(|owners| owners.contains(owner));
+        let in_cluster = self.only_cluster().is_none_or(|own| cluster.is_some_and(|cluster| cluster.as_str() == own));
+        of_owner && in_cluster
     }
 
     fn denied(&self, reason: &'static str, words: String) -> Fault {
@@ -216,6 +213,7 @@ mod tests {
         assert!(Reach::of(caller(Operator, &["acme"])).owner(&bolt).is_ok());
         let agent = Reach::of(caller(Agent, &[]));
         assert!(agent.cluster("eu-1").is_ok() && agent.cluster("eu-2").is_err());
-        assert!(agent.tenant(&acme, None).is_err(), "a waiting tenant is in no cluster");
+        assert!(!agent.sees(&acme, None), "a waiting tenant is in no cluster");
+        assert!(client.sees(&acme, None) && !client.sees(&bolt, None));
     }
 }

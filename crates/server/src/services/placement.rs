@@ -177,8 +177,7 @@ impl Placement {
     /// The spec that an update with a mask comes to, and the revision of the tenant that it rests on.
     async fn merged(&self, reach: &Reach, name: &Name, wanted: &v1::TenantSpec, paths: &[String]) -> Result<(TenantSpec, Revision), Fault> {
         let state = self.context.state(true).await?;
-        let tenant = state.tenant(name.as_str()).ok_or_else(|| Fault::not_found(Kind::Tenant, name.as_str()))?;
-        reach.tenant(&tenant.spec.owner, None)?;
+        let tenant = find(&state, reach, name)?;
         if paths.is_empty() {
             return Ok((checked_spec(name, wanted)?, tenant.changed));
         }
@@ -197,30 +196,37 @@ impl Placement {
         let expected = check.optional_revision(At::Top("expected_revision"), message.expected_revision.as_ref());
         let name = check.name(At::Top("name"), &message.name);
         let ((retry, expected), name) = check.finish(retry.zip(expected).zip(name))?;
-        let current = match reach.only_owners() {
+        let own = match reach.only_owners() {
             Some(_) => Some(self.own_tenant(reach, &name).await?),
             None => None,
         };
-        let ask = Ask::ReleaseTenant { name, purge: message.purge, expected: expected.or(current) };
+        let rests_on = match own {
+            // A revision that nothing ever has, whatever the caller expects.
+            Some(None) => Some(Revision::default()),
+            Some(Some(current)) => expected.or(Some(current)),
+            None => expected,
+        };
+        let refused = |fault: Fault| match own {
+            Some(None) if fault.reason() == "REVISION_CONFLICT" => Fault::not_found(Kind::Tenant, &message.name),
+            Some(_) | None => overtaken(fault, expected),
+        };
+        let ask = Ask::ReleaseTenant { name, purge: message.purge, expected: rests_on };
         let revision = if message.dry_run {
             let state = self.context.state(true).await?;
-            dry_revision(&self.context, &state, reach, ask).await?
+            dry_revision(&self.context, &state, reach, ask).await.map_err(refused)?
         } else {
             let submitted = self.context.submit(&reach.caller().principal, Some(retry), ask).await;
-            let (done, revision) = submitted.map_err(|fault| overtaken(fault, expected))?;
+            let (done, revision) = submitted.map_err(refused)?;
             self.context.revision_of(&done, revision).await
         };
         Ok(v1::ReleaseTenantResponse { revision: Some(wire_revision(revision)) })
     }
 
-    /// The revision of a tenant that the caller may touch; of one that does not exist, a revision that nothing ever has: a retry still gets
-    /// its first answer, and nothing that is made in between is touched.
-    async fn own_tenant(&self, reach: &Reach, name: &Name) -> Result<Revision, Fault> {
+    /// The revision of a tenant that the caller may touch. There is none of one that does not exist, nor of somebody else's: such a release
+    /// is submitted all the same, so that a retry gets its first answer, but as one that touches nothing.
+    async fn own_tenant(&self, reach: &Reach, name: &Name) -> Result<Option<Revision>, Fault> {
         let state = self.context.state(true).await?;
-        match state.tenant(name.as_str()) {
-            Some(tenant) => reach.tenant(&tenant.spec.owner, None).map(|()| tenant.changed),
-            None => Ok(Revision::default()),
-        }
+        Ok(find(&state, reach, name).ok().map(|tenant| tenant.changed))
     }
 
     async fn undelete(&self, reach: &Reach, mut message: v1::UndeleteTenantRequest) -> Result<v1::UndeleteTenantResponse, Fault> {
@@ -282,9 +288,18 @@ pub(super) async fn dry_revision(context: &Context, state: &Arc<State>, reach: &
 }
 
 /// Whether a caller may see a tenant.
-pub(super) fn visible(reach: &Reach, state: &State, tenant: &Tenant) -> Result<(), Fault> {
+pub(super) fn visible(reach: &Reach, state: &State, tenant: &Tenant) -> bool {
     let cluster = tenant.phase.binding().and_then(|binding| state.cluster_by_id(binding.cluster));
-    reach.tenant(&tenant.spec.owner, cluster.map(|cluster| &cluster.spec.name))
+    reach.sees(&tenant.spec.owner, cluster.map(|cluster| &cluster.spec.name))
+}
+
+/// A tenant by its name. One that the caller may not see is answered as one that does not exist.
+///
+/// # Errors
+/// `NOT_FOUND`.
+pub(super) fn find(state: &State, reach: &Reach, name: &Name) -> Result<Tenant, Fault> {
+    let tenant = state.tenant(name.as_str()).filter(|tenant| visible(reach, state, tenant));
+    tenant.ok_or_else(|| Fault::not_found(Kind::Tenant, name.as_str()))
 }
 
 #[tonic::async_trait]

@@ -6,7 +6,6 @@ use std::time::Instant;
 use futures::StreamExt;
 use prost::Message;
 use roadstead_api::v1;
-use roadstead_core::command::Kind;
 use roadstead_core::decide::WhatIf;
 use roadstead_core::id::{Name, Owner};
 use roadstead_core::ledger::Share;
@@ -16,7 +15,7 @@ use roadstead_core::tenant::{Phase, Tenant, TenantSpec};
 use tonic::{Request, Status};
 
 use super::context::reach;
-use super::placement::{Placement, visible};
+use super::placement::{Placement, find, visible};
 use super::raw_watch::RawStream;
 use crate::auth::Reach;
 use crate::convert::check::{At, Check};
@@ -137,12 +136,6 @@ fn checked_name(text: &str) -> Result<Name, Fault> {
     check.finish(name)
 }
 
-fn find(state: &State, reach: &Reach, name: &Name) -> Result<Tenant, Fault> {
-    let tenant = state.tenant(name.as_str()).ok_or_else(|| Fault::not_found(Kind::Tenant, name.as_str()))?;
-    visible(reach, state, &tenant)?;
-    Ok(tenant)
-}
-
 /// How much of a tenant is counted, and where.
 fn counted(tenant: &Tenant) -> Option<(Share, roadstead_core::tenant::Binding)> {
     match tenant.phase {
@@ -179,7 +172,7 @@ fn page(state: &State, reach: &Reach, filter: &Filter, after: Option<&str>, size
     };
     let meant = |tenant: &Tenant| {
         filter.matches(tenant, filter.cluster.as_deref().and_then(|name| state.cluster(name)).map(|cluster| cluster.id))
-            && visible(reach, state, tenant).is_ok()
+            && visible(reach, state, tenant)
     };
     let later = |tenant: &Tenant| after.is_none_or(|after| tenant.spec.name.as_str() > after);
     let indexed: Vec<Tenant> = match (&owners, cluster_name) {

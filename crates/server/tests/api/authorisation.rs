@@ -112,11 +112,7 @@ async fn a_client_touches_tenants_of_its_owners_only() {
 
     let denied = |status: Status| assert_eq!(reason(&status).1, "OWNER_NOT_ALLOWED", "{status:?}");
     denied(client.place_tenant(place("other", "bolt")).await.unwrap_err());
-    denied(client.get_tenant(v1::GetTenantRequest { name: "bolts".into(), ..Default::default() }).await.unwrap_err());
-    denied(client.explain_tenant(v1::ExplainTenantRequest { name: "bolts".into(), ..Default::default() }).await.unwrap_err());
-    denied(client.release_tenant(v1::ReleaseTenantRequest { name: "bolts".into(), ..Default::default() }).await.unwrap_err());
     let update = |name: &str, owner: &str| v1::UpdateTenantRequest { name: name.into(), spec: Some(spec(owner)), ..Default::default() };
-    denied(client.update_tenant(update("bolts", "acme")).await.unwrap_err());
     denied(client.update_tenant(update("anvils", "bolt")).await.unwrap_err());
     denied(client.watch(v1::WatchRequest { owner: "bolt".into(), ..Default::default() }).await.unwrap_err());
     denied(client.list_tenants(v1::ListTenantsRequest { filter: "owner = bolt".into(), ..Default::default() }).await.unwrap_err());
@@ -127,6 +123,56 @@ async fn a_client_touches_tenants_of_its_owners_only() {
     let first = crate::world::next(&mut watch).await;
     assert_eq!(first.events.len(), 1, "only its own tenants, no clusters: {first:?}");
     client.release_tenant(v1::ReleaseTenantRequest { name: "anvils".into(), ..Default::default() }).await.unwrap();
+}
+
+/// What a client hears of a tenant from every RPC that takes its name.
+async fn heard_of(client: &mut Placement, name: &str) -> Vec<(&'static str, Status)> {
+    let name = || name.to_owned();
+    let update = |owner: &str, paths: &[&str]| v1::UpdateTenantRequest {
+        name: name(),
+        spec: Some(v1::TenantSpec { priority: 3, ..spec(owner) }),
+        update_mask: Some(prost_types::FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() }),
+        ..Default::default()
+    };
+    let release = |dry_run, expected_revision| v1::ReleaseTenantRequest { name: name(), dry_run, expected_revision, ..Default::default() };
+    let dry_update = v1::UpdateTenantRequest { dry_run: true, ..update("acme", &[]) };
+    let some_revision = Some(v1::Revision { incarnation: 0, index: 5 });
+    vec![
+        ("get", client.get_tenant(v1::GetTenantRequest { name: name(), ..Default::default() }).await.unwrap_err()),
+        (
+            "get stale",
+            client.get_tenant(v1::GetTenantRequest { name: name(), consistency: v1::Consistency::Stale.into() }).await.unwrap_err(),
+        ),
+        ("explain", client.explain_tenant(v1::ExplainTenantRequest { name: name(), ..Default::default() }).await.unwrap_err()),
+        ("update", client.update_tenant(update("acme", &[])).await.unwrap_err()),
+        ("update as another", client.update_tenant(update("bolt", &[])).await.unwrap_err()),
+        ("update a field", client.update_tenant(update("", &["priority"])).await.unwrap_err()),
+        ("update dry", client.update_tenant(dry_update).await.unwrap_err()),
+        ("release", client.release_tenant(release(false, None)).await.unwrap_err()),
+        ("release dry", client.release_tenant(release(true, None)).await.unwrap_err()),
+        ("release a revision", client.release_tenant(release(false, some_revision)).await.unwrap_err()),
+        ("undelete", client.undelete_tenant(v1::UndeleteTenantRequest { name: name(), ..Default::default() }).await.unwrap_err()),
+        ("events", client.list_tenant_events(v1::ListTenantEventsRequest { name: name() }).await.unwrap_err()),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_owners_tenant_is_no_other_than_one_that_does_not_exist() {
+    let mut world = World::with_clusters(1, 1).await;
+    let before = world.place("bolts", "bolt").await;
+    let mut client = Placement::new(world.connect("client", "portal", &["acme"]).await);
+    let (theirs, nobodys) = (heard_of(&mut client, "bolts").await, heard_of(&mut client, "ghost").await);
+    for ((rpc, theirs), (_, nobodys)) in theirs.into_iter().zip(nobodys) {
+        let (code, why, details) = reason(&theirs);
+        let (same_code, same_why, same_details) = reason(&nobodys);
+        assert_eq!((code, why), (same_code, same_why), "{rpc}");
+        assert_eq!(theirs.message(), nobodys.message().replace("ghost", "bolts"), "{rpc}");
+        assert_eq!(format!("{details:?}").len(), format!("{same_details:?}").len(), "{rpc}: {details:?}");
+        // Whom the role forbids the whole RPC, it tells nothing of a tenant.
+        let by_role = ["undelete", "events"].contains(&rpc);
+        assert_eq!(theirs.code(), if by_role { Code::PermissionDenied } else { Code::NotFound }, "{rpc}");
+    }
+    assert_eq!(world.get("bolts").await, before, "and nothing was done to it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,7 +187,8 @@ async fn an_agent_touches_its_own_cluster_only() {
     let denied = |status: Status| assert_eq!(reason(&status).1, "CLUSTER_NOT_ALLOWED", "{status:?}");
     denied(fleet.report_capacity(report(&home)).await.unwrap_err());
     denied(fleet.get_cluster(v1::GetClusterRequest { name: home.clone(), ..Default::default() }).await.unwrap_err());
-    denied(placement.get_tenant(v1::GetTenantRequest { name: "anvils".into(), ..Default::default() }).await.unwrap_err());
+    let elsewhere = placement.get_tenant(v1::GetTenantRequest { name: "anvils".into(), ..Default::default() }).await.unwrap_err();
+    assert_eq!(reason(&elsewhere).1, "NOT_FOUND", "a tenant of another cluster is no other than one that does not exist");
     denied(placement.watch(v1::WatchRequest { cluster: home.clone(), ..Default::default() }).await.unwrap_err());
 
     fleet.report_capacity(report(other)).await.unwrap();
