@@ -11,6 +11,8 @@ use crate::id::{ClusterId, Epoch, Incarnation, Name, Revision, ShardId, TenantId
 use crate::policy::PolicySpec;
 use crate::pool::PoolSpec;
 use crate::request::{Principal, Report, Retry};
+use crate::resources::Resource;
+use crate::schedule;
 use crate::tenant::TenantSpec;
 use crate::time::Timestamp;
 
@@ -286,7 +288,7 @@ pub enum Rejection {
         max: u32,
     },
     /// The owner's quota does not allow it.
-    #[error("the quota of owner {owner:?} for {what} is {limit}; {wanted} would be used")]
+    #[error("the quota of owner {owner:?} for {what} is {}; {} would be used", quota(.what, *.limit), quota(.what, up(.what, *.wanted)))]
     QuotaExceeded {
         /// Owner.
         owner: String,
@@ -329,6 +331,18 @@ pub enum Rejection {
     },
 }
 
+/// What a quota counts, as Kubernetes writes it: `64Gi` of memory, `1500m` of cpu, 3 tenants.
+fn quota(what: &str, value: u64) -> String {
+    let resource = Resource::ALL.into_iter().find(|resource| resource.name() == what);
+    resource.map_or_else(|| value.to_string(), |resource| schedule::amount(resource, value))
+}
+
+/// Many bytes are written in whole mebibytes, rounded down: what is just above a limit must not read as if it were the limit.
+fn up(what: &str, value: u64) -> u64 {
+    let bytes = [Resource::Memory, Resource::Storage].iter().any(|resource| resource.name() == what);
+    if bytes && value >> 30 > 0 { value.checked_next_multiple_of(1 << 20).unwrap_or(value) } else { value }
+}
+
 /// Kinds of things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Kind {
@@ -353,5 +367,22 @@ impl std::fmt::Display for Kind {
             Self::Class => "class",
             Self::Policy => "policy",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_is_told_in_the_quantities_of_kubernetes() {
+        let told = |what: &str, limit, wanted| {
+            Rejection::QuotaExceeded { owner: "acme".to_owned(), what: what.to_owned(), limit, wanted }.to_string()
+        };
+        assert_eq!(told("cpu", 64_000, 65_500), "the quota of owner \"acme\" for cpu is 64; 65500m would be used");
+        assert_eq!(told("memory", 64 << 30, 65 << 30), "the quota of owner \"acme\" for memory is 64Gi; 65Gi would be used");
+        assert_eq!(told("storage", 2 << 40, (2 << 40) + 1), "the quota of owner \"acme\" for storage is 2Ti; 2097153Mi would be used");
+        assert_eq!(told("pods", 1 << 31, 1 << 32), "the quota of owner \"acme\" for pods is 2147483648; 4294967296 would be used");
+        assert_eq!(told("tenants", 2, 3), "the quota of owner \"acme\" for tenants is 2; 3 would be used");
     }
 }
