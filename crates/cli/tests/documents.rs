@@ -1,11 +1,12 @@
 //! Documents: bad ones are refused with file, line and field; good ones survive the way through the wire and back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use roadstead_api::v1;
 use roadstead_cli::document::Spec;
 use roadstead_cli::document::files::{BadInput, Known, check_references, load, load_text};
+use roadstead_cli::document::tenant::ClassRef;
 use roadstead_cli::output::objects::Object;
 use roadstead_cli::output::{json, yaml};
 
@@ -90,8 +91,54 @@ fn references_are_checked_against_the_input_and_the_server() {
         pools: BTreeSet::from(["attic".to_owned(), "cellar".to_owned()]),
         classes: BTreeSet::from(["shop@2".parse().expect("a class")]),
         clusters: BTreeSet::from(["eu-9".to_owned()]),
+        ..Known::default()
     };
     assert_eq!(check_references(&loaded, &known), Ok(()));
+}
+
+#[test]
+fn values_that_the_class_refuses_are_a_problem_with_file_line_and_field_wherever_the_class_is() {
+    let class = document(
+        "Class",
+        "shop",
+        "  version: 1.0.0\n  requests: {cpu: 1, memory: 1Gi, pods: 1, largestPod: {cpu: 1, memory: 1Gi}}\n  values: {additionalProperties: false, properties: {web: {type: integer, maximum: 6}}}\n",
+    );
+    let good = document("Tenant", "good", "  owner: o\n  class: shop@1.0.0\n  values: {web: 6}\n");
+    let bad = document("Tenant", "bad", "  owner: o\n  class: shop@1.0.0\n  values:\n    web: 7\n    colour: red\n");
+    let none = document("Tenant", "none", "  owner: o\n  class: plain@1\n  values: {a: 1}\n");
+    let found = |text: &str, known: &Known| {
+        let loaded = load_text("in.yaml", Path::new("."), text.as_bytes()).expect("good documents");
+        check_references(&loaded, known).map_err(|bad| bad.0.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let both = [good.clone(), bad.clone()].join("---\n");
+    let shop: ClassRef = "shop@1.0.0".parse().expect("a class");
+    let Spec::Class(spec) = load_text("c.yaml", Path::new("."), class.as_bytes()).expect("a class").remove(0).document.spec else {
+        panic!("a class")
+    };
+    let plain: ClassRef = "plain@1".parse().expect("a class");
+    let known = Known {
+        classes: BTreeSet::from([shop.clone(), plain.clone()]),
+        schemas: BTreeMap::from([(shop, spec.values_schema().expect("a schema")), (plain, String::new())]),
+        ..Known::default()
+    };
+    insta::assert_snapshot!(found(&both, &known).expect_err("known to the server").join("\n"));
+    let here = format!("{both}---\n{class}");
+    assert_eq!(found(&here, &Known::default()), found(&both, &known), "the class is in the same input");
+    assert_eq!(found(&format!("{good}---\n{class}"), &Known::default()), Ok(()));
+    let none = found(&none, &known).expect_err("a class without a schema accepts no values");
+    assert!(none[0].contains("spec.values.a: is not allowed"), "{none:?}");
+}
+
+#[test]
+fn a_schema_that_the_service_would_refuse_is_refused_with_its_place() {
+    let class = document(
+        "Class",
+        "shop",
+        "  version: 1.0.0\n  requests: {cpu: 1, memory: 1Gi, pods: 1, largestPod: {cpu: 1, memory: 1Gi}}\n  values: {properties: {web: {pattern: x}}}\n",
+    );
+    let bad = load_text("c.yaml", Path::new("."), class.as_bytes()).expect_err("a keyword that is not checked");
+    assert_eq!(bad.0[0].field, "spec.values");
+    assert!(bad.0[0].message.contains("\"pattern\""), "{bad}");
 }
 
 #[test]

@@ -103,6 +103,7 @@ async fn the_verbs_do_what_they_say_and_end_with_the_documented_code() {
     tenants_come_and_go(&service).await;
     what_is_there_is_shown_beside_what_is_not(&service).await;
     a_part_in_force_is_no_wrong_usage(&service).await;
+    a_bad_value_keeps_the_whole_input_out(&service).await;
     a_client_applies_its_own_tenants(&service).await;
     the_examples_of_place_work(&service).await;
     contexts_survive_a_restart(&mut service).await;
@@ -197,13 +198,20 @@ async fn what_is_there_is_shown_beside_what_is_not(service: &Service) {
 
 async fn a_part_in_force_is_no_wrong_usage(service: &Service) {
     let good = tenant("good-half", "shop-small@1.0.0");
-    // Only the server knows that a value does not fit the class's schema.
+    // A client may not read classes: only the server knows that a value does not fit the class's schema.
     let bad = tenant("bad-half", "shop-large@1.0.0, values: {web: 1000}");
+    let (cert, key) = client_of_acme(service);
     let alone = service.write("bad-half.yaml", &bad);
-    service.run(&["apply", "-f", &alone]).await.exits(2).says("tenant/bad-half failed").says("bad-half.yaml:3: ");
+    service
+        .run(&["apply", "-f", &alone, "--cert", &cert, "--key", &key])
+        .await
+        .exits(2)
+        .says("tenant/bad-half failed")
+        .says("bad-half.yaml:3: ")
+        .says("spec.values.web: is 1000");
     let both = service.write("halves.yaml", format!("{good}---\n{bad}"));
     service
-        .run(&["apply", "-f", &both])
+        .run(&["apply", "-f", &both, "--cert", &cert, "--key", &key])
         .await
         .exits(1)
         .says("tenant/good-half created")
@@ -211,11 +219,26 @@ async fn a_part_in_force_is_no_wrong_usage(service: &Service) {
         .says("1 of 2 documents were not applied");
 }
 
-async fn a_client_applies_its_own_tenants(service: &Service) {
+/// Certificate and key of a client that may touch tenants of `acme` only.
+fn client_of_acme(service: &Service) -> (String, String) {
     let mut pki = roadstead_cli::pki::Store::open(&service.trial.folder.join("pki")).expect("the authority");
     let subject = Subject { owners: vec!["acme".to_owned()], ..Subject::new(Role::Client, "portal") };
     let client = pki.ensure(&subject, 30).expect("a certificate");
-    let (cert, key) = (client.certificate.to_string_lossy(), client.key.to_string_lossy());
+    (client.certificate.to_string_lossy().into_owned(), client.key.to_string_lossy().into_owned())
+}
+
+async fn a_bad_value_keeps_the_whole_input_out(service: &Service) {
+    let good = tenant("before-bad", "shop-small@1.0.0");
+    let bad = tenant("with-bad", "shop-large@1.0.0, values: {web: 1000}");
+    let file = service.write("values.yaml", format!("{good}---\n{bad}"));
+    for verb in ["apply", "diff"] {
+        service.run(&[verb, "-f", &file]).await.exits(2).says("values.yaml:9:").says("spec.values.web: is 1000").says("nothing was sent");
+    }
+    service.run(&["get", "tenant", "before-bad"]).await.exits(3);
+}
+
+async fn a_client_applies_its_own_tenants(service: &Service) {
+    let (cert, key) = client_of_acme(service);
     let own = service.write("own.yaml", tenant("own", "shop-small@1.0.0"));
     service.run(&["apply", "-f", &own, "--dry-run", "--cert", &cert, "--key", &key]).await.exits(0).says("tenant/own created");
     service.run(&["apply", "-f", &own, "--cert", &cert, "--key", &key]).await.exits(0).says("tenant/own created on ");

@@ -80,7 +80,12 @@ async fn apply_one(client: &Client, item: &Loaded, mode: Mode, missing: &Known) 
 /// What the input would create: the server cannot judge what refers to it.
 fn missing(loaded: &[Loaded], known: &Known) -> Known {
     let here = declared(loaded);
-    Known { pools: &here.pools - &known.pools, classes: &here.classes - &known.classes, clusters: &here.clusters - &known.clusters }
+    Known {
+        pools: &here.pools - &known.pools,
+        classes: &here.classes - &known.classes,
+        clusters: &here.clusters - &known.clusters,
+        ..Known::default()
+    }
 }
 
 fn refers_to(document: &Document, missing: &Known) -> bool {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use roadstead_api::v1;
+use roadstead_server::convert::schema::Schema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -154,10 +155,19 @@ impl ClassSpec {
                 findings.add(format!("spec.volumes[{index}].name"), format!("`{}` is volume {first}'s name already", volume.name));
             }
         }
+        if let Some(Err(problem)) = self.values_schema().map(|schema| Schema::parse(&schema)) {
+            findings.add("spec.values", problem);
+        }
         let template = template_of(self).len();
         if template > MAX_TEMPLATE_BYTES {
             findings.add("spec.manifests", format!("the template has {template} bytes, at most {MAX_TEMPLATE_BYTES} are allowed"));
         }
+    }
+
+    /// The JSON Schema of tenants' values as text, if there is one.
+    #[must_use]
+    pub fn values_schema(&self) -> Option<String> {
+        self.values.as_ref().map(|schema| Value::Object(schema.clone()).to_string())
     }
 
     /// Replaces patterns by the files that they name, relative to `folder`.
@@ -193,7 +203,7 @@ impl ClassSpec {
             requests: Some((&self.requests).into()),
             volumes: volumes.collect(),
             retain: Some(super::duration_to_wire(self.retain)),
-            values_schema_json: self.values.as_ref().map(|schema| Value::Object(schema.clone()).to_string()).unwrap_or_default(),
+            values_schema_json: self.values_schema().unwrap_or_default(),
             template_json: template_of(self),
             revision: None,
             tenants: 0,

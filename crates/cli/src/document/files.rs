@@ -7,6 +7,8 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use roadstead_server::convert::schema::Schema;
+use roadstead_server::errors::Violation;
 use serde::Deserialize;
 
 use super::class::ClassSpec;
@@ -98,6 +100,8 @@ pub struct Known {
     pub classes: BTreeSet<ClassRef>,
     /// Clusters.
     pub clusters: BTreeSet<String>,
+    /// The JSON Schemas of class versions; empty for one that accepts no values.
+    pub schemas: BTreeMap<ClassRef, String>,
 }
 
 /// Reads files and folders (`-` is stdin) and checks everything that needs no server; sorted into the order of application.
@@ -335,7 +339,9 @@ pub fn declared(loaded: &[Loaded]) -> Known {
                 known.pools.insert(name);
             }
             Spec::Class(class) => {
-                known.classes.insert(ClassRef { name, version: class.version.clone() });
+                let class_ref = ClassRef { name, version: class.version.clone() };
+                known.schemas.insert(class_ref.clone(), class.values_schema().unwrap_or_default());
+                known.classes.insert(class_ref);
             }
             Spec::Cluster(_) => {
                 known.clusters.insert(name);
@@ -346,12 +352,16 @@ pub fn declared(loaded: &[Loaded]) -> Known {
     known
 }
 
-/// Checks that every pool, class and cluster that is named is declared here or `known` to the server.
+/// Checks that every pool, class and cluster that is named is declared here or `known` to the server, and that every tenant's values are
+/// such as its class accepts.
 ///
 /// # Errors
-/// Each reference that leads nowhere.
+/// Each reference that leads nowhere, each value that the class refuses.
 pub fn check_references(loaded: &[Loaded], known: &Known) -> Result<(), BadInput> {
     let here = declared(loaded);
+    // A schema of the server that cannot be read is the server's to judge.
+    let parse = |(class, text): (&ClassRef, &String)| Schema::parse(text).ok().map(|schema| (class.clone(), schema));
+    let schemas: BTreeMap<ClassRef, Schema> = known.schemas.iter().chain(&here.schemas).filter_map(parse).collect();
     let pool = |name: &str| here.pools.contains(name) || known.pools.contains(name);
     let mut problems = Vec::new();
     for item in loaded {
@@ -361,6 +371,10 @@ pub fn check_references(loaded: &[Loaded], known: &Known) -> Result<(), BadInput
             }
             Spec::Tenant(tenant) => {
                 let class = tenant.class.parse::<ClassRef>().ok();
+                if let Some(schema) = class.as_ref().and_then(|class| schemas.get(class)) {
+                    let violations = schema.violations(&serde_json::Value::Object(tenant.values.clone()));
+                    problems.extend(violations.into_iter().map(|Violation { field, problem }| item.problem(&field, problem)));
+                }
                 if let Some(class) = class.filter(|class| !here.classes.contains(class) && !known.classes.contains(class)) {
                     problems.push(item.problem("spec.class", format!("there is no class `{class}`, neither here nor on the server")));
                 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use roadstead_api::v1;
+use roadstead_core::tenant::MAX_VALUES_BYTES;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -103,7 +104,18 @@ impl TenantSpec {
         if let Some(Err(message)) = self.deadline.as_deref().map(timestamp_to_wire) {
             findings.add("spec.deadline", message);
         }
+        let values = self.values_text().len();
+        if values > MAX_VALUES_BYTES {
+            findings.add("spec.values", format!("has {values} bytes as JSON, at most {MAX_VALUES_BYTES} are allowed"));
+        }
         self.constraints.check("spec.constraints", findings);
+    }
+}
+
+impl TenantSpec {
+    /// The values as JSON; empty if there are none.
+    fn values_text(&self) -> String {
+        if self.values.is_empty() { String::new() } else { Value::Object(self.values.clone()).to_string() }
     }
 }
 
@@ -128,13 +140,12 @@ impl From<&TenantSpec> for v1::TenantSpec {
             Desired::Hibernated => v1::Desired::Hibernated,
             Desired::Archived => v1::Desired::Archived,
         };
-        let values = if doc.values.is_empty() { String::new() } else { Value::Object(doc.values.clone()).to_string() };
         let volumes = doc.volumes.iter().map(|(name, size)| v1::VolumeSize { name: name.clone(), size_bytes: size.0 });
         Self {
             owner: doc.owner.0.clone(),
             class: class.name,
             version: class.version,
-            values_json: values,
+            values_json: doc.values_text(),
             hostnames: doc.hostnames.clone(),
             volumes: volumes.collect(),
             desired: desired.into(),

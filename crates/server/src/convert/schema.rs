@@ -8,6 +8,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Number, Value};
 
+use crate::errors::Violation;
+
+/// The field of a tenant that holds its values, as documents write it.
+const VALUES: &str = "spec.values";
 /// Schemas within schemas.
 const MAX_DEPTH: usize = 16;
 /// Properties, required names or enum members of one schema.
@@ -108,11 +112,11 @@ impl Schema {
         Ok(Self { root: node(&value, "#", 0)? })
     }
 
-    /// What is wrong with values: paths within them, and words. Empty if they are fine.
+    /// What is wrong with a tenant's values: fields as in `spec.values.web`, and words. Empty if they are fine.
     #[must_use]
-    pub fn violations(&self, values: &Value) -> Vec<(String, String)> {
+    pub fn violations(&self, values: &Value) -> Vec<Violation> {
         let mut found = Vec::new();
-        check(&self.root, values, &mut String::new(), &mut found);
+        check(&self.root, values, &mut VALUES.to_owned(), &mut found);
         found
     }
 }
@@ -207,7 +211,7 @@ fn number(value: &Value, at: &str) -> Result<Number, String> {
     }
 }
 
-fn check(node: &Node, value: &Value, path: &mut String, found: &mut Vec<(String, String)>) {
+fn check(node: &Node, value: &Value, path: &mut String, found: &mut Vec<Violation>) {
     match node {
         Node::Anything => {}
         Node::Nothing => report(found, path, "is not allowed".to_owned()),
@@ -215,9 +219,9 @@ fn check(node: &Node, value: &Value, path: &mut String, found: &mut Vec<(String,
     }
 }
 
-fn report(found: &mut Vec<(String, String)>, path: &str, problem: String) {
+fn report(found: &mut Vec<Violation>, path: &str, problem: String) {
     if found.len() < MAX_REPORTED {
-        found.push((path.to_owned(), problem));
+        found.push(Violation { field: path.to_owned(), problem });
     }
 }
 
@@ -230,7 +234,7 @@ fn inside(path: &mut String, step: &str, check: impl FnOnce(&mut String)) {
 }
 
 impl Rules {
-    fn check(&self, value: &Value, path: &mut String, found: &mut Vec<(String, String)>) {
+    fn check(&self, value: &Value, path: &mut String, found: &mut Vec<Violation>) {
         if let Some(types) = &self.types
             && !types.iter().any(|kind| kind.holds(value))
         {
@@ -259,7 +263,7 @@ impl Rules {
         }
     }
 
-    fn check_object(&self, object: &Map<String, Value>, path: &mut String, found: &mut Vec<(String, String)>) {
+    fn check_object(&self, object: &Map<String, Value>, path: &mut String, found: &mut Vec<Violation>) {
         for name in &self.required {
             if !object.contains_key(name) {
                 inside(path, &format!(".{name}"), |path| report(found, path, "must be given".to_owned()));
@@ -273,7 +277,7 @@ impl Rules {
         }
     }
 
-    fn check_number(&self, number: &Number, path: &str, found: &mut Vec<(String, String)>) {
+    fn check_number(&self, number: &Number, path: &str, found: &mut Vec<Violation>) {
         use std::cmp::Ordering::{Equal, Greater, Less};
         let rules: [(&Option<Number>, &[std::cmp::Ordering], &str); 4] = [
             (&self.least, &[Equal, Greater], "at least"),
@@ -297,7 +301,7 @@ impl Rules {
     }
 }
 
-fn bounds(count: usize, (least, most): (Option<u64>, Option<u64>), unit: &str, path: &str, found: &mut Vec<(String, String)>) {
+fn bounds(count: usize, (least, most): (Option<u64>, Option<u64>), unit: &str, path: &str, found: &mut Vec<Violation>) {
     let count = count as u64;
     if let Some(least) = least.filter(|least| count < *least) {
         report(found, path, format!("has {count} {unit}, at least {least} are needed"));
@@ -338,7 +342,7 @@ mod tests {
 
     fn problems(values: Value) -> Vec<String> {
         let schema = Schema::parse(SHOP).unwrap();
-        schema.violations(&values).into_iter().map(|(path, problem)| format!("{path}: {problem}")).collect()
+        schema.violations(&values).into_iter().map(|Violation { field, problem }| format!("{field}: {problem}")).collect()
     }
 
     #[test]
@@ -353,13 +357,13 @@ mod tests {
         assert_eq!(
             found,
             [
-                ".plan: must be given",
-                ".colour: is not allowed",
-                ".tags[1]: has 4 characters, at most 3 are allowed",
-                ".web: is 7, must be at most 6"
+                "spec.values.plan: must be given",
+                "spec.values.colour: is not allowed",
+                "spec.values.tags[1]: has 4 characters, at most 3 are allowed",
+                "spec.values.web: is 7, must be at most 6"
             ]
         );
-        assert_eq!(problems(json!({"plan": 3}))[0], ".plan: is 3, must be one of \"small\", \"large\"");
+        assert_eq!(problems(json!({"plan": 3}))[0], "spec.values.plan: is 3, must be one of \"small\", \"large\"");
     }
 
     #[test]

@@ -187,11 +187,7 @@ fn violations(schema: &Schema, spec: &TenantSpec) -> Result<(), Fault> {
     let text = if spec.values.is_empty() { "{}" } else { &spec.values };
     let values = serde_json::from_str(text).map_err(|error| Fault::internal(error.to_string()))?;
     let found = schema.violations(&values);
-    if found.is_empty() {
-        return Ok(());
-    }
-    let field = |(path, problem): (String, String)| crate::errors::Violation { field: format!("spec.values_json{path}"), problem };
-    Err(Fault::fields(found.into_iter().map(field).collect()))
+    if found.is_empty() { Ok(()) } else { Err(Fault::fields(found)) }
 }
 
 /// Why a submission has no outcome, as its caller meets it.

@@ -111,7 +111,7 @@ async fn values_are_checked_against_the_class() {
         v1::PlaceTenantRequest { spec: Some(spec), ..place("anvils", "acme") }
     };
     let status = world.placement.place_tenant(with(r#"{"plan": "huge", "web": 7, "colour": "red"}"#)).await.unwrap_err();
-    assert_eq!(fields(&status), ["spec.values_json.colour", "spec.values_json.plan", "spec.values_json.web"]);
+    assert_eq!(fields(&status), ["spec.values.colour", "spec.values.plan", "spec.values.web"]);
     let large = format!(r#"{{"plan": "{}"}}"#, "x".repeat(20_000));
     assert_eq!(fields(&world.placement.place_tenant(with(&large)).await.unwrap_err()), ["spec.values_json"]);
     let tenant = world.placement.place_tenant(with(r#"{ "web": 2, "plan": "small" }"#)).await.unwrap().into_inner().tenant.unwrap();
