@@ -105,6 +105,7 @@ async fn the_verbs_do_what_they_say_and_end_with_the_documented_code() {
     a_part_in_force_is_no_wrong_usage(&service).await;
     a_bad_value_keeps_the_whole_input_out(&service).await;
     a_client_applies_its_own_tenants(&service).await;
+    a_client_is_shown_what_it_may_see_and_told_what_was_left_out(&service).await;
     the_examples_of_place_work(&service).await;
     contexts_survive_a_restart(&mut service).await;
     service.stop().await;
@@ -235,6 +236,21 @@ async fn a_bad_value_keeps_the_whole_input_out(service: &Service) {
         service.run(&[verb, "-f", &file]).await.exits(2).says("values.yaml:9:").says("spec.values.web: is 1000").says("nothing was sent");
     }
     service.run(&["get", "tenant", "before-bad"]).await.exits(3);
+}
+
+async fn a_client_is_shown_what_it_may_see_and_told_what_was_left_out(service: &Service) {
+    let (cert, key) = client_of_acme(service);
+    let as_client = |words: &[&str]| [words, &["--cert", &cert, "--key", &key]].concat().iter().map(|word| (*word).to_owned()).collect();
+    let run = async |words: &[&str]| {
+        let words: Vec<String> = as_client(words);
+        service.run(&words.iter().map(String::as_str).collect::<Vec<_>>()).await
+    };
+    let shown = run(&["describe", "tenant", "own"]).await.exits(0).says("owner: acme").says("left out: its history");
+    assert_eq!(shown.err.lines().count(), 1, "{}", shown.err);
+    // `acme-orders` is of another owner, and nobody has the other name.
+    let theirs = run(&["get", "tenant", "acme-orders"]).await.exits(3);
+    let nobodys = run(&["get", "tenant", "acme-nobody"]).await.exits(3);
+    assert_eq!(theirs.err, nobodys.err.replace("acme-nobody", "acme-orders"));
 }
 
 async fn a_client_applies_its_own_tenants(service: &Service) {
