@@ -106,6 +106,7 @@ async fn the_verbs_do_what_they_say_and_end_with_the_documented_code() {
     a_bad_value_keeps_the_whole_input_out(&service).await;
     a_client_applies_its_own_tenants(&service).await;
     a_client_is_shown_what_it_may_see_and_told_what_was_left_out(&service).await;
+    a_filter_that_does_not_apply_is_refused(&service).await;
     the_examples_of_place_work(&service).await;
     contexts_survive_a_restart(&mut service).await;
     service.stop().await;
@@ -251,6 +252,14 @@ async fn a_client_is_shown_what_it_may_see_and_told_what_was_left_out(service: &
     let theirs = run(&["get", "tenant", "acme-orders"]).await.exits(3);
     let nobodys = run(&["get", "tenant", "acme-nobody"]).await.exits(3);
     assert_eq!(theirs.err, nobodys.err.replace("acme-nobody", "acme-orders"));
+}
+
+async fn a_filter_that_does_not_apply_is_refused(service: &Service) {
+    service.run(&["get", "clusters", "--owner", "acme"]).await.exits(2).says("--owner").says("get tenants");
+    service.run(&["get", "tenants,pools", "--limit", "3"]).await.exits(2).says("--limit");
+    service.run(&["get", "tenant", "acme", "--phase", "pending"]).await.exits(2).says("--phase");
+    service.run(&["watch", "clusters", "--owner", "acme"]).await.exits(2).says("--owner");
+    service.run(&["get", "tenants", "--owner", "acme", "-o", "name"]).await.exits(0).says("tenant/own");
 }
 
 async fn a_client_applies_its_own_tenants(service: &Service) {

@@ -76,6 +76,20 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Several of them, as verbs take them.
+    #[must_use]
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Pool => "pools",
+            Self::Class => "classes",
+            Self::Cluster => "clusters",
+            Self::Tenant => "tenants",
+        }
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

@@ -64,6 +64,7 @@ impl Get {
     /// Wrong kinds, the calls' failures.
     pub async fn run(self) -> Result<(), Failure> {
         let targets = targets(&self.what)?;
+        self.check_filters(&targets)?;
         let client = self.connection.connect()?;
         let (mut objects, mut missing) = (Vec::new(), Vec::new());
         for target in &targets {
@@ -82,6 +83,31 @@ impl Get {
             out(&text);
         }
         missing.into_iter().reduce(joined).map_or(Ok(()), Err)
+    }
+
+    /// Refuses a filter that would be ignored: what is shown would not be what was asked for.
+    fn check_filters(&self, targets: &[Target]) -> Result<(), Failure> {
+        let filters = [
+            ("--owner", self.owner.is_some()),
+            ("--cluster", self.cluster.is_some()),
+            ("--class", self.class.is_some()),
+            ("--phase", self.phase.is_some()),
+            ("--misplaced", self.misplaced),
+            ("--filter", self.filter.is_some()),
+            ("--limit", self.limit != usize::MAX),
+        ];
+        let Some((given, _)) = filters.iter().find(|(_, given)| *given) else { return Ok(()) };
+        let all = filters.map(|(name, _)| name).join(", ");
+        if let Some(other) = targets.iter().find(|target| target.kind != Kind::Tenant) {
+            let kind = other.kind.plural();
+            return Err(Failure::usage(format!("{given} does not apply to {kind}: they have no filters"))
+                .hint(format!("{all} filter `roadstead get tenants`; {kind} can be named: `roadstead get {kind} NAME`")));
+        }
+        if targets.iter().any(|target| target.name.is_some()) {
+            return Err(Failure::usage(format!("{given} filters a list, and cannot be given beside names"))
+                .hint(format!("leave out the names, or {given}")));
+        }
+        Ok(())
     }
 
     async fn one(&self, client: &Client, target: &Target) -> Result<Vec<Object>, Failure> {

@@ -46,6 +46,7 @@ impl Watch {
     /// A refusal, or a history that no longer reaches back.
     pub async fn run(self) -> Result<(), Failure> {
         let kinds: Vec<Kind> = self.kinds.iter().map(|text| kind(text)).collect::<Result<_, _>>().map_err(Failure::usage)?;
+        self.check_filters(&kinds)?;
         let wire = |kind: &Kind| match kind {
             Kind::Policy => v1::WatchKind::Policy,
             Kind::Pool => v1::WatchKind::Pool,
@@ -76,6 +77,24 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// Refuses a filter that would hide all of a kind that was asked for.
+    fn check_filters(&self, kinds: &[Kind]) -> Result<(), Failure> {
+        let refused = |filter: &str, kind: &Kind, shows: &str| {
+            let kind = kind.plural();
+            Err(Failure::usage(format!("{filter} does not apply to {kind}: it shows {shows} only"))
+                .hint(format!("watch {kind} without {filter}, in a command of their own")))
+        };
+        let hidden_by_owner = kinds.iter().find(|kind| **kind != Kind::Tenant).filter(|_| self.owner.is_some());
+        if let Some(kind) = hidden_by_owner {
+            return refused("--owner", kind, "tenants");
+        }
+        let hidden_by_cluster = kinds.iter().find(|kind| !matches!(kind, Kind::Tenant | Kind::Cluster)).filter(|_| self.cluster.is_some());
+        if let Some(kind) = hidden_by_cluster {
+            return refused("--cluster", kind, "that cluster and its tenants");
+        }
+        Ok(())
     }
 
     /// Tells whether somebody still reads it.
