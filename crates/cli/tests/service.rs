@@ -106,6 +106,7 @@ async fn the_verbs_do_what_they_say_and_end_with_the_documented_code() {
     a_bad_value_keeps_the_whole_input_out(&service).await;
     a_client_applies_its_own_tenants(&service).await;
     a_client_is_shown_what_it_may_see_and_told_what_was_left_out(&service).await;
+    the_only_kind_of_a_verb_may_be_named(&service).await;
     a_filter_that_does_not_apply_is_refused(&service).await;
     the_examples_of_place_work(&service).await;
     contexts_survive_a_restart(&mut service).await;
@@ -252,6 +253,18 @@ async fn a_client_is_shown_what_it_may_see_and_told_what_was_left_out(service: &
     let theirs = run(&["get", "tenant", "acme-orders"]).await.exits(3);
     let nobodys = run(&["get", "tenant", "acme-nobody"]).await.exits(3);
     assert_eq!(theirs.err, nobodys.err.replace("acme-nobody", "acme-orders"));
+}
+
+async fn the_only_kind_of_a_verb_may_be_named(service: &Service) {
+    service.run(&["explain", "tenant", "acme"]).await.exits(0).says("decided then");
+    service.run(&["explain", "tenant/acme"]).await.exits(0).says("decided then");
+    service.run(&["events", "tenant", "acme"]).await.exits(0).says("admin:me");
+    service.run(&["cordon", "cluster", "own-fra-1"]).await.exits(0).says("cluster/own-fra-1 cordoned");
+    service.run(&["uncordon", "cluster/own-fra-1"]).await.exits(0).says("cluster/own-fra-1 uncordoned");
+    service.run(&["place", "tenant", "named", "--owner", "me", "--class", "shop-small@1.0.0"]).await.exits(0).says("tenant/named on ");
+    service.run(&["admin", "waive-fence", "cluster", "own-fra-1", "--i-know"]).await.exits(0).says("own-fra-1");
+    service.run(&["explain", "cluster", "own-fra-1"]).await.exits(2).says("only a tenant can be named here");
+    service.run(&["events", "acme", "named"]).await.exits(2).says("one tenant can be named here");
 }
 
 async fn a_filter_that_does_not_apply_is_refused(service: &Service) {

@@ -6,9 +6,11 @@ use clap::{Args, Subcommand};
 use roadstead_api::v1;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::kinds::one_of_kind;
 use crate::apply::put::send;
 use crate::client::leader::{Answered, no_leader};
 use crate::client::{Client, Connection, Services, request_id};
+use crate::document::Kind;
 use crate::failure::{Exit, Failure};
 use crate::output::{Format, Table, dash_or, json, out, status, yaml};
 
@@ -142,9 +144,9 @@ pub struct Restore {
 /// See [`Admin::WaiveFence`].
 #[derive(Debug, Args)]
 pub struct Waive {
-    /// Which cluster.
-    #[arg(required_unless_present = "all", default_value = "", hide_default_value = true)]
-    cluster: String,
+    /// Which cluster; the kind may stand before it, or as cluster/NAME.
+    #[arg(required_unless_present = "all", num_args = 1..=2, value_name = "NAME")]
+    cluster: Vec<String>,
     /// All that have not reported.
     #[arg(long, conflicts_with = "cluster")]
     all: bool,
@@ -173,9 +175,10 @@ impl Admin {
             Self::Backup(verb) => verb.run().await,
             Self::Restore(verb) => verb.run().await,
             Self::WaiveFence(verb) => {
-                let request = v1::WaiveFenceRequest { request_id: request_id(), cluster: verb.cluster.clone() };
+                let cluster = if verb.all { String::new() } else { one_of_kind(Kind::Cluster, &verb.cluster)? };
+                let request = v1::WaiveFenceRequest { request_id: request_id(), cluster: cluster.clone() };
                 send!(verb.connection.connect()?, "waive the fence", admin, waive_fence, request)?;
-                out(&format!("fence waived for {}\n", if verb.all { "all clusters" } else { &verb.cluster }));
+                out(&format!("fence waived for {}\n", if verb.all { "all clusters" } else { &cluster }));
                 Ok(())
             }
         }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use clap::Args;
 use roadstead_api::v1;
 
-use super::kinds::{named, tenants};
+use super::kinds::{named, of_kind};
 use crate::apply::put::{place_of, send};
 use crate::client::{Client, Connection, Services, request_id};
 use crate::document::Kind;
@@ -111,7 +111,7 @@ impl Undelete {
     /// # Errors
     /// Every refusal.
     pub async fn run(self) -> Result<(), Failure> {
-        let names = tenants(&self.names)?;
+        let names = of_kind(Kind::Tenant, &self.names)?;
         let client = self.connection.connect()?;
         let mut all = Several::default();
         for name in names {
@@ -130,8 +130,8 @@ impl Undelete {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  roadstead cordon eu-1      # no new tenants; those there stay\n  roadstead uncordon eu-1")]
 pub struct Cordon {
-    /// Clusters.
-    #[arg(required = true)]
+    /// Clusters; the kind may stand before them, or as cluster/NAME.
+    #[arg(required = true, value_name = "NAME")]
     clusters: Vec<String>,
     #[command(flatten)]
     connection: Connection,
@@ -143,10 +143,10 @@ impl Cordon {
     /// # Errors
     /// Every refusal.
     pub async fn run(self, cordoned: bool) -> Result<(), Failure> {
+        let names = of_kind(Kind::Cluster, &self.clusters)?;
         let client = self.connection.connect()?;
         let mut all = Several::default();
-        for name in self.clusters {
-            let name = name.strip_prefix("cluster/").unwrap_or(&name).to_owned();
+        for name in names {
             let (request_id, verb) = (request_id(), if cordoned { "cordon" } else { "uncordon" });
             let what = format!("{verb} cluster/{name}");
             let answer = if cordoned {

@@ -4,10 +4,11 @@ use clap::Args;
 use roadstead_api::v1;
 
 use super::apply::Input;
+use super::kinds::one_of_kind;
 use crate::apply::put::{place_of, send};
 use crate::client::{Connection, Services};
-use crate::document::Spec;
 use crate::document::quantity::{Bytes, Cpu};
+use crate::document::{Kind, Spec};
 use crate::failure::Failure;
 use crate::output::bars::{bar, percent};
 use crate::output::{Paint, Table, colour, dash_lines, out, paint, status};
@@ -21,8 +22,9 @@ const BAR_WIDTH: usize = 20;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  roadstead explain acme\n  roadstead explain acme --every-cluster")]
 pub struct Explain {
-    /// Tenant.
-    name: String,
+    /// Tenant; the kind may stand before it, or as tenant/NAME.
+    #[arg(required = true, num_args = 1..=2, value_name = "NAME")]
+    name: Vec<String>,
     /// Name every cluster instead of grouping equal refusals.
     #[arg(long)]
     every_cluster: bool,
@@ -36,8 +38,8 @@ impl Explain {
     /// # Errors
     /// The call's.
     pub async fn run(self) -> Result<(), Failure> {
+        let name = one_of_kind(Kind::Tenant, &self.name)?;
         let client = self.connection.connect()?;
-        let name = self.name.strip_prefix("tenant/").unwrap_or(&self.name).to_owned();
         let request = v1::ExplainTenantRequest { name: name.clone(), every_cluster: self.every_cluster };
         let answer = send!(client, &format!("explain tenant/{name}"), placement, explain_tenant, request)?;
         out(&explained(&name, &answer, colour()));
@@ -279,8 +281,9 @@ fn add(sum: &mut v1::Resources, more: v1::Resources) {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  roadstead events acme")]
 pub struct Events {
-    /// Tenant.
-    name: String,
+    /// Tenant; the kind may stand before it, or as tenant/NAME.
+    #[arg(required = true, num_args = 1..=2, value_name = "NAME")]
+    name: Vec<String>,
     #[command(flatten)]
     connection: Connection,
 }
@@ -291,9 +294,9 @@ impl Events {
     /// # Errors
     /// The call's.
     pub async fn run(self) -> Result<(), Failure> {
+        let name = one_of_kind(Kind::Tenant, &self.name)?;
         let client = self.connection.connect()?;
-        let name = self.name.strip_prefix("tenant/").unwrap_or(&self.name);
-        out(super::get::events_of(&client, name).await?.trim_start());
+        out(super::get::events_of(&client, &name).await?.trim_start());
         Ok(())
     }
 }

@@ -59,22 +59,38 @@ pub fn named(words: &[String]) -> Result<Vec<(Kind, String)>, Failure> {
         .collect()
 }
 
-/// Reads tenants that must be named, with or without the kind before them. A single word is a name: a tenant may be called `tenant`.
+/// Reads things of the only kind that a verb takes, with or without the kind before them. A single word is a name: a tenant may be called
+/// `tenant`.
 ///
 /// # Errors
 /// As [`named`], and another kind.
-pub fn tenants(words: &[String]) -> Result<Vec<String>, Failure> {
+pub fn of_kind(only: Kind, words: &[String]) -> Result<Vec<String>, Failure> {
     let with_kind = words.iter().any(|word| word.contains('/')) || words.len() > 1 && kind(&words[0]).is_ok();
     if !with_kind {
         return Ok(words.to_vec());
     }
-    let name = |(kind, name): (Kind, String)| match kind {
-        Kind::Tenant => Ok(name),
-        Kind::Policy | Kind::Pool | Kind::Class | Kind::Cluster => {
-            Err(Failure::usage(format!("{}/{name}: only tenants can be named here", kind.lower())))
+    let name = |(kind, name): (Kind, String)| {
+        if kind == only {
+            return Ok(name);
         }
+        let only = only.lower();
+        Err(Failure::usage(format!("{}/{name}: only a {only} can be named here", kind.lower())).hint(format!("write NAME or {only}/NAME")))
     };
     named(words)?.into_iter().map(name).collect()
+}
+
+/// Reads the one thing that a verb takes, as [`of_kind`] does.
+///
+/// # Errors
+/// As [`of_kind`], and more than one.
+pub fn one_of_kind(only: Kind, words: &[String]) -> Result<String, Failure> {
+    match &of_kind(only, words)?[..] {
+        [one] => Ok(one.clone()),
+        several => {
+            let only = only.lower();
+            Err(Failure::usage(format!("{}: one {only} can be named here, as in NAME or {only} NAME", several.join(" "))))
+        }
+    }
 }
 
 fn slashed(word: &str) -> Result<Target, Failure> {
@@ -100,12 +116,17 @@ mod tests {
         assert_eq!(read(&["cl", "a", "b"]).expect("names"), [one(Kind::Cluster, Some("a")), one(Kind::Cluster, Some("b"))]);
         assert_eq!(read(&["pools,classes"]).expect("kinds"), [one(Kind::Pool, None), one(Kind::Class, None)]);
         assert_eq!(read(&["class/shop@1", "pool/home"]).expect("names"), [one(Kind::Class, Some("shop@1")), one(Kind::Pool, Some("home"))]);
-        let tenants = |words: &[&str]| tenants(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        let tenants = |words: &[&str]| of_kind(Kind::Tenant, &words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
         assert_eq!(tenants(&["a", "b"]).expect("names"), ["a", "b"]);
         assert_eq!(tenants(&["tenant", "a", "b"]).expect("a kind and names"), ["a", "b"]);
         assert_eq!(tenants(&["tenant/a", "t/b"]).expect("both in one"), ["a", "b"]);
         assert_eq!(tenants(&["tenant"]).expect("a tenant with an odd name"), ["tenant"]);
         assert!(tenants(&["cluster", "a"]).is_err() && tenants(&["pool/a"]).is_err());
+        let one = |words: &[&str]| one_of_kind(Kind::Cluster, &words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        for words in [&["a"][..], &["cluster", "a"], &["cl", "a"], &["clusters/a"]] {
+            assert_eq!(one(words).expect("one cluster"), "a");
+        }
+        assert!(one(&["a", "b"]).is_err() && one(&["cluster", "a", "b"]).is_err() && one(&["tenant", "a"]).is_err());
         for wrong in [&["pods"][..], &["tenant/"], &["tenant/a", "b"], &["pools,classes", "a"], &[]] {
             assert!(read(wrong).is_err(), "{wrong:?}");
         }

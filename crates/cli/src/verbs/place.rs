@@ -6,8 +6,10 @@ use clap::Args;
 use roadstead_api::v1;
 use serde_json::{Map, Value};
 
+use super::kinds::one_of_kind;
 use crate::apply::put::{place_of, send};
 use crate::client::{Connection, Services, request_id};
+use crate::document::Kind;
 use crate::document::constraint::Constraints;
 use crate::document::quantity::Label;
 use crate::document::tenant::{ClassRef, checked_name};
@@ -24,8 +26,9 @@ use crate::output::{dash_lines, out};
 
 The classes are those of examples/. A dry run tells where it would go.")]
 pub struct Place {
-    /// Name: a DNS label.
-    name: String,
+    /// Name: a DNS label; the kind may stand before it, or as tenant/NAME.
+    #[arg(required = true, num_args = 1..=2, value_name = "NAME")]
+    name: Vec<String>,
     /// Organisation.
     #[arg(long)]
     owner: String,
@@ -73,25 +76,26 @@ impl Place {
     /// Bad names and values, the server's refusal.
     pub async fn run(self) -> Result<(), Failure> {
         let spec = self.spec()?;
+        let name = checked_name(&one_of_kind(Kind::Tenant, &self.name)?).map_err(Failure::usage)?.0;
         let client = self.connection.connect()?;
         let begun = Instant::now();
         let request = v1::PlaceTenantRequest {
             request_id: request_id(),
-            name: checked_name(&self.name).map_err(Failure::usage)?.0,
+            name: name.clone(),
             spec: Some(spec),
             wait: Some(!self.no_queue),
             dry_run: self.dry_run,
         };
-        let answer = send!(client, &format!("place tenant/{}", self.name), placement, place_tenant, request)?;
+        let answer = send!(client, &format!("place tenant/{name}"), placement, place_tenant, request)?;
         let status = answer.tenant.and_then(|tenant| tenant.status).unwrap_or_default();
         let dry = if self.dry_run { " (dry run)" } else { "" };
-        out(&format!("tenant/{} {}{dry}\n", self.name, place_of(&status)));
+        out(&format!("tenant/{name} {}{dry}\n", place_of(&status)));
         if status.binding.is_some() {
             out(&dash_lines(&status.reason));
         }
         if self.wait && !self.dry_run {
             let left = self.connection.timeout.saturating_sub(begun.elapsed());
-            super::wait::until_running(&client, std::slice::from_ref(&self.name), left).await?;
+            super::wait::until_running(&client, std::slice::from_ref(&name), left).await?;
         }
         Ok(())
     }
