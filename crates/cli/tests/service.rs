@@ -108,6 +108,7 @@ async fn the_verbs_do_what_they_say_and_end_with_the_documented_code() {
     a_client_is_shown_what_it_may_see_and_told_what_was_left_out(&service).await;
     the_only_kind_of_a_verb_may_be_named(&service).await;
     a_filter_that_does_not_apply_is_refused(&service).await;
+    forgetting_says_what_becomes_of_the_tenants(&service).await;
     the_examples_of_place_work(&service).await;
     contexts_survive_a_restart(&mut service).await;
     service.stop().await;
@@ -273,6 +274,30 @@ async fn a_filter_that_does_not_apply_is_refused(service: &Service) {
     service.run(&["get", "tenant", "acme", "--phase", "pending"]).await.exits(2).says("--phase");
     service.run(&["watch", "clusters", "--owner", "acme"]).await.exits(2).says("--owner");
     service.run(&["get", "tenants", "--owner", "acme", "-o", "name"]).await.exits(0).says("tenant/own");
+}
+
+async fn forgetting_says_what_becomes_of_the_tenants(service: &Service) {
+    let place = |name: &'static str| ["place", name, "--owner", "me", "--class", "shop-small@1.0.0", "--cluster", "own-fra-2", "--wait"];
+    service.run(&place("stays")).await.exits(0);
+    service.run(&place("leaves")).await.exits(0);
+    service.run(&["delete", "tenant", "leaves", "--wait"]).await.exits(0);
+    let there = service.client.tenants("cluster = \"own-fra-2\"", false, usize::MAX).await.expect("tenants").len();
+    let forget = ["forget", "cluster", "own-fra-2", "--i-know"];
+    service
+        .run(&[&forget[..], &["--dry-run"]].concat())
+        .await
+        .exits(0)
+        .says(&format!("cluster/own-fra-2 has {there} tenants"))
+        .says("would wait for room on another cluster")
+        .says("1 tenant that is deleted already would be gone")
+        .says("cluster/own-fra-2 forgotten (dry run)");
+    service.run(&["get", "cluster", "own-fra-2"]).await.exits(0);
+    // `stays` may go nowhere else.
+    service.run(&forget).await.exits(0).says("will wait for room").says("waiting for room: ").says("get tenants --phase pending");
+    service.run(&["get", "tenant", "stays"]).await.exits(0).says("Pending");
+    service.run(&["get", "tenant", "leaves"]).await.exits(3);
+    service.run(&["forget", "nosuch", "--i-know"]).await.exits(3).says("nosuch");
+    service.run(&["delete", "tenant", "stays", "--purge"]).await.exits(0);
 }
 
 async fn a_client_applies_its_own_tenants(service: &Service) {

@@ -1,11 +1,12 @@
 //! `delete`, `undelete`, `cordon`, `uncordon`, `forget`, `place`: single changes.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use clap::Args;
 use roadstead_api::v1;
 
-use super::kinds::{named, of_kind};
+use super::kinds::{named, of_kind, one_of_kind};
 use crate::apply::put::{place_of, send};
 use crate::client::{Client, Connection, Services, request_id};
 use crate::document::Kind;
@@ -166,12 +167,13 @@ impl Cordon {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  roadstead forget eu-1 --i-know   # it burned down: its tenants wait for room")]
 pub struct Forget {
-    /// The cluster that is gone for good, and its tenants with it.
-    cluster: String,
+    /// The cluster that is gone for good; the kind may stand before it, or as cluster/NAME.
+    #[arg(required = true, num_args = 1..=2, value_name = "NAME")]
+    cluster: Vec<String>,
     /// You know that nothing of it will ever come back.
     #[arg(long, required = true)]
     i_know: bool,
-    /// Only check.
+    /// Only check, and say what would become of its tenants.
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -179,17 +181,63 @@ pub struct Forget {
 }
 
 impl Forget {
-    /// Forgets a cluster.
+    /// Forgets a cluster, and says before and after what becomes of its tenants.
     ///
     /// # Errors
     /// The server's refusal.
     pub async fn run(self) -> Result<(), Failure> {
+        let name = one_of_kind(Kind::Cluster, &self.cluster)?;
         let client = self.connection.connect()?;
-        let name = self.cluster;
+        client.cluster(&name, false).await?;
+        let tenants = client.tenants(&format!("cluster = \"{name}\""), false, usize::MAX).await?;
+        let (leaving, homeless): (Vec<v1::Tenant>, Vec<v1::Tenant>) = tenants.into_iter().partition(is_leaving);
+        let verb = if self.dry_run { "would" } else { "will" };
+        out(&prospects(&name, verb, homeless.len(), leaving.len()));
         let request = v1::DeleteClusterRequest { request_id: request_id(), name: name.clone(), forget: true, dry_run: self.dry_run };
         send!(client, &format!("forget cluster/{name}"), fleet, delete_cluster, request)?;
-        let dry = if self.dry_run { " (dry run)" } else { "" };
-        out(&format!("cluster/{name} forgotten{dry}\n"));
+        if self.dry_run {
+            out(&format!("cluster/{name} forgotten (dry run)\n"));
+            return Ok(());
+        }
+        out(&format!("cluster/{name} forgotten\n"));
+        // It is done; that the count fails makes it no failure.
+        if !homeless.is_empty()
+            && let Ok(all) = client.tenants("", false, usize::MAX).await
+        {
+            let names: BTreeSet<String> = homeless.into_iter().map(|tenant| tenant.name).collect();
+            let left: Vec<v1::Tenant> = all.into_iter().filter(|tenant| names.contains(&tenant.name)).collect();
+            let placed = left.iter().filter(|tenant| tenant.status.as_ref().is_some_and(|status| status.binding.is_some())).count();
+            out(&format!("placed on other clusters by now: {placed}; waiting for room: {}\n", left.len() - placed));
+            if placed < left.len() {
+                out("\nNext: roadstead get tenants --phase pending    # roadstead explain NAME says what each waits for\n");
+            }
+        }
         Ok(())
     }
+}
+
+/// Whether a tenant is on its way out, or out but for its volumes: nothing is left of it without its cluster.
+fn is_leaving(tenant: &v1::Tenant) -> bool {
+    match tenant.status.clone().unwrap_or_default().phase() {
+        v1::Phase::Releasing | v1::Phase::Retained => true,
+        v1::Phase::Unspecified | v1::Phase::Pending | v1::Phase::Placed | v1::Phase::Running => false,
+    }
+}
+
+/// What becomes of the tenants of a cluster that is forgotten.
+fn prospects(cluster: &str, verb: &str, homeless: usize, leaving: usize) -> String {
+    let tenants = |count: usize| if count == 1 { "1 tenant".to_owned() } else { format!("{count} tenants") };
+    if homeless + leaving == 0 {
+        return format!("cluster/{cluster} has no tenants\n");
+    }
+    let mut text = format!("cluster/{cluster} has {}\n", tenants(homeless + leaving));
+    if homeless > 0 {
+        let count = tenants(homeless);
+        text.push_str(&format!("  {count} {verb} wait for room on another cluster and begin anew there: what was stored here is lost\n"));
+    }
+    if leaving > 0 {
+        let are = if leaving == 1 { "is" } else { "are" };
+        text.push_str(&format!("  {} that {are} deleted already {verb} be gone, and cannot be undeleted\n", tenants(leaving)));
+    }
+    text
 }
