@@ -108,6 +108,7 @@ async fn the_verbs_do_what_they_say_and_end_with_the_documented_code() {
     a_client_is_shown_what_it_may_see_and_told_what_was_left_out(&service).await;
     the_only_kind_of_a_verb_may_be_named(&service).await;
     a_filter_that_does_not_apply_is_refused(&service).await;
+    nobody_waits_in_silence_for_a_service_that_does_not_answer(&service).await;
     forgetting_says_what_becomes_of_the_tenants(&service).await;
     the_examples_of_place_work(&service).await;
     contexts_survive_a_restart(&mut service).await;
@@ -274,6 +275,25 @@ async fn a_filter_that_does_not_apply_is_refused(service: &Service) {
     service.run(&["get", "tenant", "acme", "--phase", "pending"]).await.exits(2).says("--phase");
     service.run(&["watch", "clusters", "--owner", "acme"]).await.exits(2).says("--owner");
     service.run(&["get", "tenants", "--owner", "acme", "-o", "name"]).await.exits(0).says("tenant/own");
+}
+
+async fn nobody_waits_in_silence_for_a_service_that_does_not_answer(service: &Service) {
+    let nowhere = ["--server", "127.0.0.1:1", "--server", "127.0.0.1:2", "--timeout", "4s"];
+    let (get, watch) = ([&["get", "clusters"][..], &nowhere].concat(), [&["watch"][..], &nowhere].concat());
+    let (get, watch) = tokio::join!(service.run(&get), service.run(&watch));
+    for ran in [get, watch] {
+        let ran = ran.exits(5).says("next: ");
+        let (notice, failure) = ran.err.split_once("\nerror: ").expect("an error at last");
+        assert!(notice.starts_with("no replica has answered yet:\n") && notice.contains("\nstill trying, until 20"), "{notice}");
+        assert!(failure.contains("no replica answered within 4 s\n"), "{failure}");
+        for text in [notice, failure] {
+            for server in ["127.0.0.1:1", "127.0.0.1:2"] {
+                let line =
+                    text.lines().find(|line| line.starts_with(&format!("  {server}: "))).unwrap_or_else(|| panic!("{server}:\n{text}"));
+                assert!(line.contains("refused"), "{line}");
+            }
+        }
+    }
 }
 
 async fn forgetting_says_what_becomes_of_the_tenants(service: &Service) {

@@ -7,6 +7,7 @@ use roadstead_api::v1;
 use tonic::{Code, Status, Streaming};
 
 use super::Client;
+use super::silence::{NOTICE_AFTER, Silence};
 use crate::failure::{Exit, Failure};
 
 /// Pause before the next replica is asked.
@@ -35,6 +36,9 @@ pub struct Follow {
     position: Option<(v1::Revision, u32)>,
     /// Since when no replica answers.
     silent_since: Option<Instant>,
+    /// Who does not answer since then, and whether it was told.
+    silence: Silence,
+    told: bool,
 }
 
 impl Follow {
@@ -43,7 +47,17 @@ impl Follow {
     pub fn new(client: Client, request: v1::WatchRequest) -> Self {
         let initial_pending = request.with_initial_state;
         let position = request.after.map(|after| (after, request.after_ordinal));
-        Self { client, request, stream: None, waiting: VecDeque::new(), initial_pending, position, silent_since: None }
+        Self {
+            client,
+            request,
+            stream: None,
+            waiting: VecDeque::new(),
+            initial_pending,
+            position,
+            silent_since: None,
+            silence: Silence::default(),
+            told: false,
+        }
     }
 
     /// The next thing that is said.
@@ -85,7 +99,8 @@ impl Follow {
     }
 
     fn take(&mut self, response: v1::WatchResponse) {
-        self.silent_since = None;
+        (self.silent_since, self.told) = (None, false);
+        self.silence = Silence::default();
         let revision = response.revision.unwrap_or_default();
         let last = response.events.iter().map(|event| event.ordinal).max().unwrap_or(0);
         self.waiting.extend(response.events.into_iter().map(|event| Heard::Event(revision, Box::new(event))));
@@ -115,8 +130,16 @@ impl Follow {
             self.waiting.push_back(Heard::InitialStateBeginsAgain);
         }
         let since = *self.silent_since.get_or_insert_with(Instant::now);
+        let (reason, answered) = super::reason_of(status);
+        self.silence.failed(self.client.server(), reason, answered);
         if since.elapsed() > self.client.timeout() {
-            return Err(self.client.failure("watch", status));
+            return Err(match self.silence.is_broken() {
+                true => self.client.failure("watch", status),
+                false => self.client.nobody_answered("watch", status, &self.silence),
+            });
+        }
+        if since.elapsed() > NOTICE_AFTER && self.client.inner.watched && !std::mem::replace(&mut self.told, true) {
+            super::tell_of_silence(&self.silence, since + self.client.timeout());
         }
         self.client.advance();
         tokio::time::sleep(PAUSE).await;

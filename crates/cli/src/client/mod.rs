@@ -3,14 +3,15 @@
 //! A write keeps its request id over all attempts, so that a retry has no second effect.
 
 pub mod config;
+pub mod silence;
 pub mod calls;
 pub mod leader;
 pub mod follow;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -23,6 +24,7 @@ use tonic_types::StatusExt;
 use x509_parser::pem::Pem;
 
 use self::config::{Config, Context};
+use self::silence::{NOTICE_AFTER, Silence};
 use crate::failure::{Exit, Failure, retry_delay};
 use crate::pki::REPLICA_DNS_NAME;
 
@@ -102,7 +104,7 @@ impl Connection {
     /// # Errors
     /// Certificates that cannot be used; a server that does not answer shows at the first call.
     pub fn connect(&self) -> Result<Client, Failure> {
-        Client::new(&self.resolve()?, self.timeout)
+        Client::prepare(&self.resolve()?, self.timeout, true)
     }
 }
 
@@ -147,6 +149,10 @@ struct Inner {
     certificate: PathBuf,
     /// Whether it has been told that a fence is waited for.
     fence_told: AtomicBool,
+    /// Whether somebody waits who wants to know what for.
+    watched: bool,
+    /// Whether it has been told that no replica answers.
+    silence_told: AtomicBool,
 }
 
 /// A connection to one replica, made when it is needed.
@@ -171,6 +177,11 @@ impl Client {
     /// # Errors
     /// Certificates that cannot be read or used, addresses that are none.
     pub fn new(context: &Context, timeout: Duration) -> Result<Self, Failure> {
+        Self::prepare(context, timeout, false)
+    }
+
+    /// The same; `watched` says that somebody waits for each call and wants to know why it takes long.
+    fn prepare(context: &Context, timeout: Duration, watched: bool) -> Result<Self, Failure> {
         let read = |path: &PathBuf, what: &str| {
             std::fs::read(path).map_err(|error| {
                 Failure::failed(format!("cannot read the {what} {}: {error}", path.display()))
@@ -188,8 +199,9 @@ impl Client {
             .domain_name(REPLICA_DNS_NAME);
         let servers = context.servers.iter().map(|server| Ok((server.clone(), services(server, &tls, &context.cert)?)));
         let servers = servers.collect::<Result<Vec<_>, Failure>>()?;
-        let (current, fence_told) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Ok(Self { inner: Arc::new(Inner { servers, current, timeout, tls, certificate: context.cert.clone(), fence_told }) })
+        let (current, fence_told, silence_told) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicBool::new(false));
+        let certificate = context.cert.clone();
+        Ok(Self { inner: Arc::new(Inner { servers, current, timeout, tls, certificate, fence_told, watched, silence_told }) })
     }
 
     /// The services of the replica that answered last.
@@ -215,23 +227,53 @@ impl Client {
         self.inner.current.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Calls until a replica answers or the time is over. `what` begins the message of a failure.
+    /// The address of the replica that answered last.
+    fn server(&self) -> &str {
+        &self.inner.servers[self.inner.current.load(Ordering::Relaxed) % self.inner.servers.len()].0
+    }
+
+    /// Calls until a replica answers or the time is over. `what` begins the message of a failure. Who waits for it is told after a while
+    /// which endpoints have not answered.
     ///
     /// # Errors
-    /// The refusal, or the last failure.
+    /// The refusal, or the last failure, with every endpoint's reason.
     pub async fn call<T, F, A>(&self, what: &str, call: F) -> Result<T, Failure>
     where
         F: Fn(Services) -> A,
         A: Future<Output = Result<Response<T>, Status>>,
     {
-        self.try_call(call).await.map_err(|status| self.failure(what, &status))
+        let silence = Mutex::default();
+        let until = Instant::now() + self.inner.timeout;
+        let notice = async {
+            tokio::time::sleep(NOTICE_AFTER).await;
+            if self.inner.watched
+                && !self.inner.fence_told.load(Ordering::Relaxed)
+                && !self.inner.silence_told.swap(true, Ordering::Relaxed)
+            {
+                tell_of_silence(&noted(&silence), until);
+            }
+            std::future::pending().await
+        };
+        let answer = tokio::select! {
+            answer = self.attempts(call, &silence) => answer,
+            never = notice => never,
+        };
+        answer.map_err(|status| {
+            let silence = noted(&silence);
+            let given_up = may_retry(&status, retry_delay(&status));
+            if given_up && !silence.is_broken() {
+                return self.nobody_answered(what, &status, &silence);
+            }
+            let mut failure = self.failure(what, &status);
+            // The status says what the last of them said.
+            if given_up && silence.len() > 1 {
+                failure.message.push_str(&silence.lines());
+            }
+            failure
+        })
     }
 
-    /// As [`Self::call`], with the status for who branches on it.
-    ///
-    /// # Errors
-    /// The refusal, or the last failure.
-    pub async fn try_call<T, F, A>(&self, call: F) -> Result<T, Status>
+    async fn attempts<T, F, A>(&self, call: F, silence: &Mutex<Silence>) -> Result<T, Status>
     where
         F: Fn(Services) -> A,
         A: Future<Output = Result<Response<T>, Status>>,
@@ -239,12 +281,22 @@ impl Client {
         let begun = Instant::now();
         let mut pause = MIN_PAUSE;
         loop {
-            let left = self.inner.timeout.saturating_sub(begun.elapsed());
-            let attempt = tokio::time::timeout(left.min(ATTEMPT_TIMEOUT), call(self.services())).await;
+            let limit = self.inner.timeout.saturating_sub(begun.elapsed()).min(ATTEMPT_TIMEOUT);
+            let server = self.server();
+            noted(silence).asking(server);
+            let attempt = tokio::time::timeout(limit, call(self.services())).await;
             let status = match attempt {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
-                Ok(Err(status)) => status,
-                Err(_) => Status::deadline_exceeded("no answer in time"),
+                Ok(Err(status)) => {
+                    let (reason, answered) = reason_of(&status);
+                    noted(silence).failed(server, reason, answered);
+                    status
+                }
+                Err(_) => {
+                    let words = format!("no answer within {:.1} s", limit.as_secs_f64());
+                    noted(silence).failed(server, words.clone(), false);
+                    Status::deadline_exceeded(words)
+                }
             };
             let asked_to_wait = retry_delay(&status);
             if !may_retry(&status, asked_to_wait) {
@@ -273,6 +325,13 @@ impl Client {
         }
     }
 
+    /// That no replica answered at all, with each one's reason.
+    pub(crate) fn nobody_answered(&self, what: &str, status: &Status, silence: &Silence) -> Failure {
+        let mut failure = self.failure(what, status);
+        failure.message = format!("{what}: no replica answered within {} s{}", self.inner.timeout.as_secs_f64(), silence.lines());
+        failure
+    }
+
     /// A status in words, with the servers that were asked if none answered.
     #[must_use]
     pub fn failure(&self, what: &str, status: &Status) -> Failure {
@@ -283,6 +342,27 @@ impl Client {
             failure.message = format!("{what}: no replica answered ({}): {cause}", servers.join(", "));
         }
         failure
+    }
+}
+
+/// What is noted of the endpoints so far.
+fn noted(silence: &Mutex<Silence>) -> std::sync::MutexGuard<'_, Silence> {
+    silence.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says on stderr what is waited for, and how long.
+fn tell_of_silence(silence: &Silence, until: Instant) {
+    let left = until.saturating_duration_since(Instant::now());
+    let clock = jiff::Timestamp::now().checked_add(left).unwrap_or(jiff::Timestamp::MAX);
+    eprintln!("{}", silence.notice(&clock.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(), left));
+}
+
+/// Why an attempt failed, and whether the replica itself said so.
+fn reason_of(status: &Status) -> (String, bool) {
+    match status.get_ref_source() {
+        Some(source) => (with_causes(source), false),
+        None if status.message().is_empty() => (status.code().description().to_owned(), true),
+        None => (status.message().to_owned(), true),
     }
 }
 
