@@ -54,6 +54,28 @@ fn every_example_can_be_copied_from_a_terminal_of_80_columns() {
 }
 
 #[test]
+fn shells_complete_kinds_and_phases() {
+    for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "roadstead", &mut script);
+        let script = String::from_utf8(script).expect("UTF-8");
+        // The scripts for fish complete no arguments without a flag.
+        let kinds: &[&str] = if shell == clap_complete::Shell::Fish { &[] } else { &["classes", "policy pools classes clusters tenants"] };
+        for word in kinds.iter().chain(&["retained"]) {
+            assert!(script.contains(word), "{shell} does not offer {word}");
+        }
+    }
+    let parse = |words: &[&str]| clap::Parser::try_parse_from(words).map(|_: Cli| ());
+    for kind in ["tenant", "tenants", "t", "Tenant", "classes", "cl"] {
+        assert!(parse(&["roadstead", "schema", kind]).is_ok(), "{kind}");
+    }
+    assert!(parse(&["roadstead", "schema", "pods"]).is_err());
+    assert!(parse(&["roadstead", "get", "tenants", "--phase", "PENDING"]).is_ok(), "as it was");
+    assert!(parse(&["roadstead", "get", "tenants", "--phase", "lost"]).is_err());
+    assert!(parse(&["roadstead", "get", "tenant/acme"]).is_ok(), "a name is no kind");
+}
+
+#[test]
 fn the_arguments_are_consistent() {
     Cli::command().debug_assert();
 }

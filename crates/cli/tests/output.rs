@@ -98,6 +98,21 @@ fn every_format_is_as_it_was() {
 }
 
 #[test]
+fn a_misplaced_tenant_is_so_in_every_format_and_keeps_its_phase() {
+    let mut misplaced = tenant("acme", v1::Phase::Running, Some("eu-1"));
+    misplaced.status.as_mut().expect("a status").misplaced = true;
+    let answer = v1::ExplainTenantResponse { tenant: Some(misplaced.clone()), ..Default::default() };
+    assert!(explained("acme", &answer, false).starts_with("tenant/acme Running,Misplaced on eu-1"));
+    let objects = [Object::Tenant(Box::new(misplaced))];
+    let text = |format| render(&objects, format, true, false).expect("text");
+    assert!(text(Format::Table).contains(" Running,Misplaced "));
+    assert!(render(&objects, Format::Table, true, true).expect("text").contains("\u{1b}[31mRunning,Misplaced\u{1b}[0m"));
+    assert!(text(Format::Yaml).contains("phase: Running\n") && text(Format::Yaml).contains("misplaced: true\n"));
+    let json: serde_json::Value = serde_json::from_str(&text(Format::Json)).expect("JSON");
+    assert_eq!((&json["status"]["phase"], &json["status"]["misplaced"]), (&"Running".into(), &true.into()));
+}
+
+#[test]
 fn one_thing_in_json_is_no_list() {
     let text = render(&objects()[..1], Format::Json, true, false).expect("JSON");
     let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");

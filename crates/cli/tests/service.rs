@@ -109,6 +109,7 @@ async fn the_verbs_do_what_they_say_and_end_with_the_documented_code() {
     the_only_kind_of_a_verb_may_be_named(&service).await;
     a_filter_that_does_not_apply_is_refused(&service).await;
     nobody_waits_in_silence_for_a_service_that_does_not_answer(&service).await;
+    a_server_may_be_a_url(&service).await;
     forgetting_says_what_becomes_of_the_tenants(&service).await;
     the_examples_of_place_work(&service).await;
     contexts_survive_a_restart(&mut service).await;
@@ -294,6 +295,12 @@ async fn nobody_waits_in_silence_for_a_service_that_does_not_answer(service: &Se
             }
         }
     }
+}
+
+async fn a_server_may_be_a_url(service: &Service) {
+    let address = &service.trial.plans[0].info.client_address;
+    service.run(&["get", "clusters", "--server", &format!("https://{address}/")]).await.exits(0).says("own-fra-1");
+    service.run(&["get", "clusters", "--server", &format!("http://{address}")]).await.exits(2).says("replicas speak TLS only");
 }
 
 async fn forgetting_says_what_becomes_of_the_tenants(service: &Service) {

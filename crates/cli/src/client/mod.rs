@@ -50,7 +50,7 @@ pub struct Connection {
     /// Context of the config file; the current one if left out.
     #[arg(long, env = "ROADSTEAD_CONTEXT")]
     pub context: Option<String>,
-    /// Address of a replica (host:port); repeatable, the next is tried if one does not answer.
+    /// Address of a replica (host:port, or https://host:port); repeatable, the next is tried if one does not answer.
     #[arg(long = "server", value_name = "HOST:PORT", env = "ROADSTEAD_SERVER", value_delimiter = ',')]
     pub servers: Vec<String>,
     /// Authorities to trust (PEM).
@@ -155,6 +155,23 @@ struct Inner {
     silence_told: AtomicBool,
 }
 
+/// A replica's `host:port`, also of a URL.
+///
+/// # Errors
+/// Another scheme than `https`, or a path.
+pub fn address(text: &str) -> Result<&str, Failure> {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("https", text));
+    let host = rest.strip_suffix('/').unwrap_or(rest);
+    if scheme != "https" {
+        return Err(Failure::usage(format!("the server {text}: replicas speak TLS only, not {scheme}"))
+            .hint(format!("write {host} or https://{host}, with the port that a replica has for clients")));
+    }
+    if host.is_empty() || host.contains('/') {
+        return Err(Failure::usage(format!("the server {text} is no address: write HOST:PORT or https://HOST:PORT")));
+    }
+    Ok(host)
+}
+
 /// A connection to one replica, made when it is needed.
 fn services(server: &str, tls: &ClientTlsConfig, certificate: &Path) -> Result<Services, Failure> {
     let bad = |error: tonic::transport::Error| Failure::usage(format!("{server} with {}: {}", certificate.display(), with_causes(&error)));
@@ -197,7 +214,10 @@ impl Client {
             .ca_certificate(Certificate::from_pem(read(&context.ca, "authority")?))
             .identity(Identity::from_pem(certificate, read(&context.key, "key")?))
             .domain_name(REPLICA_DNS_NAME);
-        let servers = context.servers.iter().map(|server| Ok((server.clone(), services(server, &tls, &context.cert)?)));
+        let servers = context.servers.iter().map(|server| {
+            let server = address(server)?;
+            Ok((server.to_owned(), services(server, &tls, &context.cert)?))
+        });
         let servers = servers.collect::<Result<Vec<_>, Failure>>()?;
         let (current, fence_told, silence_told) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicBool::new(false));
         let certificate = context.cert.clone();
@@ -424,4 +444,20 @@ fn jittered(pause: Duration) -> Duration {
 #[must_use]
 pub fn request_id() -> String {
     uuid::Uuid::now_v7().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_may_be_a_url_but_of_https_only() {
+        for text in ["r1:7420", "https://r1:7420", "https://r1:7420/"] {
+            assert_eq!(address(text).expect("an address"), "r1:7420");
+        }
+        assert_eq!(address("[::1]:7420").expect("an address"), "[::1]:7420");
+        let plain = address("http://r1:7420").expect_err("no plain text").to_string();
+        assert!(plain.contains("replicas speak TLS only") && plain.contains("write r1:7420 or https://r1:7420"), "{plain}");
+        assert!(address("https://r1:7420/v1").is_err() && address("https://").is_err() && address("grpc://r1").is_err());
+    }
 }

@@ -33,7 +33,7 @@ pub const LIST_KIND: &str = "List";
 pub const POLICY_NAME: &str = "default";
 
 /// Kinds of documents, in the order in which they are applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Kind {
     /// What holds for the whole fleet.
     Policy,

@@ -214,10 +214,9 @@ fn tenant_cells(tenant: &v1::Tenant, wide: bool) -> Cells {
     let spec = tenant.spec.clone().unwrap_or_default();
     let status = tenant.status.clone().unwrap_or_default();
     let binding = status.binding.as_ref();
-    let phase = if status.misplaced { "Misplaced" } else { status::phase(status.phase()) };
     let mut cells = vec![
         tenant.name.clone(),
-        phase.to_owned(),
+        status::standing(&status),
         spec.owner,
         format!("{}@{}", spec.class, spec.version),
         binding.map_or_else(|| "-".to_owned(), |binding| binding.cluster.clone()),

@@ -25,6 +25,16 @@ pub fn phase(phase: v1::Phase) -> &'static str {
     }
 }
 
+/// How a tenant is, for people: its phase, and behind it that it is misplaced. Both stand by themselves in its document's status.
+#[must_use]
+pub fn standing(status: &v1::TenantStatus) -> String {
+    let phase = phase(status.phase());
+    if status.misplaced { format!("{phase},{MISPLACED}") } else { phase.to_owned() }
+}
+
+/// What stands behind the phase of a tenant whose constraints no longer hold where it is.
+pub const MISPLACED: &str = "Misplaced";
+
 /// A cluster's state as text.
 #[must_use]
 pub fn cluster_state(state: v1::ClusterState) -> &'static str {

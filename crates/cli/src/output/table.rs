@@ -87,7 +87,8 @@ fn state_paint(cell: &str) -> Option<Paint> {
     match cell {
         "Running" | "Active" | "valid" | "yes" => Some(Paint::Green),
         "Pending" | "Placed" | "Releasing" | "Cordoned" | "Draining" | "Retained" => Some(Paint::Yellow),
-        "Silent" | "Overfull" | "Fenced" | "expired" | "Misplaced" => Some(Paint::Red),
+        "Silent" | "Overfull" | "Fenced" | "expired" => Some(Paint::Red),
+        _ if cell.ends_with(",Misplaced") => Some(Paint::Red),
         _ => None,
     }
 }

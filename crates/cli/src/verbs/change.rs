@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use roadstead_api::v1;
 
-use super::kinds::{named, of_kind, one_of_kind};
+use super::kinds::{Word, named, of_kind, one_of_kind};
 use crate::apply::put::{place_of, send};
 use crate::client::{Client, Connection, Services, request_id};
 use crate::document::Kind;
@@ -22,7 +22,7 @@ use crate::output::out;
   roadstead delete class/shop@3.1.0 pool/attic --dry-run")]
 pub struct Delete {
     /// Kind and names, or KIND/NAME.
-    #[arg(required = true, value_name = "KIND NAME")]
+    #[arg(required = true, value_name = "KIND NAME", value_parser = Word, hide_possible_values = true)]
     what: Vec<String>,
     /// Do not keep a tenant's volumes.
     #[arg(long)]

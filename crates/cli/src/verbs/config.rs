@@ -109,7 +109,8 @@ impl SetContext {
     fn apply(self, config: &mut Config) -> Result<(), Failure> {
         let mut context = config.contexts.get(&self.name).cloned().unwrap_or_default();
         if !self.servers.is_empty() {
-            context.servers = self.servers;
+            let addresses = self.servers.iter().map(|server| crate::client::address(server).map(str::to_owned));
+            context.servers = addresses.collect::<Result<_, _>>()?;
         }
         for (slot, file) in [(&mut context.ca, self.ca), (&mut context.cert, self.cert), (&mut context.key, self.key)] {
             if let Some(file) = file {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::kinds::{Target, named, targets};
+use super::kinds::{Target, Word, named, targets};
 use crate::client::{Client, Connection, Services};
 use crate::document::Kind;
 use crate::document::tenant::ClassRef;
@@ -18,10 +18,13 @@ use crate::output::{Format, colour, out, status, yaml};
   roadstead get tenant acme -o yaml > acme.yaml   # and back: apply -f
   roadstead get class/shop@3.2.0 policy/default -o yaml
   roadstead get tenants -o name \\
-      --filter 'cluster = \"eu-1\" AND name : \"shop*\"'")]
+      --filter 'cluster = \"eu-1\" AND name : \"shop*\"'
+
+FULLEST is how far a cluster has used that limit up (its tenant cap or a resource) of which least is left;
+in documents: status.dominantSharePpm, in millionths.")]
 pub struct Get {
     /// Kind (tenants, clusters, pools, classes, policy) and names, or KIND/NAME.
-    #[arg(required = true, value_name = "KIND [NAME]...")]
+    #[arg(required = true, value_name = "KIND [NAME]...", value_parser = Word, hide_possible_values = true)]
     what: Vec<String>,
     /// How to write it.
     #[arg(short, long, default_value = "table")]
@@ -35,10 +38,10 @@ pub struct Get {
     /// Only tenants of this class.
     #[arg(long)]
     class: Option<String>,
-    /// Only tenants in this phase: pending, placed, running, releasing, retained.
-    #[arg(long)]
+    /// Only tenants in this phase.
+    #[arg(long, ignore_case = true, value_parser = ["pending", "placed", "running", "releasing", "retained"])]
     phase: Option<String>,
-    /// Only tenants whose constraints no longer hold.
+    /// Only tenants whose constraints no longer hold where they are.
     #[arg(long)]
     misplaced: bool,
     /// A filter in the service's own words.
@@ -173,7 +176,7 @@ impl Get {
 #[command(after_help = "Examples:\n  roadstead describe tenant acme\n  roadstead describe cluster/eu-1")]
 pub struct Describe {
     /// Kind and name, or KIND/NAME.
-    #[arg(required = true, value_name = "KIND NAME")]
+    #[arg(required = true, value_name = "KIND NAME", value_parser = Word, hide_possible_values = true)]
     what: Vec<String>,
     #[command(flatten)]
     connection: Connection,

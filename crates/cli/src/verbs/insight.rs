@@ -52,7 +52,7 @@ impl Explain {
 pub fn explained(name: &str, answer: &v1::ExplainTenantResponse, colour: bool) -> String {
     let tenant_status = answer.tenant.as_ref().and_then(|tenant| tenant.status.clone()).unwrap_or_default();
     let place = match &tenant_status.binding {
-        Some(_) => format!("{} {}", status::phase(tenant_status.phase()), place_of(&tenant_status)),
+        Some(_) => format!("{} {}", status::standing(&tenant_status), place_of(&tenant_status)),
         None => place_of(&tenant_status),
     };
     let mut text = format!("{} {place}\n", paint(&format!("tenant/{name}"), Paint::Bold, colour));

@@ -1,5 +1,10 @@
 //! Kinds and names on the command line, as kubectl takes them: `tenants`, `tenant acme`, `tenant/acme`, `cl`.
 
+use std::ffi::OsStr;
+
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::{Arg, Command};
+
 use crate::document::Kind;
 use crate::failure::Failure;
 
@@ -10,6 +15,22 @@ pub struct Target {
     pub kind: Kind,
     /// Name; `None` is all of them.
     pub name: Option<String>,
+}
+
+/// Takes any word, and offers the kinds to shells that complete words.
+#[derive(Clone, Copy, Debug)]
+pub struct Word;
+
+impl TypedValueParser for Word {
+    type Value = String;
+
+    fn parse_ref(&self, command: &Command, argument: Option<&Arg>, value: &OsStr) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(Kind::ALL.into_iter().map(|kind| PossibleValue::new(kind.plural()))))
+    }
 }
 
 /// Reads a kind in singular, plural or short.

@@ -1,8 +1,10 @@
 //! `schema` and `completion`: what other programs want to know of this one.
 
+use clap::builder::TypedValueParser;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
+use super::kinds::{Word, kind};
 use crate::document::{Kind, schema};
 use crate::failure::Failure;
 use crate::output::{json, out};
@@ -11,7 +13,8 @@ use crate::output::{json, out};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  roadstead schema tenant > tenant.schema.json")]
 pub struct Schema {
-    /// Kind of document.
+    /// Kind of document, in singular, plural or short.
+    #[arg(value_parser = Word.try_map(|word| kind(&word)))]
     kind: Kind,
 }
 

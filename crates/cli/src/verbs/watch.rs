@@ -4,7 +4,7 @@ use clap::Args;
 use roadstead_api::v1;
 use roadstead_api::v1::watch_event::Object as Changed;
 
-use super::kinds::kind;
+use super::kinds::{Word, kind};
 use crate::client::Connection;
 use crate::client::follow::{Follow, Heard};
 use crate::document::Kind;
@@ -22,6 +22,7 @@ use crate::output::{Format, json, out, status, tell, yaml};
 Ends with Ctrl-C. When a replica goes away it goes on with the next one, without a gap and without a duplicate.")]
 pub struct Watch {
     /// Kinds; all if left out.
+    #[arg(value_parser = Word, hide_possible_values = true)]
     kinds: Vec<String>,
     /// Only tenants of this owner.
     #[arg(long)]

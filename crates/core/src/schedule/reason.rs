@@ -297,13 +297,16 @@ fn describe_placed(
     runner_up: Option<(ClusterId, [i64; TERM_COUNT])>,
     cluster_name: &dyn Fn(ClusterId) -> String,
 ) -> String {
-    let mut text = format!("best of {clusters} clusters (");
+    let mut text = match runner_up {
+        Some(_) => format!("best of those that fitted, of {clusters} clusters ("),
+        None => format!("the only one of {clusters} clusters that fitted ("),
+    };
     for (position, (name, value)) in Score::NAMES.iter().zip(terms).enumerate() {
         let _ = write!(text, "{}{name} {value}", if position == 0 { "" } else { ", " });
     }
     text.push(')');
     match runner_up {
-        None => text.push_str("; no other cluster fitted"),
+        None => {}
         Some((cluster, other)) => {
             let name = cluster_name(cluster);
             let decided = terms.iter().zip(other).position(|(own, other)| *own != other);

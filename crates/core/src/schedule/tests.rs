@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::score::TERM_COUNT;
 use super::{Cause, Reason, Scratch, Verdict, describe_reason, explain, group, place};
 use crate::cluster::{Capacity, Cluster, ClusterSpec, NodeSize};
 use crate::constraint::{
@@ -410,4 +411,14 @@ fn the_longest_reasons_fit() {
     let terms = [i64::MIN; super::score::TERM_COUNT];
     let placed = Reason::Placed { clusters: u32::MAX, terms, runner_up: Some((ClusterId(u32::MAX), terms)) };
     assert!(placed.encode().len() <= MAX_REASON_BYTES);
+}
+
+#[test]
+fn a_kept_reason_does_not_say_that_it_was_the_best_of_clusters_that_did_not_fit() {
+    let named = |id: ClusterId| format!("cluster-{}", id.0);
+    let mut reason = Reason::Placed { clusters: 20, terms: [1; TERM_COUNT], runner_up: Some((ClusterId(3), [0; TERM_COUNT])) };
+    let text = reason.describe(&named);
+    assert!(text.starts_with("best of those that fitted, of 20 clusters (") && text.contains("next was cluster-3"), "{text}");
+    reason = Reason::Placed { clusters: 20, terms: [1; TERM_COUNT], runner_up: None };
+    assert!(reason.describe(&named).starts_with("the only one of 20 clusters that fitted ("));
 }
