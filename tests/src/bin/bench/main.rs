@@ -16,6 +16,10 @@ mod trace;
 
 use std::process::ExitCode;
 
+/// As in the shipped binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Every benchmark and what it measures.
 const BENCHES: [(&str, &str); 9] = [
     ("core-place", "placements a second of the scheduler alone, 1,000 clusters, one core"),
