@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
+use roadstead_core::constraint::{Company, Wish};
 use roadstead_core::id::{Name, Owner};
+use roadstead_core::tenant::TenantSpec;
 use tonic::Code;
 
 use crate::errors::Fault;
@@ -150,6 +152,26 @@ impl Reach {
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Whether the caller may want such a tenant: its owner's, and beside or apart from its own owners' only, since where others are is none of
+    /// its business.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`.
+    pub fn spec(&self, spec: &TenantSpec) -> Result<(), Fault> {
+        self.owner(&spec.owner)?;
+        let wishes = spec.constraints.preferences.iter().filter_map(|preference| match &preference.wish {
+            Wish::Company(term) => Some(term),
+            Wish::Label(_) | Wish::Region(_) | Wish::Zone(_) | Wish::Provider(_) => None,
+        });
+        for term in spec.constraints.company.iter().chain(wishes) {
+            match &term.company {
+                Company::Owner(owner) => self.owner(owner)?,
+                Company::Tenant(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Whether a tenant is of the caller's owners and in its cluster, as far as it is limited to some. One that is not does not exist for

@@ -15,16 +15,17 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
 
+use crate::apply::retry_outcome;
 use crate::class::ClassVersion;
 use crate::cluster::{Cluster, ClusterState};
-use crate::command::{FIRST_LEVEL, FeatureLevel};
+use crate::command::{FIRST_LEVEL, FeatureLevel, Outcome};
 use crate::digest::{self, Tag};
 use crate::history::{History, KeptEvent, PrincipalNumber, TenantEvent};
 use crate::id::{ClusterId, Incarnation, Name, Owner, Revision, ShardId, TenantId};
 use crate::ledger::{Ledger, Residents, Share};
 use crate::policy::Policy;
 use crate::pool::Pool;
-use crate::request::Principal;
+use crate::request::{Principal, Retry};
 use crate::tenant::{Binding, Phase, Tenant};
 use crate::time::Timestamp;
 
@@ -324,6 +325,16 @@ impl State {
             Some(TenantEvent { time: event.time, revision: event.revision, principal, kind: event.kind })
         };
         (events.into_iter().filter_map(named).collect(), dropped)
+    }
+
+    /// What a request is answered without being executed: its first answer, or why its id is refused. `None` for one that is new.
+    #[must_use]
+    pub fn answered(&self, principal: &Principal, retry: &Retry) -> Option<Outcome> {
+        let window = self.policy.spec.request_window;
+        match self.requests.check(retry, self.principals.number(principal), self.time, window) {
+            Verdict::New => None,
+            verdict => Some(retry_outcome(verdict, window.0 / 1000)),
+        }
     }
 
     /// The same on every replica at the same index.

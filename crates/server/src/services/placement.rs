@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 use prost::Message;
 use roadstead_api::v1;
 use roadstead_api::v1::placement_service_server::PlacementService;
-use roadstead_core::command::{Done, Kind};
+use roadstead_core::command::{Done, Kind, Outcome};
 use roadstead_core::id::{Name, Revision, ShardId};
 use roadstead_core::request::{Ask, Retry};
 use roadstead_core::state::State;
@@ -22,7 +22,7 @@ use crate::auth::Reach;
 use crate::convert::check::{At, Check};
 use crate::convert::request_id::fingerprint;
 use crate::convert::{self, cluster_names, wire_revision};
-use crate::errors::{Fault, RETRY_SOON};
+use crate::errors::{self, Fault, RETRY_SOON};
 use crate::watch::event::wire_tenant;
 
 /// How long an answer waits for this replica to have applied what the leader has: some round trips.
@@ -51,7 +51,7 @@ pub(super) fn prepare(reach: &Reach, mut message: v1::PlaceTenantRequest) -> Res
     let retry = retry(&mut check, &id, print);
     let spec = convert::tenant::spec(&mut check, &message.name, message.spec.as_ref());
     let (retry, spec) = check.finish(retry.zip(spec))?;
-    reach.owner(&spec.owner)?;
+    reach.spec(&spec)?;
     Ok(Prepared { retry, spec: Box::new(spec), wait: message.wait.unwrap_or(true), dry_run: message.dry_run })
 }
 
@@ -158,7 +158,7 @@ impl Placement {
         } else {
             (checked_spec(&name, wanted)?, None)
         };
-        reach.owner(&spec.owner)?;
+        reach.spec(&spec)?;
         self.context.check_values(&spec).await?;
         let ask = Ask::UpdateTenant { spec: Box::new(spec.clone()), expected: expected.or(current) };
         if message.dry_run {
@@ -196,20 +196,27 @@ impl Placement {
         let expected = check.optional_revision(At::Top("expected_revision"), message.expected_revision.as_ref());
         let name = check.name(At::Top("name"), &message.name);
         let ((retry, expected), name) = check.finish(retry.zip(expected).zip(name))?;
-        let own = match reach.only_owners() {
-            Some(_) => Some(self.own_tenant(reach, &name).await?),
-            None => None,
-        };
-        let rests_on = match own {
-            // A revision that nothing ever has, whatever the caller expects.
-            Some(None) => Some(Revision::default()),
-            Some(Some(current)) => expected.or(Some(current)),
-            None => expected,
-        };
-        let refused = |fault: Fault| match own {
-            Some(None) if fault.reason() == "REVISION_CONFLICT" => Fault::not_found(Kind::Tenant, &message.name),
-            Some(_) | None => overtaken(fault, expected),
-        };
+        let mut rests_on = expected;
+        if reach.only_owners().is_some() {
+            let state = self.context.state(true).await?;
+            match find(&state, reach, &name) {
+                Ok(tenant) => rests_on = expected.or(Some(tenant.changed)),
+                // Nothing is submitted that others, or the caller, could notice; a retry hears what it heard first all the same.
+                Err(unseen) => {
+                    let first = state.answered(&reach.caller().principal, &retry).filter(|_| !message.dry_run);
+                    let (done, revision) = match first {
+                        None => return Err(unseen),
+                        Some(Outcome::Done(done)) => (done, state.revision()),
+                        Some(Outcome::Rejected(rejection)) => {
+                            return Err(overtaken(errors::rejected(&rejection, &cluster_names(&state)), expected));
+                        }
+                    };
+                    let revision = self.context.revision_of(&done, revision).await;
+                    return Ok(v1::ReleaseTenantResponse { revision: Some(wire_revision(revision)) });
+                }
+            }
+        }
+        let refused = |fault: Fault| overtaken(fault, expected);
         let ask = Ask::ReleaseTenant { name, purge: message.purge, expected: rests_on };
         let revision = if message.dry_run {
             let state = self.context.state(true).await?;
@@ -220,13 +227,6 @@ impl Placement {
             self.context.revision_of(&done, revision).await
         };
         Ok(v1::ReleaseTenantResponse { revision: Some(wire_revision(revision)) })
-    }
-
-    /// The revision of a tenant that the caller may touch. There is none of one that does not exist, nor of somebody else's: such a release
-    /// is submitted all the same, so that a retry gets its first answer, but as one that touches nothing.
-    async fn own_tenant(&self, reach: &Reach, name: &Name) -> Result<Option<Revision>, Fault> {
-        let state = self.context.state(true).await?;
-        Ok(find(&state, reach, name).ok().map(|tenant| tenant.changed))
     }
 
     async fn undelete(&self, reach: &Reach, mut message: v1::UndeleteTenantRequest) -> Result<v1::UndeleteTenantResponse, Fault> {

@@ -10,7 +10,7 @@ use roadstead_server::identity::Role;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Request, Status};
 
-use crate::world::{Fleet, Placement, World, fields, place, reason, report, spec};
+use crate::world::{Fleet, Placement, World, fields, new_id, place, reason, report, spec};
 
 /// Sends and receives messages as they are on the wire.
 #[derive(Clone, Copy, Default)]
@@ -125,6 +125,11 @@ async fn a_client_touches_tenants_of_its_owners_only() {
     client.release_tenant(v1::ReleaseTenantRequest { name: "anvils".into(), ..Default::default() }).await.unwrap();
 }
 
+/// What the group has applied.
+async fn revision(client: &mut Placement) -> Option<v1::Revision> {
+    client.list_tenants(v1::ListTenantsRequest::default()).await.unwrap().into_inner().revision
+}
+
 /// What a client hears of a tenant from every RPC that takes its name.
 async fn heard_of(client: &mut Placement, name: &str) -> Vec<(&'static str, Status)> {
     let name = || name.to_owned();
@@ -173,6 +178,42 @@ async fn another_owners_tenant_is_no_other_than_one_that_does_not_exist() {
         assert_eq!(theirs.code(), if by_role { Code::PermissionDenied } else { Code::NotFound }, "{rpc}");
     }
     assert_eq!(world.get("bolts").await, before, "and nothing was done to it");
+    // Nothing is remembered of such a release either, and nothing written.
+    for name in ["bolts", "ghost"] {
+        let revision = revision(&mut client).await;
+        let request_id = new_id();
+        let release = |purge| v1::ReleaseTenantRequest { name: name.into(), purge, request_id: request_id.clone(), ..Default::default() };
+        for purge in [false, true] {
+            let refused = client.release_tenant(release(purge)).await.unwrap_err();
+            assert_eq!(reason(&refused).1, "NOT_FOUND", "{name}: {refused:?}");
+        }
+        assert_eq!(self::revision(&mut client).await, revision, "{name}");
+    }
+    // Where other owners' tenants are is not told either.
+    let mut beside = spec("acme");
+    let company = Some(v1::company_term::Company::Owner("bolt".into()));
+    let term = v1::CompanyTerm { kind: v1::company_term::Kind::Apart.into(), company, topology_key: "cluster".into() };
+    beside.constraints.get_or_insert_default().company.push(term);
+    let request = v1::PlaceTenantRequest { name: "spy".into(), spec: Some(beside), dry_run: true, ..Default::default() };
+    assert_eq!(reason(&client.place_tenant(request).await.unwrap_err()).1, "OWNER_NOT_ALLOWED");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retried_release_hears_its_first_answer_though_the_tenant_is_gone_for_its_caller() {
+    let mut world = World::with_clusters(1, 1).await;
+    let mut client = Placement::new(world.connect("client", "portal", &["acme"]).await);
+    let placed = client.place_tenant(place("anvils", "acme")).await.unwrap().into_inner().tenant.unwrap();
+    let request_id = new_id();
+    let release = v1::ReleaseTenantRequest { name: "anvils".into(), purge: true, request_id, ..Default::default() };
+    let first = client.release_tenant(release.clone()).await.unwrap().into_inner();
+    let binding = placed.status.unwrap().binding.unwrap();
+    let mut agent = Fleet::new(world.connect("agent", &binding.cluster, &[]).await);
+    let observed = v1::observed_tenant::Observed::Absent.into();
+    let gone = v1::ObservedTenant { uid: placed.uid, epoch: binding.epoch, observed };
+    agent.report_capacity(v1::ReportCapacityRequest { tenants: vec![gone], ..report(&binding.cluster) }).await.unwrap();
+    let heard = client.get_tenant(v1::GetTenantRequest { name: "anvils".into(), ..Default::default() }).await.unwrap_err();
+    assert_eq!(heard.code(), Code::NotFound);
+    assert_eq!(client.release_tenant(release).await.unwrap().into_inner(), first);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
