@@ -351,6 +351,7 @@ impl Replica {
     fn lead_alone(&mut self) {
         let alone = self.machine.membership.voters.keys().eq([&self.id]);
         if alone
+            && self.log_is_on_disk()
             && self.raw.raft.state != StateRole::Leader
             && let Err(error) = self.raw.campaign()
         {

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
-/// Entries of a leaf and children of a branch, at most.
-const WIDTH: usize = 64;
+/// Entries of a leaf and children of a branch, at most; few in tests, so that trees are deep there.
+const WIDTH: usize = if cfg!(test) { 8 } else { 64 };
 /// As many are put into a node that is built at once: room for some that come later.
 const BUILT: usize = WIDTH * 7 / 8;
 /// A node with fewer joins its neighbour if both fit into one.
@@ -417,6 +417,16 @@ mod tests {
                     prop_assert!(tree.from(Bound::Excluded(&key)).map(|entry| entry.0).eq(model.range(after).map(|entry| *entry.0)));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn every_size_can_be_built() {
+        for len in [0, 1, BUILT, BUILT + 1, WIDTH, WIDTH + 1, BUILT * BUILT, BUILT * BUILT + 1, 1000] {
+            let tree = Sorted::build((0..len as u16).map(|key| (key, 7)).collect()).expect("ascending");
+            check(&tree);
+            assert_eq!(tree.len(), len);
+            assert!((0..len as u16).all(|key| tree.get(&key) == Some(&7)), "{len}");
         }
     }
 

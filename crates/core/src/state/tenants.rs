@@ -370,7 +370,9 @@ impl Tenants {
                 problems.push(format!("index of tenants {name}"));
             }
         };
-        same("by name", fresh.by_name == self.by_name && self.by_name.len() == self.by_id.len());
+        let found = self.by_name.iter().all(|(name, id)| self.by_name.get(name) == Some(id))
+            && self.by_id.iter().all(|(id, _)| self.get(*id).is_some());
+        same("by name", fresh.by_name == self.by_name && self.by_name.len() == self.by_id.len() && found);
         same("by cluster", fresh.by_cluster == self.by_cluster);
         same("that wait", fresh.pending == self.pending);
         same("that expire", fresh.expiries == self.expiries);
