@@ -249,7 +249,11 @@ impl Client {
 
     /// The address of the replica that answered last.
     fn server(&self) -> &str {
-        &self.inner.servers[self.inner.current.load(Ordering::Relaxed) % self.inner.servers.len()].0
+        self.server_at(self.inner.current.load(Ordering::Relaxed))
+    }
+
+    fn server_at(&self, index: usize) -> &str {
+        &self.inner.servers[index % self.inner.servers.len()].0
     }
 
     /// Calls until a replica answers or the time is over. `what` begins the message of a failure. Who waits for it is told after a while
@@ -302,9 +306,10 @@ impl Client {
         let mut pause = MIN_PAUSE;
         loop {
             let limit = self.inner.timeout.saturating_sub(begun.elapsed()).min(ATTEMPT_TIMEOUT);
-            let server = self.server();
+            let current = self.inner.current.load(Ordering::Relaxed);
+            let server = self.server_at(current);
             noted(silence).asking(server);
-            let attempt = tokio::time::timeout(limit, call(self.services())).await;
+            let attempt = tokio::time::timeout(limit, call(self.services_at(current))).await;
             let status = match attempt {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => {

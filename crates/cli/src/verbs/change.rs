@@ -202,13 +202,12 @@ impl Forget {
         out(&format!("cluster/{name} forgotten\n"));
         // It is done; that the count fails makes it no failure.
         if !homeless.is_empty()
-            && let Ok(all) = client.tenants("", false, usize::MAX).await
+            && let Ok(pending) = client.tenants("phase = PENDING", false, usize::MAX).await
         {
             let names: BTreeSet<String> = homeless.into_iter().map(|tenant| tenant.name).collect();
-            let left: Vec<v1::Tenant> = all.into_iter().filter(|tenant| names.contains(&tenant.name)).collect();
-            let placed = left.iter().filter(|tenant| tenant.status.as_ref().is_some_and(|status| status.binding.is_some())).count();
-            out(&format!("placed on other clusters by now: {placed}; waiting for room: {}\n", left.len() - placed));
-            if placed < left.len() {
+            let waiting = pending.iter().filter(|tenant| names.contains(&tenant.name)).count();
+            out(&format!("placed on other clusters by now: {}; waiting for room: {waiting}\n", names.len() - waiting));
+            if waiting > 0 {
                 out("\nNext: roadstead get tenants --phase pending    # roadstead explain NAME says what each waits for\n");
             }
         }
