@@ -2,12 +2,11 @@
 //!
 //! Everything else talks to it through one channel. It never waits for a disk (the log and snapshot threads do) nor for a peer (links have
 //! bounded queues). Modules in reading order: [`message`] (what can be said to it), `routing` (where requests are while they wait),
-//! `reads` (who waits for a linearizable copy), `rest` (how many of them gather), `disk` (the threads that sync).
+//! `reads` (who waits for a linearizable copy), `disk` (the threads that sync).
 
 pub mod message;
 mod routing;
 mod reads;
-mod rest;
 pub mod disk;
 
 use std::collections::BTreeMap;
@@ -28,7 +27,6 @@ use tracing::{error, info, warn};
 use self::disk::{Disk, SnapshotJob};
 use self::message::{Change, ToDriver};
 use self::reads::Reads;
-use self::rest::Rest;
 use self::routing::{Router, Target};
 use crate::config::TICK_MS;
 use crate::handle::{AppliedEntry, MAX_SUBSCRIBER_LAG, Status, SubmitError, Subscription};
@@ -96,7 +94,6 @@ struct Driver {
     next_tick: Instant,
     next_look_over: Instant,
     ended: Option<Ended>,
-    rest: Rest,
 }
 
 /// A change of the group on its way.
@@ -131,7 +128,6 @@ pub(crate) fn spawn(parts: Parts, ended: oneshot::Sender<Ended>) -> std::io::Res
         next_tick: now,
         next_look_over: now,
         ended: None,
-        rest: Rest::default(),
     };
     std::thread::Builder::new().name("driver".to_owned()).spawn(move || {
         // Nobody listens any more if the server was dropped.
@@ -156,12 +152,6 @@ impl Driver {
 
     /// Waits for something to do, and takes in everything that is there.
     fn gather(&mut self) {
-        let writes = self.router.len() > 0 || self.disk.in_flight() > 0;
-        let rest = self.rest.due(self.reads.len(), writes, Instant::now());
-        if !rest.is_zero() {
-            std::thread::sleep(rest);
-        }
-        self.rest.ends();
         let now = Instant::now();
         let next = self.reads.due_at(now).filter(|_| self.may_ask()).map_or(self.next_tick, |due| due.min(self.next_tick));
         let wait = next.saturating_duration_since(now);
