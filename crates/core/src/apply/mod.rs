@@ -143,7 +143,7 @@ impl<'a> Applier<'a> {
         let number = self.state.principals.number(&envelope.principal);
         match self.state.requests.check(retry, number, self.time(), window) {
             Verdict::New => {}
-            verdict => return retry_outcome(verdict, window.0 / 1000),
+            verdict => return verdict.outcome(window),
         }
         let outcome = self.outcome(&envelope.command);
         if !matches!(outcome, Outcome::Rejected(Rejection::Stale)) {
@@ -264,20 +264,6 @@ pub(crate) fn check_fence(state: &State) -> Result<(), Rejection> {
     match state.fenced_count() {
         0 => Ok(()),
         waiting => Err(Rejection::Fenced { waiting }),
-    }
-}
-
-/// What a request that is not new is answered with.
-pub(crate) fn retry_outcome(verdict: Verdict, window_secs: u64) -> Outcome {
-    match verdict {
-        Verdict::Known(outcome) => outcome,
-        Verdict::New => Outcome::Rejected(Rejection::Broken { what: "a new request has no answer yet".to_owned() }),
-        Verdict::Reused => Outcome::Rejected(Rejection::RequestIdReused),
-        Verdict::TooOld => Outcome::Rejected(Rejection::RequestIdExpired { window_secs }),
-        Verdict::TooNew => Outcome::Rejected(Rejection::Invalid {
-            field: "request_id".to_owned(),
-            problem: format!("the time inside is more than {window_secs} s ahead of the service's; use a UUIDv7 and check the clock"),
-        }),
     }
 }
 

@@ -109,7 +109,7 @@ impl Working {
             let number = state.principals.number(&request.principal);
             match state.requests.check(retry, number, now, window) {
                 Verdict::New => {}
-                verdict => return Ok(Decision::Answer(crate::apply::retry_outcome(verdict, window.0 / 1000))),
+                verdict => return Ok(Decision::Answer(verdict.outcome(window))),
             }
         }
         self.decide_new(state, &request.ask, now)

@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
 
-use crate::apply::retry_outcome;
 use crate::class::ClassVersion;
 use crate::cluster::{Cluster, ClusterState};
 use crate::command::{FIRST_LEVEL, FeatureLevel, Outcome};
@@ -333,7 +332,7 @@ impl State {
         let window = self.policy.spec.request_window;
         match self.requests.check(retry, self.principals.number(principal), self.time, window) {
             Verdict::New => None,
-            verdict => Some(retry_outcome(verdict, window.0 / 1000)),
+            verdict => Some(verdict.outcome(window)),
         }
     }
 

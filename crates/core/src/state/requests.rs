@@ -94,6 +94,23 @@ pub(crate) enum Verdict {
     TooNew,
 }
 
+impl Verdict {
+    /// What a request that is not new is answered with.
+    pub(crate) fn outcome(self, window: Millis) -> Outcome {
+        let window_secs = window.0 / 1000;
+        match self {
+            Self::Known(outcome) => outcome,
+            Self::New => Outcome::Rejected(Rejection::Broken { what: "a new request has no answer yet".to_owned() }),
+            Self::Reused => Outcome::Rejected(Rejection::RequestIdReused),
+            Self::TooOld => Outcome::Rejected(Rejection::RequestIdExpired { window_secs }),
+            Self::TooNew => Outcome::Rejected(Rejection::Invalid {
+                field: "request_id".to_owned(),
+                problem: format!("the time inside is more than {window_secs} s ahead of the service's; use a UUIDv7 and check the clock"),
+            }),
+        }
+    }
+}
+
 /// Request ids with their first answers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Requests {
