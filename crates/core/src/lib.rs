@@ -7,7 +7,8 @@
 //! 1. words: [`id`], [`time`], [`resources`], [`constraint`], [`cluster`], [`pool`], [`class`],
 //!    [`tenant`], [`policy`];
 //! 2. deciding: [`ledger`] (what is counted), [`schedule`] (where a tenant goes and why), [`decide`] (request -> command);
-//! 3. keeping: [`command`], [`state`], [`apply`], [`history`], [`codec`].
+//! 3. keeping: [`command`], [`state`], [`apply`], [`history`], [`codec`];
+//! 4. carrying: [`intent`] (what is wanted of a cluster), [`reconcile`] (what comes next there).
 
 mod text;
 pub mod id;
@@ -31,3 +32,6 @@ pub mod apply;
 pub mod history;
 mod digest;
 pub mod codec;
+
+pub mod intent;
+pub mod reconcile;

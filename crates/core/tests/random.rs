@@ -2,13 +2,16 @@
 
 mod common;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use common::*;
 use proptest::prelude::*;
 use roadstead_core::apply::apply;
 use roadstead_core::codec::{SnapshotReader, decode_batch, decode_outcome, decode_request, encode_batch, snapshot};
 use roadstead_core::command::{Command, Outcome, SUPPORTED_LEVEL};
 use roadstead_core::constraint::{Company, CompanyKind, CompanyTerm, Constraints, TopologyKey};
-use roadstead_core::id::Incarnation;
+use roadstead_core::id::{ClusterId, Incarnation, TenantId};
+use roadstead_core::intent::{ClusterIntent, for_cluster};
 use roadstead_core::request::{Ask, Observed};
 use roadstead_core::state::State;
 use roadstead_core::tenant::{Phase, TenantSpec};
@@ -148,6 +151,10 @@ fn over(state: &State) -> Vec<bool> {
     state.clusters().map(|cluster| state.ledger().overfull(cluster.id)).collect()
 }
 
+fn intents(state: &State) -> BTreeMap<ClusterId, ClusterIntent> {
+    state.clusters().map(|cluster| (cluster.id, for_cluster(state, cluster.id))).collect()
+}
+
 fn may_overfill(step: &Step) -> bool {
     matches!(step, Step::Adopt { .. } | Step::Capacity { .. } | Step::Cap { .. } | Step::Delete { .. })
 }
@@ -180,6 +187,26 @@ proptest! {
                 let crossed = before.iter().zip(over(&fleet.state)).any(|(was, is)| is && !was);
                 prop_assert!(!crossed, "{:?} crossed a limit", step);
             }
+        }
+    }
+
+    #[test]
+    fn an_intent_that_changes_is_newer_and_names_each_tenant_once(steps in proptest::collection::vec(step(), 1..60)) {
+        let mut fleet = fleet();
+        let mut before = intents(&fleet.state);
+        for step in &steps {
+            run(&mut fleet, step);
+            let after = intents(&fleet.state);
+            let named: Vec<TenantId> = after.values().flat_map(|intent| intent.tenants.iter().map(|tenant| tenant.id)).collect();
+            let bound = fleet.state.tenants_after(None).filter(|tenant| tenant.phase.binding().is_some());
+            prop_assert_eq!(named.iter().copied().collect::<BTreeSet<_>>(), bound.map(|tenant| tenant.id).collect::<BTreeSet<_>>());
+            prop_assert_eq!(named.iter().collect::<BTreeSet<_>>().len(), named.len(), "a tenant is wanted in two clusters");
+            for (cluster, intent) in &after {
+                if let Some(known) = before.get(cluster) && known.tenants != intent.tenants {
+                    prop_assert!(intent.generation > known.generation, "{:?} changed what {:?} is to do, not its generation", step, cluster);
+                }
+            }
+            before = after;
         }
     }
 

@@ -1,0 +1,239 @@
+//! `reconcile`: from what is wanted of a cluster and what is seen there to what is done next.
+//!
+//! The same code decides for all interpreters of [`Action`]: a Kubernetes cluster, folders and processes, the simulator's model. An
+//! interpreter compares what it has rendered with what is there ([`Part`] by part) and carries actions out; it decides nothing. Modules in
+//! reading order: `tenant` (one tenant), this one (a cluster: what is older than known, what nobody named, how much at a time).
+//!
+//! Rules that hold whatever is seen (each has a property test):
+//! - an intent that is older than one that was acted on does nothing, and neither does one whose epoch for a tenant is older than what is there;
+//! - what no intent names is left as it is;
+//! - only [`Role::Absent`] deletes;
+//! - a volume that has ever been there is never made again;
+//! - nothing runs but under [`Role::Run`].
+
+mod tenant;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::{Epoch, Name, Revision, TenantId};
+use crate::intent::ClusterIntent;
+use crate::time::{Millis, Timestamp};
+
+#[cfg(doc)]
+use crate::intent::Role;
+
+/// Groups of a tenant's objects, in the order in which they are made. Volumes come before the workloads, one by one ([`VolumeSeen`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// What bounds it: labels of its namespace, quota, limits, network policy, account.
+    Bounds,
+    /// Its secrets.
+    Secrets,
+    /// What runs, and what makes it reachable within the cluster.
+    Workloads,
+    /// Its hostnames' way in.
+    Routes,
+}
+
+impl Part {
+    /// In the order in which they are made.
+    pub const ALL: [Self; 4] = [Self::Bounds, Self::Secrets, Self::Workloads, Self::Routes];
+}
+
+/// How a part is, compared with what was rendered for the tenant's intent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PartSeen {
+    /// None of it is there.
+    #[default]
+    Missing,
+    /// Some is missing, or not as rendered.
+    Differs,
+    /// As rendered; not yet ready, in plain words why.
+    Waits(String),
+    /// As rendered, and ready.
+    Ready,
+    /// It cannot be made as rendered, in plain words why.
+    Blocked(String),
+    /// Something of it that was generated once is not there any more: which.
+    Lost(Name),
+}
+
+/// A tenant's namespace (or folder).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Home {
+    /// There is none.
+    #[default]
+    None,
+    /// It is this tenant's, and was last acted on in this epoch.
+    Ours(Epoch),
+    /// It is on its way out: it still counts, and nothing can be made in it.
+    Terminating,
+    /// Something of the name is there that is not this tenant's.
+    Foreign(String),
+}
+
+/// One volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VolumeSeen {
+    /// It has never been made.
+    Never,
+    /// It is there, of this size in bytes.
+    There(u64),
+    /// It has been made, and is not there any more, or is another one.
+    Lost,
+}
+
+/// What is there of one tenant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TenantSeen {
+    /// Where its objects are.
+    pub home: Home,
+    /// By part; what is not in here is missing.
+    pub parts: BTreeMap<Part, PartSeen>,
+    /// By name; what is not in here has never been made.
+    pub volumes: BTreeMap<Name, VolumeSeen>,
+    /// Whether nothing of it can write any more: controllers at zero, no pod left (one that terminates is), no volume attached. Unknown is `false`.
+    pub at_rest: bool,
+}
+
+/// What is there in a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterSeen {
+    /// The newest intent that was ever acted on here.
+    pub generation: Revision,
+    /// Whatever is labelled as a tenant.
+    pub tenants: BTreeMap<TenantId, TenantSeen>,
+}
+
+/// What an interpreter can do for a tenant. All may be done again without harm.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Makes the namespace, or stamps it with the intent's epoch.
+    Claim,
+    /// Makes a part as rendered, and prunes from it what was recorded and is no longer rendered.
+    Put(Part),
+    /// Makes a volume that has never been there.
+    MakeVolume(Name),
+    /// Lets a volume grow to the size of the intent.
+    GrowVolume(Name),
+    /// Takes the hostnames' way in away.
+    Unroute,
+    /// Ends everything that runs, in the class's order, and waits for the last of it.
+    Stop,
+    /// Deletes the namespace and all that is in it.
+    Delete,
+}
+
+/// How a tenant is, in a word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// All is there and ready.
+    Running,
+    /// On its way; in plain words what is waited for.
+    Progressing(String),
+    /// Nothing runs, and all volumes are there.
+    Stopped,
+    /// Nothing is left.
+    Absent,
+    /// A volume that was there is not: it stays stopped until somebody decides.
+    VolumeLost(Name),
+    /// A secret that was generated is not there any more, and what it protects is: nothing is made in its place.
+    SecretLost(Name),
+    /// It cannot go on; in plain words why.
+    Blocked(String),
+}
+
+/// What comes next for a tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// In this order; what comes after a failed one is not tried.
+    pub actions: Vec<Action>,
+    /// How it is before them.
+    pub condition: Condition,
+}
+
+/// How much at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Tenants that are in work until they are seen complete.
+    pub in_work: usize,
+    /// Deletions within `removal_window` of which an operator need not know: the greater of this and `removals_per_mille` of the tenants there.
+    pub removals: usize,
+    /// See `removals`.
+    pub removals_per_mille: usize,
+    /// See `removals`.
+    pub removal_window: Millis,
+}
+
+impl Default for Limits {
+    /// 20 in work; more than max(5, 1 %) within ten minutes wait for an operator.
+    fn default() -> Self {
+        Self { in_work: 20, removals: 5, removals_per_mille: 10, removal_window: Millis::from_secs(600) }
+    }
+}
+
+/// What the agent remembers between two rounds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// When each recent deletion was begun, and of whom.
+    removals: BTreeMap<TenantId, Timestamp>,
+    /// Up to when an operator has agreed to any number of them.
+    allowed_until: Timestamp,
+}
+
+impl Memory {
+    /// An operator agrees to any number of deletions for a while.
+    pub fn allow_removals(&mut self, until: Timestamp) {
+        self.allowed_until = until;
+    }
+}
+
+/// What comes next for a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    /// By tenant, in the order in which they are worked on.
+    pub steps: Vec<(TenantId, Step)>,
+    /// Labelled as tenants, and named by no intent: left as they are.
+    pub orphans: Vec<TenantId>,
+    /// Deletions that wait for an operator.
+    pub held_back: Vec<TenantId>,
+    /// The intent is older than one that was acted on: nothing was looked at.
+    pub stale: bool,
+}
+
+/// What comes next. It changes nothing but `memory`.
+pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, memory: &mut Memory, now: Timestamp) -> Round {
+    if intent.generation < seen.generation {
+        return Round { stale: true, ..Round::default() };
+    }
+    let mut round = Round::default();
+    let nothing = TenantSeen::default();
+    memory.removals.retain(|_, begun| now.since(*begun) < limits.removal_window);
+    let may_remove = limits.removals.max(seen.tenants.len() * limits.removals_per_mille / 1000);
+    let mut in_work = 0;
+    for wanted in &intent.tenants {
+        let mut step = tenant::step(wanted, seen.tenants.get(&wanted.id).unwrap_or(&nothing));
+        if step.actions.contains(&Action::Delete) {
+            let known = memory.removals.contains_key(&wanted.id);
+            if !known && memory.removals.len() >= may_remove && memory.allowed_until <= now {
+                step.actions.retain(|action| *action != Action::Delete);
+                round.held_back.push(wanted.id);
+            } else {
+                memory.removals.entry(wanted.id).or_insert(now);
+            }
+        }
+        if !step.actions.is_empty() {
+            // Whoever is not served now keeps its turn: the order is that of the numbers, and those before it get done.
+            if in_work >= limits.in_work {
+                step.actions.clear();
+            }
+            in_work += 1;
+        }
+        round.steps.push((wanted.id, step));
+    }
+    let named: BTreeSet<TenantId> = intent.tenants.iter().map(|wanted| wanted.id).collect();
+    round.orphans = seen.tenants.keys().filter(|id| !named.contains(id)).copied().collect();
+    round
+}

@@ -1,0 +1,121 @@
+//! What comes next for one tenant. It knows no other tenant, and no limits.
+
+use super::{Action, Condition, Home, Part, PartSeen, Step, TenantSeen, VolumeSeen};
+use crate::intent::{Role, TenantIntent};
+
+/// What comes next.
+pub(super) fn step(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
+    match &seen.home {
+        Home::Foreign(what) => idle(Condition::Blocked(format!("the name is taken by {what}"))),
+        Home::Ours(epoch) if *epoch > wanted.epoch => {
+            idle(Condition::Blocked(format!("it was acted on in epoch {epoch}, which is newer than {}", wanted.epoch)))
+        }
+        Home::Terminating if wanted.role == Role::Absent => idle(Condition::Progressing("its namespace is being deleted".to_owned())),
+        Home::Terminating => idle(Condition::Blocked("its namespace is being deleted, and nothing can be made in it".to_owned())),
+        Home::None | Home::Ours(_) => by_role(wanted, seen),
+    }
+}
+
+fn by_role(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
+    if wanted.role == Role::Absent {
+        return absent(wanted, seen);
+    }
+    // Nothing is made anew where something was lost: an empty volume in its place would be taken for the data.
+    if let Some(lost) = wanted.volumes.iter().find(|volume| seen.volumes.get(&volume.name) == Some(&VolumeSeen::Lost)) {
+        let actions = if seen.at_rest { Vec::new() } else { vec![Action::Unroute, Action::Stop] };
+        return Step { actions, condition: Condition::VolumeLost(lost.name.clone()) };
+    }
+    let mut actions = Vec::new();
+    if seen.home != Home::Ours(wanted.epoch) {
+        actions.push(Action::Claim);
+    }
+    match wanted.role {
+        Role::Run => run(wanted, seen, actions),
+        Role::Stopped | Role::Hold | Role::Receive => rest(wanted, seen, actions),
+        Role::Absent => unreachable!("answered above"),
+    }
+}
+
+fn run(wanted: &TenantIntent, seen: &TenantSeen, mut actions: Vec<Action>) -> Step {
+    let mut waits_for = None;
+    for part in Part::ALL {
+        if part == Part::Workloads {
+            actions.extend(volumes(wanted, seen));
+        }
+        match of(seen, part) {
+            PartSeen::Missing | PartSeen::Differs => actions.push(Action::Put(part)),
+            PartSeen::Waits(why) => waits_for = waits_for.or_else(|| Some(why.clone())),
+            PartSeen::Ready => {}
+            PartSeen::Blocked(why) => return Step { actions, condition: Condition::Blocked(why.clone()) },
+            PartSeen::Lost(which) => return Step { actions, condition: Condition::SecretLost(which.clone()) },
+        }
+    }
+    let condition = match waits_for {
+        _ if !actions.is_empty() => Condition::Progressing("its objects are being made".to_owned()),
+        Some(why) => Condition::Progressing(why),
+        None => Condition::Running,
+    };
+    Step { actions, condition }
+}
+
+/// Nothing runs; volumes are there, but for one that is only held room for.
+fn rest(wanted: &TenantIntent, seen: &TenantSeen, mut actions: Vec<Action>) -> Step {
+    if *of(seen, Part::Routes) != PartSeen::Missing {
+        actions.push(Action::Unroute);
+    }
+    if !seen.at_rest && seen.home != Home::None {
+        actions.push(Action::Stop);
+    }
+    for part in [Part::Bounds, Part::Secrets] {
+        match of(seen, part) {
+            PartSeen::Missing | PartSeen::Differs => actions.push(Action::Put(part)),
+            PartSeen::Waits(_) | PartSeen::Ready => {}
+            PartSeen::Blocked(why) => return Step { actions, condition: Condition::Blocked(why.clone()) },
+            PartSeen::Lost(which) => return Step { actions, condition: Condition::SecretLost(which.clone()) },
+        }
+    }
+    if wanted.role != Role::Hold {
+        actions.extend(volumes(wanted, seen));
+    }
+    let at_rest = seen.at_rest || seen.home == Home::None;
+    let condition = match actions.is_empty() && at_rest {
+        true => Condition::Stopped,
+        false if at_rest => Condition::Progressing("its objects are being made".to_owned()),
+        false => Condition::Progressing("it is being stopped".to_owned()),
+    };
+    Step { actions, condition }
+}
+
+/// Claimed, so that nobody with an older intent goes on; stopped, so that what ends it in an orderly way can; then deleted.
+fn absent(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
+    if seen.home == Home::None {
+        return idle(Condition::Absent);
+    }
+    let mut actions = Vec::new();
+    if seen.home != Home::Ours(wanted.epoch) {
+        actions.push(Action::Claim);
+    } else {
+        if *of(seen, Part::Routes) != PartSeen::Missing {
+            actions.push(Action::Unroute);
+        }
+        actions.push(if seen.at_rest { Action::Delete } else { Action::Stop });
+    }
+    Step { actions, condition: Condition::Progressing("it is being removed".to_owned()) }
+}
+
+fn volumes(wanted: &TenantIntent, seen: &TenantSeen) -> Vec<Action> {
+    let action = |volume: &crate::intent::VolumeIntent| match seen.volumes.get(&volume.name).unwrap_or(&VolumeSeen::Never) {
+        VolumeSeen::Never => Some(Action::MakeVolume(volume.name.clone())),
+        VolumeSeen::There(bytes) if *bytes < volume.size.0 => Some(Action::GrowVolume(volume.name.clone())),
+        VolumeSeen::There(_) | VolumeSeen::Lost => None,
+    };
+    wanted.volumes.iter().filter_map(action).collect()
+}
+
+fn of(seen: &TenantSeen, part: Part) -> &PartSeen {
+    seen.parts.get(&part).unwrap_or(&PartSeen::Missing)
+}
+
+fn idle(condition: Condition) -> Step {
+    Step { actions: Vec::new(), condition }
+}

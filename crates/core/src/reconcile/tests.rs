@@ -1,0 +1,238 @@
+#![allow(clippy::unwrap_used)] // a test that cannot go on should panic
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::id::{Incarnation, Owner, ShardId};
+use crate::intent::{Role, TenantIntent, VolumeIntent};
+use crate::resources::{Bytes, Requests};
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn epoch(index: u64) -> Epoch {
+    Epoch { incarnation: Incarnation(0), index }
+}
+
+fn wanted(id: u64, index: u64, role: Role) -> TenantIntent {
+    let volume = |text: &str, size| VolumeIntent { name: name(text), size: Bytes(size), storage: "fast".to_owned() };
+    TenantIntent {
+        id: TenantId(id),
+        epoch: epoch(index),
+        shard: ShardId(0),
+        role,
+        name: name(&format!("tenant-{id}")),
+        owner: Owner::new("acme").unwrap(),
+        class: name("shop"),
+        version: "1".to_owned(),
+        values: "{}".to_owned(),
+        hostnames: Vec::new(),
+        volumes: vec![volume("data", 10 + index), volume("logs", 5)],
+        requests: Requests::default(),
+    }
+}
+
+/// A model cluster: carries actions out on what is seen, and checks that each is allowed.
+fn carry_out(wanted: &TenantIntent, seen: &mut TenantSeen, action: &Action) {
+    match action {
+        Action::Claim => {
+            assert!(!matches!(seen.home, Home::Ours(known) if known > wanted.epoch), "an older epoch claims nothing");
+            if seen.home == Home::None {
+                seen.at_rest = true;
+            }
+            seen.home = Home::Ours(wanted.epoch);
+        }
+        Action::Put(part) => {
+            assert!(!matches!(part, Part::Workloads | Part::Routes) || wanted.role == Role::Run, "{part:?} under {:?}", wanted.role);
+            assert_eq!(seen.home, Home::Ours(wanted.epoch));
+            if *part == Part::Workloads {
+                seen.at_rest = false;
+            }
+            let now = if *part == Part::Workloads { PartSeen::Waits("pods start".to_owned()) } else { PartSeen::Ready };
+            seen.parts.insert(*part, now);
+        }
+        Action::MakeVolume(volume) => {
+            let size = wanted.volumes.iter().find(|intent| intent.name == *volume).unwrap().size.0;
+            let before = seen.volumes.insert(volume.clone(), VolumeSeen::There(size));
+            assert!(matches!(before, None | Some(VolumeSeen::Never)), "a volume that was there is never made again");
+        }
+        Action::GrowVolume(volume) => {
+            let size = wanted.volumes.iter().find(|intent| intent.name == *volume).unwrap().size.0;
+            assert!(
+                matches!(seen.volumes.insert(volume.clone(), VolumeSeen::There(size)), Some(VolumeSeen::There(before)) if before < size)
+            );
+        }
+        Action::Unroute => drop(seen.parts.remove(&Part::Routes)),
+        Action::Stop => {
+            seen.parts.remove(&Part::Workloads);
+            seen.at_rest = true;
+        }
+        Action::Delete => {
+            assert_eq!(
+                (wanted.role, seen.at_rest, &seen.home),
+                (Role::Absent, true, &Home::Ours(wanted.epoch)),
+                "only what is named absent goes"
+            );
+            *seen = TenantSeen { home: Home::Terminating, ..TenantSeen::default() };
+        }
+    }
+}
+
+/// Time passes: pods become ready, namespaces end.
+fn settle(seen: &mut TenantSeen) {
+    if seen.home == Home::Terminating {
+        *seen = TenantSeen::default();
+    }
+    for part in seen.parts.values_mut().filter(|part| matches!(part, PartSeen::Waits(_))) {
+        *part = PartSeen::Ready;
+    }
+}
+
+fn one(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
+    tenant::step(wanted, seen)
+}
+
+fn any_role() -> impl Strategy<Value = Role> {
+    proptest::sample::select(Role::ALL.to_vec())
+}
+
+fn any_part() -> impl Strategy<Value = PartSeen> {
+    prop_oneof![Just(PartSeen::Missing), Just(PartSeen::Differs), Just(PartSeen::Waits("a pod".to_owned())), Just(PartSeen::Ready)]
+}
+
+/// Anything that may be found, in an epoch of 1 to 6.
+fn any_seen() -> impl Strategy<Value = TenantSeen> {
+    let home = prop_oneof![
+        2 => Just(Home::None),
+        6 => (1..7_u64).prop_map(|index| Home::Ours(epoch(index))),
+        1 => Just(Home::Terminating),
+        1 => Just(Home::Foreign("a namespace of somebody else".to_owned())),
+    ];
+    let volume = prop_oneof![Just(VolumeSeen::Never), (1..30_u64).prop_map(VolumeSeen::There), Just(VolumeSeen::Lost)];
+    (home, proptest::collection::vec(any_part(), 4), proptest::collection::vec(volume, 2), any::<bool>()).prop_map(
+        |(home, parts, volumes, at_rest)| {
+            if home == Home::None {
+                return TenantSeen::default();
+            }
+            let volumes = [name("data"), name("logs")].into_iter().zip(volumes).collect();
+            TenantSeen { home, parts: Part::ALL.into_iter().zip(parts).collect(), volumes, at_rest }
+        },
+    )
+}
+
+proptest! {
+    /// Whatever is found, whichever actions fail on the way and however the intent changes meanwhile: it ends where the last intent says, nothing is
+    /// done any more, and no rule is broken on the way.
+    #[test]
+    fn it_comes_to_rest_where_the_last_intent_says(
+        mut seen in any_seen(),
+        intents in proptest::collection::vec((any_role(), 0..4_usize), 1..5),
+        fails in proptest::collection::vec(any::<bool>(), 60),
+    ) {
+        let mut fails = fails.into_iter();
+        let mut last = None;
+        for (number, (role, rounds)) in intents.iter().enumerate() {
+            let wanted = wanted(1, 3 + number as u64, *role);
+            for _ in 0..*rounds {
+                for action in one(&wanted, &seen).actions {
+                    if fails.next().unwrap_or(false) {
+                        break;
+                    }
+                    carry_out(&wanted, &mut seen, &action);
+                }
+                settle(&mut seen);
+            }
+            last = Some(wanted);
+        }
+        let wanted = last.unwrap();
+        for _ in 0..8 {
+            for action in one(&wanted, &seen).actions {
+                carry_out(&wanted, &mut seen, &action);
+            }
+            settle(&mut seen);
+        }
+        let step = one(&wanted, &seen);
+        prop_assert_eq!(&step.actions, &[], "{:?} {:?}", step.condition, seen);
+        let lost = seen.volumes.values().any(|volume| *volume == VolumeSeen::Lost);
+        let expected = match (&seen.home, wanted.role) {
+            (Home::Foreign(_), _) => matches!(step.condition, Condition::Blocked(_)),
+            (Home::Ours(known), _) if *known > wanted.epoch => matches!(step.condition, Condition::Blocked(_)),
+            (_, Role::Absent) => step.condition == Condition::Absent,
+            _ if lost => matches!(step.condition, Condition::VolumeLost(_)) && seen.at_rest,
+            (_, Role::Run) => step.condition == Condition::Running,
+            (_, Role::Hold | Role::Receive | Role::Stopped) => step.condition == Condition::Stopped && seen.at_rest,
+        };
+        prop_assert!(expected, "{:?} under {:?}: {:?}", step.condition, wanted.role, seen);
+    }
+
+    #[test]
+    fn an_older_intent_does_nothing(seen in any_seen(), role in any_role(), known in 2..9_u64) {
+        let intent = ClusterIntent { generation: epoch(known - 1), tenants: vec![wanted(1, 9, role)] };
+        let seen = ClusterSeen { generation: epoch(known), tenants: BTreeMap::from([(TenantId(1), seen)]) };
+        let round = reconcile(&intent, &seen, &Limits::default(), &mut Memory::default(), Timestamp(0));
+        prop_assert!(round.stale && round.steps.is_empty());
+    }
+
+    #[test]
+    fn what_no_intent_names_is_left_as_it_is(seen in proptest::collection::btree_map((1..9_u64).prop_map(TenantId), any_seen(), 0..8), named in proptest::collection::btree_set(1..9_u64, 0..8)) {
+        let tenants: Vec<_> = named.iter().map(|id| wanted(*id, 9, Role::Absent)).collect();
+        let seen = ClusterSeen { generation: epoch(1), tenants: seen };
+        let round = reconcile(&ClusterIntent { generation: epoch(2), tenants }, &seen, &Limits::default(), &mut Memory::default(), Timestamp(0));
+        prop_assert!(round.steps.iter().all(|(id, _)| named.contains(&id.0)));
+        let orphans: Vec<_> = seen.tenants.keys().filter(|id| !named.contains(&id.0)).copied().collect();
+        prop_assert_eq!(round.orphans, orphans);
+    }
+}
+
+fn resting(index: u64) -> TenantSeen {
+    TenantSeen { home: Home::Ours(epoch(index)), at_rest: true, ..TenantSeen::default() }
+}
+
+fn deletions(round: &Round) -> usize {
+    round.steps.iter().filter(|(_, step)| step.actions.contains(&Action::Delete)).count()
+}
+
+#[test]
+fn many_deletions_at_once_wait_for_an_operator() {
+    let tenants = (0..100).map(|id| wanted(id, 1, Role::Absent)).collect();
+    let intent = ClusterIntent { generation: epoch(1), tenants };
+    let seen = ClusterSeen { generation: epoch(1), tenants: (0..100).map(|id| (TenantId(id), resting(1))).collect() };
+    let (limits, mut memory) = (Limits { in_work: 1000, ..Limits::default() }, Memory::default());
+    let first = reconcile(&intent, &seen, &limits, &mut memory, Timestamp(0));
+    assert_eq!((deletions(&first), first.held_back.len()), (5, 95));
+    let again = reconcile(&intent, &seen, &limits, &mut memory, Timestamp(1000));
+    assert_eq!(deletions(&again), 5, "those that were begun go on, and no other");
+    let later = reconcile(&intent, &seen, &limits, &mut memory, Timestamp(600_000));
+    assert_eq!(deletions(&later), 5, "the window has passed");
+    memory.allow_removals(Timestamp(700_000));
+    assert_eq!(deletions(&reconcile(&intent, &seen, &limits, &mut memory, Timestamp(600_001))), 100, "an operator has agreed");
+}
+
+#[test]
+fn so_many_are_in_work_at_a_time() {
+    let tenants = (0..100).map(|id| wanted(id, 1, Role::Run)).collect();
+    let intent = ClusterIntent { generation: epoch(1), tenants };
+    let round = reconcile(&intent, &ClusterSeen::default(), &Limits::default(), &mut Memory::default(), Timestamp(0));
+    let busy: Vec<_> = round.steps.iter().filter(|(_, step)| !step.actions.is_empty()).map(|(id, _)| id.0).collect();
+    assert_eq!(busy, (0..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_tenant_comes_up_part_by_part_and_goes_down_the_other_way() {
+    let (mut seen, run) = (TenantSeen::default(), wanted(1, 1, Role::Run));
+    let made = one(&run, &seen).actions;
+    let volumes = [Action::MakeVolume(name("data")), Action::MakeVolume(name("logs"))];
+    let [data, logs] = volumes;
+    let put = Action::Put;
+    assert_eq!(made, [Action::Claim, put(Part::Bounds), put(Part::Secrets), data, logs, put(Part::Workloads), put(Part::Routes)]);
+    made.iter().for_each(|action| carry_out(&run, &mut seen, action));
+    assert_eq!(one(&run, &seen), Step { actions: vec![], condition: Condition::Progressing("pods start".to_owned()) });
+    settle(&mut seen);
+    assert_eq!(one(&run, &seen), Step { actions: vec![], condition: Condition::Running });
+    let absent = wanted(1, 1, Role::Absent);
+    let first = one(&absent, &seen).actions;
+    assert_eq!(first, [Action::Unroute, Action::Stop], "nothing is deleted that still writes");
+    first.iter().for_each(|action| carry_out(&absent, &mut seen, action));
+    assert_eq!(one(&absent, &seen).actions, [Action::Delete]);
+}
