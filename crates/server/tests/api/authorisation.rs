@@ -200,7 +200,7 @@ async fn another_owners_tenant_is_no_other_than_one_that_does_not_exist() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retried_release_hears_its_first_answer_though_the_tenant_is_gone_for_its_caller() {
-    let mut world = World::with_clusters(1, 1).await;
+    let world = World::with_clusters(1, 1).await;
     let mut client = Placement::new(world.connect("client", "portal", &["acme"]).await);
     let placed = client.place_tenant(place("anvils", "acme")).await.unwrap().into_inner().tenant.unwrap();
     let request_id = new_id();
