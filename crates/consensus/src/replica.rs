@@ -329,7 +329,6 @@ impl Replica {
             if self.raw.tick() && self.raw.raft.state != StateRole::Leader {
                 self.timeouts.drawn_for = None;
             }
-            self.lead_alone();
         }
         let patience_ms = self.config.tick_ms * self.config.election_ticks as u64 / 2;
         for ticket in self.reads.tick(self.now, patience_ms) {
@@ -345,18 +344,6 @@ impl Replica {
         }
         self.ask_to_leave();
         self.take_initiative();
-    }
-
-    /// The only voter has nobody to wait for: a time-out is there to let another be first.
-    fn lead_alone(&mut self) {
-        let alone = self.machine.membership.voters.keys().eq([&self.id]);
-        if alone
-            && self.log_is_on_disk()
-            && self.raw.raft.state != StateRole::Leader
-            && let Err(error) = self.raw.campaign()
-        {
-            self.alarm(format!("broken invariant: the only voter cannot stand for election: {error}"));
-        }
     }
 
     /// raft-rs takes it that a campaign begins with a log that is on disk, and panics otherwise.

@@ -25,21 +25,6 @@ fn a_group_of_one_elects_itself_and_answers_after_apply() {
 }
 
 #[test]
-fn a_group_of_one_waits_for_nobody_to_elect_it() {
-    let mut toy = Toy::new(small_config());
-    let only = toy.running()[0];
-    toy.tick();
-    toy.quiet();
-    assert_eq!(toy.leader(), Some(only));
-    toy.crash(only, 16);
-    toy.start(only);
-    assert_eq!(toy.leader(), None);
-    toy.tick();
-    toy.quiet();
-    assert_eq!(toy.leader(), Some(only));
-}
-
-#[test]
 fn three_members_hold_the_same_after_a_write() {
     let mut toy = Toy::group(3, small_config());
     let leader = toy.leader().unwrap();
