@@ -17,22 +17,17 @@ pub(super) fn step(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
 }
 
 fn by_role(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
-    if wanted.role == Role::Absent {
-        return absent(wanted, seen);
-    }
     // Nothing is made anew where something was lost: an empty volume in its place would be taken for the data.
-    if let Some(lost) = wanted.volumes.iter().find(|volume| seen.volumes.get(&volume.name) == Some(&VolumeSeen::Lost)) {
+    let lost = wanted.volumes.iter().find(|volume| seen.volumes.get(&volume.name) == Some(&VolumeSeen::Lost));
+    if let Some(lost) = lost.filter(|_| wanted.role != Role::Absent) {
         let actions = if seen.at_rest { Vec::new() } else { vec![Action::Unroute, Action::Stop] };
         return Step { actions, condition: Condition::VolumeLost(lost.name.clone()) };
     }
-    let mut actions = Vec::new();
-    if seen.home != Home::Ours(wanted.epoch) {
-        actions.push(Action::Claim);
-    }
+    let claim = if seen.home == Home::Ours(wanted.epoch) { Vec::new() } else { vec![Action::Claim] };
     match wanted.role {
-        Role::Run => run(wanted, seen, actions),
-        Role::Stopped | Role::Hold | Role::Receive => rest(wanted, seen, actions),
-        Role::Absent => unreachable!("answered above"),
+        Role::Run => run(wanted, seen, claim),
+        Role::Stopped | Role::Hold | Role::Receive => rest(wanted, seen, claim),
+        Role::Absent => absent(seen, claim),
     }
 }
 
@@ -42,12 +37,9 @@ fn run(wanted: &TenantIntent, seen: &TenantSeen, mut actions: Vec<Action>) -> St
         if part == Part::Workloads {
             actions.extend(volumes(wanted, seen));
         }
-        match of(seen, part) {
-            PartSeen::Missing | PartSeen::Differs => actions.push(Action::Put(part)),
-            PartSeen::Waits(why) => waits_for = waits_for.or_else(|| Some(why.clone())),
-            PartSeen::Ready => {}
-            PartSeen::Blocked(why) => return Step { actions, condition: Condition::Blocked(why.clone()) },
-            PartSeen::Lost(which) => return Step { actions, condition: Condition::SecretLost(which.clone()) },
+        match put(seen, part, &mut actions) {
+            Ok(waits) => waits_for = waits_for.or(waits),
+            Err(condition) => return Step { actions, condition },
         }
     }
     let condition = match waits_for {
@@ -60,47 +52,56 @@ fn run(wanted: &TenantIntent, seen: &TenantSeen, mut actions: Vec<Action>) -> St
 
 /// Nothing runs; volumes are there, but for one that is only held room for.
 fn rest(wanted: &TenantIntent, seen: &TenantSeen, mut actions: Vec<Action>) -> Step {
+    let at_rest = seen.at_rest || seen.home == Home::None;
     if *of(seen, Part::Routes) != PartSeen::Missing {
         actions.push(Action::Unroute);
     }
-    if !seen.at_rest && seen.home != Home::None {
+    if !at_rest {
         actions.push(Action::Stop);
     }
     for part in [Part::Bounds, Part::Secrets] {
-        match of(seen, part) {
-            PartSeen::Missing | PartSeen::Differs => actions.push(Action::Put(part)),
-            PartSeen::Waits(_) | PartSeen::Ready => {}
-            PartSeen::Blocked(why) => return Step { actions, condition: Condition::Blocked(why.clone()) },
-            PartSeen::Lost(which) => return Step { actions, condition: Condition::SecretLost(which.clone()) },
+        if let Err(condition) = put(seen, part, &mut actions) {
+            return Step { actions, condition };
         }
     }
     if wanted.role != Role::Hold {
         actions.extend(volumes(wanted, seen));
     }
-    let at_rest = seen.at_rest || seen.home == Home::None;
-    let condition = match actions.is_empty() && at_rest {
-        true => Condition::Stopped,
-        false if at_rest => Condition::Progressing("its objects are being made".to_owned()),
-        false => Condition::Progressing("it is being stopped".to_owned()),
+    let condition = match (at_rest, actions.is_empty()) {
+        (true, true) => Condition::Stopped,
+        (true, false) => Condition::Progressing("its objects are being made".to_owned()),
+        (false, _) => Condition::Progressing("it is being stopped".to_owned()),
     };
     Step { actions, condition }
 }
 
 /// Claimed, so that nobody with an older intent goes on; stopped, so that what ends it in an orderly way can; then deleted.
-fn absent(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
+fn absent(seen: &TenantSeen, mut actions: Vec<Action>) -> Step {
     if seen.home == Home::None {
         return idle(Condition::Absent);
     }
-    let mut actions = Vec::new();
-    if seen.home != Home::Ours(wanted.epoch) {
-        actions.push(Action::Claim);
-    } else {
+    if actions.is_empty() {
         if *of(seen, Part::Routes) != PartSeen::Missing {
             actions.push(Action::Unroute);
         }
         actions.push(if seen.at_rest { Action::Delete } else { Action::Stop });
     }
     Step { actions, condition: Condition::Progressing("it is being removed".to_owned()) }
+}
+
+/// Makes a part if it is not as rendered; what it waits for, if anything.
+///
+/// # Errors
+/// Why it, and all that comes after it, cannot be made.
+fn put(seen: &TenantSeen, part: Part, actions: &mut Vec<Action>) -> Result<Option<String>, Condition> {
+    match of(seen, part) {
+        PartSeen::Missing | PartSeen::Differs => actions.push(Action::Put(part)),
+        PartSeen::Waits(why) => return Ok(Some(why.clone())),
+        PartSeen::Ready => {}
+        PartSeen::Blocked(why) => return Err(Condition::Blocked(why.clone())),
+        PartSeen::Lost(which) => return Err(Condition::SecretLost(which.clone())),
+    }
+    Ok(None)
 }
 
 fn volumes(wanted: &TenantIntent, seen: &TenantSeen) -> Vec<Action> {
