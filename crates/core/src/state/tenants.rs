@@ -109,26 +109,9 @@ impl Collected {
 }
 
 /// An index of tenants' numbers.
-fn build<K: HasId + Ord + Clone, V: Clone>(mut entries: Vec<(K, V)>) -> Result<Sorted<K, V>, String> {
+fn build<K: Ord + Clone, V: Clone>(mut entries: Vec<(K, V)>) -> Result<Sorted<K, V>, String> {
     entries.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-    Sorted::build(entries).map_err(|key| format!("tenant number {} comes twice", key.id()))
-}
-
-/// A tenant's number, or one of a group's.
-trait HasId {
-    fn id(&self) -> TenantId;
-}
-
-impl HasId for TenantId {
-    fn id(&self) -> TenantId {
-        *self
-    }
-}
-
-impl<G> HasId for (G, TenantId) {
-    fn id(&self) -> TenantId {
-        self.1
-    }
+    Sorted::build(entries).map_err(|_| "a tenant's number comes twice".to_owned())
 }
 
 /// Those of one group, in ascending order.
