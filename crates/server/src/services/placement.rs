@@ -203,15 +203,14 @@ impl Placement {
                 Ok(tenant) => rests_on = expected.or(Some(tenant.changed)),
                 // Nothing is submitted that others, or the caller, could notice; a retry hears what it heard first all the same.
                 Err(unseen) => {
-                    let first = state.answered(&reach.caller().principal, &retry).filter(|_| !message.dry_run);
-                    let (done, revision) = match first {
-                        None => return Err(unseen),
-                        Some(Outcome::Done(done)) => (done, state.revision()),
-                        Some(Outcome::Rejected(rejection)) => {
+                    let first = state.answered(&reach.caller().principal, &retry).filter(|_| !message.dry_run).ok_or(unseen)?;
+                    let done = match first {
+                        Outcome::Done(done) => done,
+                        Outcome::Rejected(rejection) => {
                             return Err(overtaken(errors::rejected(&rejection, &cluster_names(&state)), expected));
                         }
                     };
-                    let revision = self.context.revision_of(&done, revision).await;
+                    let revision = self.context.revision_of(&done, state.revision()).await;
                     return Ok(v1::ReleaseTenantResponse { revision: Some(wire_revision(revision)) });
                 }
             }
