@@ -89,9 +89,8 @@ fn references_are_checked_against_the_input_and_the_server() {
     insta::assert_snapshot!(problems.join("\n"));
     let known = Known {
         pools: BTreeSet::from(["attic".to_owned(), "cellar".to_owned()]),
-        classes: BTreeSet::from(["shop@2".parse().expect("a class")]),
+        classes: BTreeMap::from([("shop@2".parse().expect("a class"), String::new())]),
         clusters: BTreeSet::from(["eu-9".to_owned()]),
-        ..Known::default()
     };
     assert_eq!(check_references(&loaded, &known), Ok(()));
 }
@@ -116,11 +115,8 @@ fn values_that_the_class_refuses_are_a_problem_with_file_line_and_field_wherever
         panic!("a class")
     };
     let plain: ClassRef = "plain@1".parse().expect("a class");
-    let known = Known {
-        classes: BTreeSet::from([shop.clone(), plain.clone()]),
-        schemas: BTreeMap::from([(shop, spec.values_schema().expect("a schema")), (plain, String::new())]),
-        ..Known::default()
-    };
+    let classes = BTreeMap::from([(shop, spec.values_schema().expect("a schema")), (plain, String::new())]);
+    let known = Known { classes, ..Known::default() };
     insta::assert_snapshot!(found(&both, &known).expect_err("known to the server").join("\n"));
     let here = format!("{both}---\n{class}");
     assert_eq!(found(&here, &Known::default()), found(&both, &known), "the class is in the same input");

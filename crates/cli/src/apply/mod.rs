@@ -80,18 +80,14 @@ async fn apply_one(client: &Client, item: &Loaded, mode: Mode, missing: &Known) 
 /// What the input would create: the server cannot judge what refers to it.
 fn missing(loaded: &[Loaded], known: &Known) -> Known {
     let here = declared(loaded);
-    Known {
-        pools: &here.pools - &known.pools,
-        classes: &here.classes - &known.classes,
-        clusters: &here.clusters - &known.clusters,
-        ..Known::default()
-    }
+    let classes = here.classes.into_iter().filter(|(class, _)| !known.classes.contains_key(class)).collect();
+    Known { pools: &here.pools - &known.pools, classes, clusters: &here.clusters - &known.clusters }
 }
 
 fn refers_to(document: &Document, missing: &Known) -> bool {
     match &document.spec {
         Spec::Cluster(cluster) => missing.pools.contains(&cluster.pool.0),
-        Spec::Tenant(tenant) => tenant.class.parse().is_ok_and(|class| missing.classes.contains(&class)),
+        Spec::Tenant(tenant) => tenant.class.parse().is_ok_and(|class| missing.classes.contains_key(&class)),
         Spec::Policy(_) | Spec::Pool(_) | Spec::Class(_) => false,
     }
 }

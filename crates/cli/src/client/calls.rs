@@ -163,11 +163,10 @@ impl Client {
     /// The calls'.
     pub async fn known(&self) -> Result<Known, Failure> {
         let (pools, classes, clusters) = tokio::try_join!(self.pools(false), self.classes(false), self.clusters(false))?;
-        let class_ref = |class: &v1::Class| ClassRef { name: class.name.clone(), version: class.version.clone() };
+        let class = |class: v1::Class| (ClassRef { name: class.name, version: class.version }, class.values_schema_json);
         Ok(Known {
-            schemas: classes.iter().map(|class| (class_ref(class), class.values_schema_json.clone())).collect(),
             pools: pools.into_iter().map(|pool| pool.name).collect(),
-            classes: classes.iter().map(class_ref).collect(),
+            classes: classes.into_iter().map(class).collect(),
             clusters: clusters.into_iter().map(|cluster| cluster.name).collect(),
         })
     }

@@ -96,12 +96,10 @@ impl Loaded {
 pub struct Known {
     /// Pools.
     pub pools: BTreeSet<String>,
-    /// Class versions.
-    pub classes: BTreeSet<ClassRef>,
+    /// Class versions, each with the JSON Schema of its tenants' values; empty for one that accepts none.
+    pub classes: BTreeMap<ClassRef, String>,
     /// Clusters.
     pub clusters: BTreeSet<String>,
-    /// The JSON Schemas of class versions; empty for one that accepts no values.
-    pub schemas: BTreeMap<ClassRef, String>,
 }
 
 /// Reads files and folders (`-` is stdin) and checks everything that needs no server; sorted into the order of application.
@@ -339,9 +337,7 @@ pub fn declared(loaded: &[Loaded]) -> Known {
                 known.pools.insert(name);
             }
             Spec::Class(class) => {
-                let class_ref = ClassRef { name, version: class.version.clone() };
-                known.schemas.insert(class_ref.clone(), class.values_schema().unwrap_or_default());
-                known.classes.insert(class_ref);
+                known.classes.insert(ClassRef { name, version: class.version.clone() }, class.values_schema().unwrap_or_default());
             }
             Spec::Cluster(_) => {
                 known.clusters.insert(name);
@@ -361,7 +357,7 @@ pub fn check_references(loaded: &[Loaded], known: &Known) -> Result<(), BadInput
     let here = declared(loaded);
     // A schema of the server that cannot be read is the server's to judge.
     let parse = |(class, text): (&ClassRef, &String)| Schema::parse(text).ok().map(|schema| (class.clone(), schema));
-    let schemas: BTreeMap<ClassRef, Schema> = known.schemas.iter().chain(&here.schemas).filter_map(parse).collect();
+    let schemas: BTreeMap<ClassRef, Schema> = known.classes.iter().chain(&here.classes).filter_map(parse).collect();
     let pool = |name: &str| here.pools.contains(name) || known.pools.contains(name);
     let mut problems = Vec::new();
     for item in loaded {
@@ -375,7 +371,7 @@ pub fn check_references(loaded: &[Loaded], known: &Known) -> Result<(), BadInput
                     let violations = schema.violations(&serde_json::Value::Object(tenant.values.clone()));
                     problems.extend(violations.into_iter().map(|Violation { field, problem }| item.problem(&field, problem)));
                 }
-                if let Some(class) = class.filter(|class| !here.classes.contains(class) && !known.classes.contains(class)) {
+                if let Some(class) = class.filter(|class| !here.classes.contains_key(class) && !known.classes.contains_key(class)) {
                     problems.push(item.problem("spec.class", format!("there is no class `{class}`, neither here nor on the server")));
                 }
                 if let Some(name) = tenant.constraints.pool.as_ref().filter(|name| !pool(&name.0)) {

@@ -74,9 +74,7 @@ impl Kind {
             Self::Tenant => "tenant",
         }
     }
-}
 
-impl Kind {
     /// Several of them, as verbs take them.
     #[must_use]
     pub fn plural(self) -> &'static str {

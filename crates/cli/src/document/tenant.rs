@@ -110,9 +110,7 @@ impl TenantSpec {
         }
         self.constraints.check("spec.constraints", findings);
     }
-}
 
-impl TenantSpec {
     /// The values as JSON; empty if there are none.
     fn values_text(&self) -> String {
         if self.values.is_empty() { String::new() } else { Value::Object(self.values.clone()).to_string() }

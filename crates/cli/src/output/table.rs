@@ -1,5 +1,6 @@
 //! Columns of text, as kubectl lays them out: no lines, two spaces between columns.
 
+use super::status::MISPLACED;
 use super::{Paint, colour, out, paint};
 
 /// One row.
@@ -88,7 +89,7 @@ fn state_paint(cell: &str) -> Option<Paint> {
         "Running" | "Active" | "valid" | "yes" => Some(Paint::Green),
         "Pending" | "Placed" | "Releasing" | "Cordoned" | "Draining" | "Retained" => Some(Paint::Yellow),
         "Silent" | "Overfull" | "Fenced" | "expired" => Some(Paint::Red),
-        _ if cell.ends_with(",Misplaced") => Some(Paint::Red),
+        _ if cell.split_once(',').is_some_and(|(_, more)| more == MISPLACED) => Some(Paint::Red),
         _ => None,
     }
 }
