@@ -8,20 +8,37 @@ use anyhow::{Context, Result};
 use crate::run::{Outcome, Step, cargo, root};
 
 /// Everything that a pure crate may depend on outside its tests. A new name here needs a reason in its commit.
-const PURE: [(&str, &[&str]); 2] = [
+const PURE: [(&str, &[&str]); 3] = [
     ("roadstead-core", &["arrayvec", "crc32fast", "hashbrown", "imbl", "postcard", "serde", "thiserror"]),
     ("roadstead-consensus", &["roadstead-core", "bytes", "postcard", "protobuf", "raft", "serde", "slog", "thiserror", "tracing"]),
+    ("roadstead-class", &["roadstead-core", "blake3", "minijinja", "serde", "serde-saphyr", "serde_json", "thiserror"]),
 ];
 
 /// Which of our own crates each may use; arrows point down only.
-const DIRECTION: [(&str, &[&str]); 8] = [
+const DIRECTION: [(&str, &[&str]); 10] = [
     ("roadstead-core", &[]),
     ("roadstead-consensus", &["roadstead-core"]),
     ("roadstead-api", &[]),
-    ("roadstead-server", &["roadstead-api", "roadstead-consensus", "roadstead-core"]),
-    ("roadstead-cli", &["roadstead-api", "roadstead-consensus", "roadstead-core", "roadstead-server"]),
+    ("roadstead-class", &["roadstead-core"]),
+    ("roadstead-agent", &["roadstead-api", "roadstead-class", "roadstead-core"]),
+    ("roadstead-server", &["roadstead-api", "roadstead-class", "roadstead-consensus", "roadstead-core"]),
+    (
+        "roadstead-cli",
+        &["roadstead-agent", "roadstead-api", "roadstead-class", "roadstead-consensus", "roadstead-core", "roadstead-server"],
+    ),
     ("roadstead-simulations", &["roadstead-consensus", "roadstead-core"]),
-    ("roadstead-tests", &["roadstead-api", "roadstead-cli", "roadstead-consensus", "roadstead-core", "roadstead-server"]),
+    (
+        "roadstead-tests",
+        &[
+            "roadstead-agent",
+            "roadstead-api",
+            "roadstead-class",
+            "roadstead-cli",
+            "roadstead-consensus",
+            "roadstead-core",
+            "roadstead-server",
+        ],
+    ),
     ("xtask", &[]),
 ];
 

@@ -1,0 +1,104 @@
+//! What each kind of cluster must be able to do. There are two: a Kubernetes cluster, and folders with processes on this machine.
+//!
+//! An interpreter looks and carries out. It decides nothing: what comes next is decided by [`roadstead_core::reconcile`].
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use roadstead_class::Rendered;
+use roadstead_core::cluster::Capacity;
+use roadstead_core::id::{Revision, TenantId};
+use roadstead_core::intent::TenantIntent;
+use roadstead_core::reconcile::{Action, TenantSeen};
+
+/// A tenant with what there is to be of it.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// What is wanted.
+    pub intent: TenantIntent,
+    /// What there is to be; or why that cannot be said, in plain words. Then nothing is made, and it can still be stopped or removed.
+    pub rendered: Result<Arc<Rendered>, String>,
+}
+
+/// Why an action was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failed {
+    /// It was refused, and will be until something changes: an admission refusal, a quota, a field of another's, an immutable one.
+    #[error("{0}")]
+    Refused(String),
+    /// It may work later: too many requests, an error of the server, a time-out.
+    #[error("{why}")]
+    Later {
+        /// In plain words.
+        why: String,
+        /// When the server asked for it.
+        after: Option<Duration>,
+    },
+}
+
+/// What a cluster is, beside its tenants.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClusterFacts {
+    /// UID of `kube-system`, or what stands for it.
+    pub uid: String,
+    /// What there is and what others use.
+    pub capacity: Capacity,
+    /// Version of Kubernetes, as in `v1.34.4`; `local` without one.
+    pub version: String,
+    /// Nodes that are ready.
+    pub ready_nodes: u32,
+    /// All nodes.
+    pub nodes: u32,
+}
+
+/// What changed since it was last asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Tenants of which something changed; looked at again.
+    pub tenants: Vec<TenantId>,
+    /// Whether facts about the cluster may have.
+    pub cluster: bool,
+}
+
+/// One kind of cluster. Cheap to clone: the workers of all shards hold one each.
+pub trait Interpreter: Clone + Send + Sync + 'static {
+    /// The newest generation that was ever acted on here: kept over restarts.
+    ///
+    /// # Errors
+    /// It could not be read: nothing may be acted on.
+    fn generation(&self) -> impl Future<Output = Result<Revision, Failed>> + Send;
+
+    /// Keeps the generation before anything of it is acted on.
+    ///
+    /// # Errors
+    /// It could not be kept: nothing may be acted on.
+    fn keep_generation(&self, generation: Revision) -> impl Future<Output = Result<(), Failed>> + Send;
+
+    /// What is there of a tenant, compared with what there is to be. From memory: no call to anybody. `Err` while that is not known yet.
+    ///
+    /// # Errors
+    /// What has not been looked at yet.
+    fn seen(&self, job: &Job) -> Result<TenantSeen, Failed>;
+
+    /// Everything that is labelled as a tenant, whether an intent names it or not, and what is known of it without one.
+    ///
+    /// # Errors
+    /// What has not been looked at yet.
+    fn labelled(&self) -> Result<Vec<(TenantId, TenantSeen)>, Failed>;
+
+    /// Carries an action out. Done again it does no harm.
+    ///
+    /// # Errors
+    /// Why not.
+    fn act(&self, job: &Job, action: &Action) -> impl Future<Output = Result<(), Failed>> + Send;
+
+    /// Waits until something changed.
+    fn changed(&self) -> impl Future<Output = Changed> + Send;
+
+    /// Facts about the cluster, as they are now.
+    ///
+    /// # Errors
+    /// What has not been looked at yet.
+    fn facts(&self) -> Result<ClusterFacts, Failed>;
+}

@@ -1,0 +1,6 @@
+//! The agent: makes one cluster carry its tenants, and tells the placement service what it truly holds.
+//!
+//! Every decision is made in [`roadstead_core::reconcile`]; what there is to be is rendered by [`roadstead_class`]. Here actions are carried
+//! out and things are looked at. Modules in reading order: [`mod@interpreter`] (what each kind of cluster must be able to do).
+
+pub mod interpreter;

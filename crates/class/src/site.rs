@@ -1,0 +1,56 @@
+//! Facts about a cluster that rendering needs. They come from the cluster's agent, not from the class.
+
+use std::collections::BTreeMap;
+
+/// How traffic from outside comes in, if it does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Entry {
+    /// It does not: hostnames have no objects.
+    #[default]
+    None,
+    /// An Ingress of this class for each tenant with hostnames.
+    Ingress {
+        /// `spec.ingressClassName`.
+        class: String,
+        /// The namespace that its controller's traffic comes from.
+        from_namespace: String,
+    },
+    /// An HTTPRoute that attaches to this Gateway.
+    Gateway {
+        /// Name.
+        name: String,
+        /// Namespace of the Gateway, which its traffic comes from, too.
+        namespace: String,
+    },
+}
+
+/// What rendering knows of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Its name.
+    pub cluster: String,
+    /// Its region.
+    pub region: String,
+    /// Kind of storage, as classes name it, to StorageClass. The empty kind is the cluster's default.
+    pub storage: BTreeMap<String, String>,
+    /// How traffic comes in.
+    pub entry: Entry,
+    /// Namespace of the cluster's DNS; pods may ask it.
+    pub dns_namespace: String,
+    /// Addresses that no tenant may reach, as CIDRs: cloud metadata services.
+    pub denied: Vec<String>,
+}
+
+impl Default for Site {
+    /// DNS in `kube-system`; the metadata addresses of the large clouds denied; no storage is mapped and nothing comes in.
+    fn default() -> Self {
+        Self {
+            cluster: String::new(),
+            region: String::new(),
+            storage: BTreeMap::new(),
+            entry: Entry::None,
+            dns_namespace: "kube-system".to_owned(),
+            denied: ["169.254.0.0/16", "fd00:ec2::254/128"].map(str::to_owned).to_vec(),
+        }
+    }
+}
