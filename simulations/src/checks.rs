@@ -56,7 +56,7 @@ impl Checks {
                         self.unheard.remove(&before.id);
                     }
                 }
-                Change::Tenant { before, after: Some(after) }
+                Change::Tenant { before, after: Some(after), .. }
                     if enters(index, state, before.as_deref(), after).is_some() && !self.unheard.is_empty() =>
                 {
                     return Err(format!(
@@ -84,7 +84,9 @@ fn enters(index: u64, state: &State, before: Option<&Tenant>, after: &Tenant) ->
         Phase::Bound { binding: old, .. } | Phase::Releasing { binding: old, .. } if old.cluster == binding.cluster => {
             grows(before.spec.requests, requests).then_some(binding.cluster)
         }
-        Phase::Bound { .. } | Phase::Releasing { .. } | Phase::Retained { .. } | Phase::Pending { .. } => Some(binding.cluster),
+        Phase::Bound { .. } | Phase::Releasing { .. } | Phase::Retained { .. } | Phase::Purging { .. } | Phase::Pending { .. } => {
+            Some(binding.cluster)
+        }
     }
 }
 
@@ -97,7 +99,7 @@ fn limits(index: u64, state: &State, applied: &Applied) -> Result<(), String> {
     let mut changed = BTreeSet::new();
     for change in &applied.changes {
         match change {
-            Change::Tenant { before, after: Some(after) } => entered.extend(enters(index, state, before.as_deref(), after)),
+            Change::Tenant { before, after: Some(after), .. } => entered.extend(enters(index, state, before.as_deref(), after)),
             Change::Cluster { before, after } => changed.extend(before.iter().chain(after).map(|cluster| cluster.id)),
             Change::Tenant { after: None, .. } | Change::Pool { .. } | Change::Class { .. } | Change::Policy { .. } => {}
         }
@@ -127,7 +129,7 @@ impl Use {
             let total = tenant.spec.requests.total;
             let (full, counted) = match tenant.phase {
                 Phase::Bound { .. } | Phase::Releasing { .. } => (true, total),
-                Phase::Retained { .. } => (false, Resources { storage: total.storage, ..Resources::default() }),
+                Phase::Retained { .. } | Phase::Purging { .. } => (false, Resources { storage: total.storage, ..Resources::default() }),
                 Phase::Pending { .. } => return Err(format!("tenant {} waits, and is listed in a cluster", tenant.spec.name)),
             };
             used.resources = used.resources.checked_add(counted).ok_or("the use of a cluster is out of range")?;

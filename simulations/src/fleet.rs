@@ -152,6 +152,10 @@ impl Agent {
                     let observed = if *purge { Observed::Absent } else { Observed::Stopped };
                     self.gone.push(ObservedTenant { id: *id, epoch: *epoch, observed });
                 }
+                Phase::Purging { .. } => {
+                    self.running.remove(id);
+                    self.gone.push(ObservedTenant { id: *id, epoch: *epoch, observed: Observed::Absent });
+                }
                 Phase::Retained { .. } | Phase::Pending { .. } => {
                     self.running.remove(id);
                 }

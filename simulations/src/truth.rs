@@ -151,7 +151,7 @@ impl Truth {
     /// Every value that clients write is written by one request: twice is a request with two effects.
     fn changed(&mut self, index: u64, applied: &Applied) -> Result<(), String> {
         for change in &applied.changes {
-            let Change::Tenant { before, after: Some(after) } = change else { continue };
+            let Change::Tenant { before, after: Some(after), .. } = change else { continue };
             if before.as_ref().is_some_and(|before| before.spec.values == after.spec.values) {
                 continue;
             }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use roadstead_core::command::{Batch, Outcome};
 use roadstead_core::id::RequestId;
-use roadstead_core::request::{Ask, Principal, Request};
+use roadstead_core::request::{Ask, Principal, Report, Request};
 
 use crate::door::Ticket;
 
@@ -166,7 +166,12 @@ fn approximate_bytes(request: &Request) -> usize {
             spec.values.len() + spec.hostnames.iter().map(String::len).sum::<usize>()
         }
         Ask::PutClass { class } => class.template.len() + class.values_schema.len(),
-        Ask::Report(report) => report.tenants.len() * 32 + report.capacity.as_ref().map_or(0, |capacity| capacity.nodes.len() * 64),
+        Ask::Report(report) => approximate_report_bytes(report),
+        Ask::Observe(observation) => {
+            let told =
+                observation.tenants.iter().map(|seen| 32 + seen.volumes.len() * 32 + seen.trouble.as_ref().map_or(0, |(_, why)| why.len()));
+            told.sum::<usize>() + approximate_report_bytes(&observation.report)
+        }
         Ask::PutCluster { .. } | Ask::PutPool { .. } | Ask::PutPolicy { .. } => REQUEST_BYTES,
         Ask::ReleaseTenant { .. }
         | Ask::UndeleteTenant { .. }
@@ -177,6 +182,10 @@ fn approximate_bytes(request: &Request) -> usize {
         | Ask::WaiveFence { .. } => 0,
     };
     REQUEST_BYTES + texts
+}
+
+fn approximate_report_bytes(report: &Report) -> usize {
+    report.tenants.len() * 32 + report.capacity.as_ref().map_or(0, |capacity| capacity.nodes.len() * 64)
 }
 
 #[cfg(test)]

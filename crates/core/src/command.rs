@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::class::ClassVersion;
 use crate::cluster::ClusterSpec;
 use crate::id::{ClusterId, Epoch, Incarnation, Name, Revision, ShardId, TenantId};
+use crate::observed::Observation;
 use crate::policy::PolicySpec;
 use crate::pool::PoolSpec;
 use crate::request::{Principal, Report, Retry};
@@ -23,7 +24,7 @@ pub struct FeatureLevel(pub u16);
 /// The level of the first release.
 pub const FIRST_LEVEL: FeatureLevel = FeatureLevel(1);
 /// The highest level that this build understands.
-pub const SUPPORTED_LEVEL: FeatureLevel = FeatureLevel(3);
+pub const SUPPORTED_LEVEL: FeatureLevel = FeatureLevel(4);
 
 /// The content of one Raft entry: everything that was waiting, decided together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,6 +196,8 @@ pub enum Command {
         /// Which.
         cluster: Option<Name>,
     },
+    /// Facts from an agent, tenants' volumes and troubles among them. Always accepted. From [`crate::apply::OBSERVES`] on.
+    Observe(Box<Observation>),
 }
 
 /// What became of one command, the same on every replica and for every retry.

@@ -22,6 +22,8 @@ pub(crate) enum Tag {
     Generation = 7,
     Principal = 8,
     Scalars = 9,
+    TenantFacts = 10,
+    ClusterInfo = 11,
 }
 
 fn fold(a: u64, b: u64) -> u64 {

@@ -166,6 +166,36 @@ impl fmt::Display for TenantId {
     }
 }
 
+/// What a cluster calls one volume claim: a UUID, never used again. A claim of the same name with another one is another volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct VolumeUid(pub u128);
+
+impl std::str::FromStr for VolumeUid {
+    type Err = NotAUid;
+    /// From a UUID's 32 hexadecimal digits, with or without hyphens.
+    fn from_str(text: &str) -> Result<Self, NotAUid> {
+        let digits: String = text.chars().filter(|c| *c != '-').collect();
+        if digits.len() != 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(NotAUid);
+        }
+        u128::from_str_radix(&digits, 16).map(Self).map_err(|_| NotAUid)
+    }
+}
+
+impl fmt::Display for VolumeUid {
+    /// As UUIDs are written: 8-4-4-4-12 digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let uid = self.0;
+        let group = |from: u32, bits: u32| uid >> from & ((1 << bits) - 1);
+        write!(f, "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", group(96, 32), group(80, 16), group(64, 16), group(48, 16), group(0, 48))
+    }
+}
+
+/// A text that should be a UUID is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not a UUID: 32 hexadecimal digits")]
+pub struct NotAUid;
+
 /// A cluster's number: its row in every dense array; never used again within a fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ClusterId(pub u32);

@@ -3,7 +3,7 @@
 //! An intent is derived from the state and never kept. It names every tenant that concerns the cluster; a tenant that it does not name
 //! concerns nobody here, and nothing is done about it. Its agent carries it out with [`crate::reconcile`].
 
-use crate::id::{ClusterId, Epoch, Name, Owner, Revision, ShardId, TenantId};
+use crate::id::{ClusterId, Epoch, Name, Owner, Revision, ShardId, TenantId, VolumeUid};
 use crate::resources::{Bytes, Requests};
 use crate::state::State;
 use crate::tenant::{Desired, Phase, Tenant};
@@ -37,6 +37,8 @@ pub struct VolumeIntent {
     pub size: Bytes,
     /// Kind of storage, mapped by the cluster.
     pub storage: String,
+    /// What the cluster calls it, once it has been made there: another one is not this volume.
+    pub uid: Option<VolumeUid>,
 }
 
 /// What is wanted of one tenant.
@@ -84,7 +86,7 @@ pub fn role(tenant: &Tenant) -> Option<Role> {
         (Phase::Pending { .. }, _) => return None,
         (Phase::Bound { .. }, Desired::Running) => Role::Run,
         (Phase::Bound { .. }, Desired::Hibernated | Desired::Archived) => Role::Stopped,
-        (Phase::Releasing { purge: true, .. }, _) => Role::Absent,
+        (Phase::Releasing { purge: true, .. } | Phase::Purging { .. }, _) => Role::Absent,
         // Deleted, but until its retention has passed it can be brought back with its data.
         (Phase::Releasing { purge: false, .. } | Phase::Retained { .. }, _) => Role::Stopped,
     })
@@ -93,14 +95,21 @@ pub fn role(tenant: &Tenant) -> Option<Role> {
 /// What is wanted of a tenant where it is bound.
 #[must_use]
 pub fn of_tenant(state: &State, tenant: &Tenant) -> Option<TenantIntent> {
-    let (binding, role) = (tenant.phase.binding()?, role(tenant)?);
+    let binding = tenant.phase.binding()?;
+    let role = match role(tenant)? {
+        // What happened since the backup is not known yet: nothing is removed.
+        Role::Absent if state.fenced_count() > 0 => Role::Stopped,
+        role => role,
+    };
     let spec = &tenant.spec;
     let class = state.class(spec.class.as_str(), &spec.version);
     let volumes = class.map_or(&[][..], |class| &class.volumes);
+    let facts = state.facts_of(tenant.id);
     let volume = |volume: &crate::class::VolumeSpec| VolumeIntent {
         name: volume.name.clone(),
         size: spec.size_of(volume),
         storage: volume.storage.clone(),
+        uid: facts.and_then(|facts| facts.volume(&volume.name)),
     };
     Some(TenantIntent {
         id: tenant.id,

@@ -24,6 +24,7 @@ pub mod policy;
 pub mod ledger;
 pub mod schedule;
 
+pub mod observed;
 pub mod request;
 pub mod decide;
 pub mod command;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::class::ClassVersion;
 use crate::cluster::{Capacity, ClusterSpec};
 use crate::id::{Epoch, Incarnation, Name, Owner, RequestId, Revision, ShardId, TenantId};
+use crate::observed::Observation;
 use crate::policy::PolicySpec;
 use crate::pool::PoolSpec;
 use crate::tenant::TenantSpec;
@@ -134,6 +135,8 @@ pub enum Ask {
         /// One cluster, or all.
         cluster: Option<Name>,
     },
+    /// Facts from a cluster's agent, with what each tenant's volumes are and what keeps it from running.
+    Observe(Box<Observation>),
 }
 
 /// What a cluster's agent says of it.

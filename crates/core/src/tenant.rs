@@ -79,7 +79,7 @@ pub struct Binding {
     pub epoch: Epoch,
 }
 
-/// How far a tenant is. The ledger counts it in full in `Bound` and `Releasing`, its storage only in `Retained`, not at all in `Pending`.
+/// How far a tenant is. The ledger counts it in full in `Bound` and `Releasing`, its storage only in `Retained` and `Purging`, not at all in `Pending`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// Fits nowhere yet.
@@ -110,6 +110,13 @@ pub enum Phase {
         /// When they go.
         until: Timestamp,
     },
+    /// Its volumes are being deleted; they count until its agent reports it absent. From feature level [`crate::apply::OBSERVES`] on.
+    Purging {
+        /// Where its volumes are.
+        binding: Binding,
+        /// When its retention had passed, or somebody asked for it.
+        since: Timestamp,
+    },
 }
 
 impl Phase {
@@ -118,7 +125,10 @@ impl Phase {
     pub fn binding(&self) -> Option<Binding> {
         match *self {
             Self::Pending { .. } => None,
-            Self::Bound { binding, .. } | Self::Releasing { binding, .. } | Self::Retained { binding, .. } => Some(binding),
+            Self::Bound { binding, .. }
+            | Self::Releasing { binding, .. }
+            | Self::Retained { binding, .. }
+            | Self::Purging { binding, .. } => Some(binding),
         }
     }
 }

@@ -14,11 +14,13 @@ use roadstead_core::codec::{SnapshotReader, decode_batch, encode_batch, snapshot
 use roadstead_core::command::{Batch, Command, FeatureLevel};
 use roadstead_core::constraint::Constraints;
 use roadstead_core::id::Incarnation;
+use roadstead_core::observed::TroubleKind;
 use roadstead_core::request::{Ask, Observed};
 use roadstead_core::state::State;
-use roadstead_core::tenant::TenantSpec;
+use roadstead_core::tenant::{Phase, TenantSpec};
 use roadstead_core::time::Timestamp;
 
+/// Those that every level knows.
 const COMMANDS: usize = 21;
 
 fn file(name: &str) -> PathBuf {
@@ -48,6 +50,7 @@ fn number(command: &Command) -> usize {
         Command::RaiseLevel { .. } => 18,
         Command::Incarnate { .. } => 19,
         Command::WaiveFence { .. } => 20,
+        Command::Observe(_) => 21,
     }
 }
 
@@ -88,11 +91,30 @@ fn write_log(level: FeatureLevel) -> Vec<(u64, Batch)> {
     let mut policy = fleet.state.policy().spec.clone();
     policy.quotas.insert(owner("acme"), roadstead_core::policy::Quota { tenants: Some(9), ..Default::default() });
     fleet.must(Ask::PutPolicy { spec: Box::new(policy), expected: None });
+    if level >= FeatureLevel(4) {
+        observed_life(&mut fleet);
+    }
     fleet.command(Command::Incarnate { incarnation: Incarnation(1) });
     fleet.must(Ask::WaiveFence { cluster: None });
     fleet.must(Ask::DeleteCluster { name: name("c1"), forget: true });
     fleet.check();
     fleet.log
+}
+
+/// What only agents tell, and what becomes of a tenant whose volumes are kept, from level 4 on.
+fn observed_life(fleet: &mut Fleet) {
+    fleet.tell("t2", &[("data", 7)], Some((TroubleKind::Waits, "a pod is not ready")));
+    fleet.tell("t2", &[("data", 8), ("logs", 9)], None);
+    fleet.release("t2");
+    fleet.observe("t2", Observed::Stopped);
+    fleet.time = Timestamp(fleet.time.0 + 5000);
+    fleet.command(Command::Expire { limit: 10 });
+    assert!(matches!(fleet.tenant("t2").phase, Phase::Purging { .. }));
+    fleet.release("adopted");
+    fleet.observe("adopted", Observed::Stopped);
+    fleet.must(Ask::ReleaseTenant { name: name("adopted"), purge: true, expected: None });
+    fleet.observe("adopted", Observed::Absent);
+    assert!(fleet.state.tenant("adopted").is_none());
 }
 
 fn to_bytes(log: &[(u64, Batch)]) -> Vec<u8> {
@@ -129,7 +151,7 @@ fn copy_of(state: &State) -> State {
 fn golden_logs_give_the_same_digest_also_after_a_snapshot_at_every_point() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut digests = String::new();
-    for level in [1, 2, 3] {
+    for level in [1, 2, 3, 4] {
         let path = file(&format!("level-{level}.log"));
         if update {
             std::fs::create_dir_all(file("")).expect("a folder");
@@ -138,7 +160,7 @@ fn golden_logs_give_the_same_digest_also_after_a_snapshot_at_every_point() {
         let log = from_bytes(&std::fs::read(&path).expect("a golden log"));
         let commands: BTreeSet<usize> =
             log.iter().flat_map(|(_, batch)| &batch.commands).map(|envelope| number(&envelope.command)).collect();
-        assert_eq!(commands.len(), COMMANDS, "level {level}: every command occurs");
+        assert_eq!(commands.len(), COMMANDS + usize::from(level >= 4), "level {level}: every command occurs");
         let (mut straight, mut copied) = (State::default(), State::default());
         for (index, batch) in &log {
             let (a, b) = (apply(&mut straight, *index, batch), apply(&mut copied, *index, batch));

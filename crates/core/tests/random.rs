@@ -12,6 +12,7 @@ use roadstead_core::command::{Command, Outcome, SUPPORTED_LEVEL};
 use roadstead_core::constraint::{Company, CompanyKind, CompanyTerm, Constraints, TopologyKey};
 use roadstead_core::id::{ClusterId, Incarnation, TenantId};
 use roadstead_core::intent::{ClusterIntent, for_cluster};
+use roadstead_core::observed::TroubleKind;
 use roadstead_core::request::{Ask, Observed};
 use roadstead_core::state::State;
 use roadstead_core::tenant::{Phase, TenantSpec};
@@ -26,6 +27,7 @@ enum Step {
     Undelete { tenant: u8 },
     Adopt { tenant: u8, cluster: u8 },
     Observe { tenant: u8, observed: u8 },
+    Tell { tenant: u8, volume: u8, trouble: bool },
     Capacity { cluster: u8, cpu: u16 },
     Cap { cluster: u8, cap: u8, region: bool },
     Cordon { cluster: u8, cordoned: bool },
@@ -47,6 +49,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..24u8).prop_map(|tenant| Step::Undelete { tenant }),
         1 => (0..24u8, 0..4u8).prop_map(|(tenant, cluster)| Step::Adopt { tenant, cluster }),
         6 => (0..24u8, 0..3u8).prop_map(|(tenant, observed)| Step::Observe { tenant, observed }),
+        3 => (0..24u8, 0..3u8, any::<bool>()).prop_map(|(tenant, volume, trouble)| Step::Tell { tenant, volume, trouble }),
         2 => (0..4u8, 0..1500u16).prop_map(|(cluster, cpu)| Step::Capacity { cluster, cpu }),
         1 => (0..4u8, 1..8u8, any::<bool>()).prop_map(|(cluster, cap, region)| Step::Cap { cluster, cap, region }),
         1 => (0..4u8, any::<bool>()).prop_map(|(cluster, cordoned)| Step::Cordon { cluster, cordoned }),
@@ -112,6 +115,14 @@ fn run(fleet: &mut Fleet, step: &Step) {
             let bound = fleet.state.tenant(&format!("t{tenant}")).is_some_and(|tenant| tenant.phase.binding().is_some());
             if bound {
                 fleet.observe(&format!("t{tenant}"), observed);
+            }
+        }
+        Step::Tell { tenant, volume, trouble } => {
+            let name = format!("t{tenant}");
+            if fleet.state.tenant(&name).is_some_and(|tenant| tenant.phase.binding().is_some()) {
+                let volumes = [("data", u128::from(volume) + 1)];
+                let volumes = if volume == 0 { &[][..] } else { &volumes };
+                fleet.tell(&name, volumes, trouble.then_some((TroubleKind::Waits, "a pod")));
             }
         }
         Step::Capacity { cluster, cpu } => {

@@ -13,7 +13,9 @@ use roadstead_core::command::{Batch, Command, Done, Envelope, FeatureLevel, Outc
 use roadstead_core::constraint::Constraints;
 use roadstead_core::decide::{Decision, WhatIf};
 use roadstead_core::history::EventKind;
-use roadstead_core::id::{Epoch, Incarnation};
+use roadstead_core::id::{Epoch, Incarnation, VolumeUid};
+use roadstead_core::intent::{Role, for_cluster};
+use roadstead_core::observed::TroubleKind;
 use roadstead_core::request::{Ask, Observed, ObservedTenant, Report};
 use roadstead_core::resources::{Bytes, Resources};
 use roadstead_core::schedule::describe_reason;
@@ -43,6 +45,94 @@ fn a_tenant_is_placed_runs_is_deleted_kept_and_brought_back() {
     fleet.check();
     let (events, dropped) = fleet.state.events_of(fleet.tenant("a").id);
     assert_eq!((events.len(), dropped), (5, false));
+}
+
+/// A fleet in which agents tell all that they see.
+fn observing_fleet() -> Fleet {
+    let mut fleet = Fleet::with_clusters(2, 10, 1000);
+    fleet.command(Command::RaiseLevel { level: SUPPORTED_LEVEL });
+    fleet
+}
+
+#[test]
+fn what_was_kept_of_a_deleted_tenant_counts_until_its_agent_says_that_it_is_gone() {
+    let mut fleet = observing_fleet();
+    fleet.place("a");
+    let cluster = fleet.tenant("a").phase.binding().expect("placed").cluster;
+    fleet.release("a");
+    fleet.observe("a", Observed::Stopped);
+    let generation = fleet.state.generation(cluster);
+    fleet.time = Timestamp(fleet.time.0 + 5000);
+    fleet.command(Command::Expire { limit: 10 });
+    assert!(matches!(fleet.tenant("a").phase, Phase::Purging { .. }), "its retention has passed");
+    assert!(fleet.state.generation(cluster) > generation, "its agent hears of it");
+    let wanted = for_cluster(&fleet.state, cluster);
+    assert_eq!(wanted.tenants.iter().map(|tenant| tenant.role).collect::<Vec<_>>(), [Role::Absent]);
+    let refused = fleet.refused(Ask::UndeleteTenant { name: name("a") });
+    assert!(refused.to_string().contains("it cannot come back"), "{refused}");
+    fleet.observe("a", Observed::Stopped);
+    assert!(fleet.state.tenant("a").is_some());
+    fleet.check();
+    fleet.observe("a", Observed::Absent);
+    assert!(fleet.state.tenant("a").is_none());
+    fleet.check();
+}
+
+#[test]
+fn a_purge_of_what_is_kept_is_carried_out_by_its_agent_and_where_there_is_none_at_once() {
+    for has_agent in [true, false] {
+        let mut fleet = observing_fleet();
+        fleet.must(Ask::PutCluster { spec: Box::new(cluster("c9", 5)), expected: None });
+        fleet.must(Ask::AdoptTenant { spec: Box::new(spec("a")), cluster: name("c9"), shard: None });
+        let binding = fleet.tenant("a").phase.binding().expect("placed");
+        fleet.release("a");
+        let seen = ObservedTenant { id: fleet.tenant("a").id, epoch: binding.epoch, observed: Observed::Stopped };
+        fleet.ask(Ask::Report(Box::new(Report { by_agent: has_agent, ..report("c9", None, vec![seen]) })));
+        fleet.must(Ask::ReleaseTenant { name: name("a"), purge: true, expected: None });
+        let left = fleet.state.tenant("a").map(|tenant| tenant.phase);
+        assert_eq!(matches!(left, Some(Phase::Purging { .. })), has_agent, "{left:?}");
+        fleet.check();
+    }
+}
+
+#[test]
+fn a_volume_is_known_by_the_uid_that_was_told_first_and_a_trouble_since_it_began() {
+    let mut fleet = observing_fleet();
+    fleet.place("a");
+    fleet.tell("a", &[("data", 7)], Some((TroubleKind::Waits, "an image is pulled")));
+    let (id, began) = (fleet.tenant("a").id, fleet.time);
+    fleet.time = Timestamp(fleet.time.0 + 50);
+    fleet.tell("a", &[("data", 8), ("logs", 9)], Some((TroubleKind::Waits, "an image cannot be pulled")));
+    let facts = fleet.state.facts_of(id).expect("told").clone();
+    assert_eq!(facts.volumes, [(name("data"), VolumeUid(7)), (name("logs"), VolumeUid(9))]);
+    let trouble = facts.trouble.expect("told");
+    assert_eq!((trouble.why.as_str(), trouble.since), ("an image cannot be pulled", began));
+    let cluster = fleet.tenant("a").phase.binding().expect("placed").cluster;
+    assert_eq!(for_cluster(&fleet.state, cluster).tenants[0].volumes[0].uid, Some(VolumeUid(7)));
+    assert_eq!(fleet.state.info_of(cluster).expect("told").nodes, 3);
+    let before = fleet.state.revision();
+    assert!(matches!(fleet.tell("a", &[("data", 7)], Some((TroubleKind::Waits, "an image cannot be pulled"))), Outcome::Done(_)));
+    assert_eq!(fleet.state.revision(), before, "what is known already is not written again");
+    assert_eq!(round_trip(&fleet).digest(), fleet.state.digest());
+    fleet.tell("a", &[], None);
+    assert_eq!(fleet.state.facts_of(id).expect("its volumes").trouble, None);
+    fleet.check();
+}
+
+#[test]
+fn nothing_is_removed_while_a_cluster_has_yet_to_report_since_a_restore() {
+    let mut fleet = observing_fleet();
+    fleet.place("a");
+    let cluster = fleet.tenant("a").phase.binding().expect("placed").cluster;
+    fleet.must(Ask::ReleaseTenant { name: name("a"), purge: true, expected: None });
+    let roles = |fleet: &Fleet| for_cluster(&fleet.state, cluster).tenants.iter().map(|tenant| tenant.role).collect::<Vec<_>>();
+    assert_eq!(roles(&fleet), [Role::Absent]);
+    fleet.command(Command::Incarnate { incarnation: Incarnation(1) });
+    assert_eq!(roles(&fleet), [Role::Stopped]);
+    let generation = fleet.state.generation(cluster);
+    fleet.must(Ask::WaiveFence { cluster: None });
+    assert_eq!(roles(&fleet), [Role::Absent]);
+    assert!(fleet.state.generation(cluster) > generation, "its agent hears of it");
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub enum PhaseWord {
     Releasing,
     /// Stopped, volumes kept.
     Retained,
+    /// Its volumes are being deleted.
+    Purging,
 }
 
 /// What is wrong with a filter, and where.
@@ -96,12 +98,13 @@ impl Filter {
 }
 
 impl PhaseWord {
-    const NAMES: [(&'static str, Self); 5] = [
+    const NAMES: [(&'static str, Self); 6] = [
         ("PENDING", Self::Pending),
         ("PLACED", Self::Placed),
         ("RUNNING", Self::Running),
         ("RELEASING", Self::Releasing),
         ("RETAINED", Self::Retained),
+        ("PURGING", Self::Purging),
     ];
 
     fn matches(self, phase: &Phase) -> bool {
@@ -111,6 +114,7 @@ impl PhaseWord {
             Phase::Bound { running: true, .. } => self == Self::Running,
             Phase::Releasing { .. } => self == Self::Releasing,
             Phase::Retained { .. } => self == Self::Retained,
+            Phase::Purging { .. } => self == Self::Purging,
         }
     }
 }

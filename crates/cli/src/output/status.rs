@@ -22,6 +22,7 @@ pub fn phase(phase: v1::Phase) -> &'static str {
         v1::Phase::Running => "Running",
         v1::Phase::Releasing => "Releasing",
         v1::Phase::Retained => "Retained",
+        v1::Phase::Purging => "Purging",
     }
 }
 

@@ -87,7 +87,7 @@ fn line(cells: &[String], widths: &[usize], painted: impl Fn(&str) -> Option<Pai
 fn state_paint(cell: &str) -> Option<Paint> {
     match cell {
         "Running" | "Active" | "valid" | "yes" => Some(Paint::Green),
-        "Pending" | "Placed" | "Releasing" | "Cordoned" | "Draining" | "Retained" => Some(Paint::Yellow),
+        "Pending" | "Placed" | "Releasing" | "Cordoned" | "Draining" | "Retained" | "Purging" => Some(Paint::Yellow),
         "Silent" | "Overfull" | "Fenced" | "expired" => Some(Paint::Red),
         _ if cell.split_once(',').is_some_and(|(_, more)| more == MISPLACED) => Some(Paint::Red),
         _ => None,

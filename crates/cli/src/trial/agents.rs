@@ -204,6 +204,7 @@ impl Model {
         let status = tenant.status.unwrap_or_default();
         let observed = match status.phase() {
             v1::Phase::Placed if kind != Type::Deleted => Some(Observed::Running),
+            v1::Phase::Purging if kind != Type::Deleted => Some(Observed::Absent),
             v1::Phase::Releasing if kind != Type::Deleted => Some(Observed::Stopped),
             _ => None,
         };

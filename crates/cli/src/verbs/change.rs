@@ -218,7 +218,7 @@ impl Forget {
 /// Whether a tenant is on its way out, or out but for its volumes: nothing is left of it without its cluster.
 fn is_leaving(tenant: &v1::Tenant) -> bool {
     match tenant.status.clone().unwrap_or_default().phase() {
-        v1::Phase::Releasing | v1::Phase::Retained => true,
+        v1::Phase::Releasing | v1::Phase::Retained | v1::Phase::Purging => true,
         v1::Phase::Unspecified | v1::Phase::Pending | v1::Phase::Placed | v1::Phase::Running => false,
     }
 }

@@ -44,7 +44,7 @@ pub async fn until_released(client: &Client, names: &[String], timeout: Duration
         let Some(tenant) = found else { return Ok(()) };
         let phase = tenant.status.clone().unwrap_or_default().phase();
         match phase {
-            v1::Phase::Retained => Ok(()),
+            v1::Phase::Retained | v1::Phase::Purging => Ok(()),
             _ => Err(format!("{} is {}", tenant.name, status::phase(phase))),
         }
     })

@@ -4,15 +4,19 @@ use super::{Applier, Fate, not_found};
 use crate::cluster::Cluster;
 use crate::command::{Done, FeatureLevel, Kind, Rejection};
 use crate::id::{ClusterId, Incarnation, Name, TenantId};
+use crate::tenant::Phase;
 
 impl Applier<'_> {
-    /// Drops retained tenants whose retention has passed and waiting ones whose deadline has.
+    /// Lets go of retained tenants whose retention has passed, and drops waiting ones whose deadline has.
     pub(super) fn expire(&mut self, limit: u32) -> Fate {
         let now = self.time();
         let due = self.state.tenants.expiries().iter().take_while(|(time, _)| *time <= now).take(limit as usize);
         let due: Vec<TenantId> = due.map(|(_, id)| *id).collect();
         for id in due {
-            self.drop_tenant(id);
+            match self.state.tenant_by_id(id) {
+                Some(tenant) if let Phase::Retained { binding, .. } = tenant.phase => self.purge_tenant(tenant, binding),
+                Some(_) | None => self.drop_tenant(id),
+            }
         }
         Ok(self.done())
     }
@@ -56,6 +60,18 @@ impl Applier<'_> {
             let after = Cluster { fenced: false, ..Cluster::clone(cluster) };
             self.keep_cluster(after);
         }
+        self.removals_go_on();
         Ok(self.done())
+    }
+
+    /// Nothing is removed while a cluster is fenced (see [`crate::intent::role`]); after the last of them, every intent may name something.
+    pub(super) fn removals_go_on(&mut self) {
+        if self.state.fenced_count() > 0 || self.state.level() < super::OBSERVES {
+            return;
+        }
+        let all: Vec<ClusterId> = self.state.clusters().map(|cluster| cluster.id).collect();
+        for id in all {
+            self.state.touch_generation(id);
+        }
     }
 }

@@ -85,9 +85,10 @@ impl Applier<'_> {
             Phase::Bound { .. } => {
                 let phase = Phase::Pending { since: self.time() };
                 let after = Tenant { phase, reason: Vec::new(), misplaced: false, ..Tenant::clone(&tenant) };
+                self.state.observed.forget_tenant(id);
                 self.keep_tenant(after, Some(EventKind::Forgotten { cluster }));
             }
-            Phase::Releasing { .. } | Phase::Retained { .. } => self.drop_tenant(id),
+            Phase::Releasing { .. } | Phase::Retained { .. } | Phase::Purging { .. } => self.drop_tenant(id),
             Phase::Pending { .. } => {}
         }
     }

@@ -1,12 +1,13 @@
 //! `apply`: the only way the state changes. Deterministic; re-checks every hard limit; may reject; never dies, never half-does.
 //!
-//! One file per kind of thing: `tenant`, `misplaced`, `report` (what agents say), `cluster`, `fleet` (pools, classes, policy), `admin` (expiry,
+//! One file per kind of thing: `tenant`, `misplaced`, `report` and `observed` (what agents say), `cluster`, `fleet` (pools, classes, policy), `admin` (expiry,
 //! levels, incarnations). Each command checks first and changes afterwards. It schedules nothing: a scheduler in here would make
 //! replicas of different versions come apart.
 
 mod tenant;
 mod misplaced;
 mod report;
+mod observed;
 mod cluster;
 mod fleet;
 mod admin;
@@ -18,15 +19,17 @@ use crate::cluster::Cluster;
 use crate::command::{Batch, Command, Done, Envelope, FeatureLevel, Kind, Outcome, Rejection, SUPPORTED_LEVEL};
 use crate::history::{EventKind, KeptEvent};
 use crate::id::{Revision, TenantId};
+use crate::observed::TenantFacts;
 use crate::policy::Policy;
 use crate::pool::Pool;
 use crate::request::Principal;
 use crate::state::{Packed, State, Verdict};
-use crate::tenant::Tenant;
+use crate::tenant::{Binding, Phase, Tenant};
 use crate::time::Timestamp;
 
 pub(crate) use cluster::{check_cluster_spec, check_delete};
 pub(crate) use fleet::{check_class_version, check_policy, check_pool};
+pub(crate) use observed::{check_observation, facts_after};
 pub(crate) use report::check_uid;
 pub(crate) use tenant::{check_adopt, check_quota_with, check_undelete, check_update, find_tenant};
 
@@ -35,6 +38,9 @@ pub const MISPLACED_IN_HISTORY: FeatureLevel = FeatureLevel(2);
 
 /// From this level on a tenant that comes back goes to another shard of its cluster if its own is full.
 pub const RETURNS_TO_ANY_SHARD: FeatureLevel = FeatureLevel(3);
+
+/// From this level on agents tell of volumes and troubles, and what was kept of a deleted tenant counts until its agent reports it gone.
+pub const OBSERVES: FeatureLevel = FeatureLevel(4);
 
 /// What applying one entry did.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +64,8 @@ pub enum Change {
         before: Option<Arc<Tenant>>,
         /// As it is.
         after: Option<Arc<Tenant>>,
+        /// What is known of it beyond that, as it is.
+        facts: Option<Arc<TenantFacts>>,
     },
     /// A cluster.
     Cluster {
@@ -181,6 +189,7 @@ impl<'a> Applier<'a> {
             Command::CordonCluster { name, cordoned } => self.cordon_cluster(name, *cordoned),
             Command::DeleteCluster { name, forget } => self.delete_cluster(name, *forget),
             Command::Report(report) => self.report(report),
+            Command::Observe(observation) => self.observe_all(observation),
             Command::MarkSilent { cluster } => self.mark_silent(*cluster),
             Command::PutPool { spec, expected } => self.put_pool(spec, *expected),
             Command::DeletePool { name } => self.delete_pool(name),
@@ -211,12 +220,23 @@ impl<'a> Applier<'a> {
         }
         let after = Arc::new(tenant);
         self.state.put_tenant(before.as_deref(), &after, &history);
-        self.changes.push(Change::Tenant { before, after: Some(after) });
+        let facts = self.state.observed.tenant(after.id).cloned();
+        self.changes.push(Change::Tenant { before, after: Some(after), facts });
     }
 
     fn drop_tenant(&mut self, id: TenantId) {
         let before = self.state.remove_tenant(id).map(Arc::new);
-        self.changes.push(Change::Tenant { before, after: None });
+        self.changes.push(Change::Tenant { before, after: None, facts: None });
+    }
+
+    /// What is kept of a deleted tenant goes: its agent removes it and says so; where there is no agent, there is nobody to say it.
+    fn purge_tenant(&mut self, tenant: Tenant, binding: Binding) {
+        let has_agent = self.state.cluster_by_id(binding.cluster).is_some_and(|cluster| cluster.has_agent);
+        if self.state.level() < OBSERVES || !has_agent {
+            return self.drop_tenant(tenant.id);
+        }
+        let phase = Phase::Purging { binding, since: self.time() };
+        self.keep_tenant(Tenant { phase, ..tenant }, Some(EventKind::Released { purge: true }));
     }
 
     fn keep_cluster(&mut self, cluster: Cluster) {
@@ -249,6 +269,7 @@ fn acts_on_knowledge(command: &Command) -> bool {
         | Command::PutCluster { .. }
         | Command::CordonCluster { .. }
         | Command::Report(_)
+        | Command::Observe(_)
         | Command::MarkSilent { .. }
         | Command::PutPool { .. }
         | Command::PutClass { .. }

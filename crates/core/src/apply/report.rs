@@ -26,11 +26,13 @@ impl Applier<'_> {
         }
         after.has_agent |= report.by_agent;
         after.silent &= !report.by_agent;
-        if report.complete == Some(self.state.incarnation()) {
-            after.fenced = false;
-        }
+        let awaited = cluster.fenced && report.complete == Some(self.state.incarnation());
+        after.fenced &= !awaited;
         if after != *cluster {
             self.keep_cluster(after);
+        }
+        if awaited {
+            self.removals_go_on();
         }
         for observed in &report.tenants {
             self.observe(cluster.id, *observed);
@@ -56,9 +58,9 @@ impl Applier<'_> {
                 let until = self.time().after(self.retention(&tenant));
                 (Some(Phase::Retained { binding, until }), Some(EventKind::Retained { until }))
             }
-            (Phase::Releasing { .. } | Phase::Retained { .. }, Observed::Absent) => (None, None),
+            (Phase::Releasing { .. } | Phase::Retained { .. } | Phase::Purging { .. }, Observed::Absent) => (None, None),
             (Phase::Bound { .. }, _) | (Phase::Releasing { .. }, Observed::Running | Observed::Stopped) => return,
-            (Phase::Retained { .. }, Observed::Running | Observed::Stopped) | (Phase::Pending { .. }, _) => return,
+            (Phase::Retained { .. } | Phase::Purging { .. }, Observed::Running | Observed::Stopped) | (Phase::Pending { .. }, _) => return,
         };
         match phase {
             Some(phase) => self.keep_tenant(Tenant { phase, ..tenant }, event),

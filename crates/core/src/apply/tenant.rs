@@ -95,14 +95,16 @@ impl Applier<'_> {
             Phase::Releasing { purge: already, .. } if already || !purge => return unchanged,
             Phase::Releasing { binding, since, .. } => Some(Phase::Releasing { binding, since, purge }),
             Phase::Retained { .. } if !purge => return unchanged,
+            Phase::Purging { .. } => return unchanged,
             Phase::Retained { .. } => None,
         };
         if tenant.spec.deletion_protection {
             return Err(in_use(Kind::Tenant, name.as_str(), "deletion protection is on; switch it off first"));
         }
-        match phase {
-            None => self.drop_tenant(tenant.id),
-            Some(phase) => {
+        match (phase, tenant.phase) {
+            (None, Phase::Retained { binding, .. }) => self.purge_tenant(tenant, binding),
+            (None, _) => self.drop_tenant(tenant.id),
+            (Some(phase), _) => {
                 let after = Tenant { phase, ..Tenant::clone(&tenant) };
                 self.keep_tenant(after, Some(EventKind::Released { purge }));
             }
@@ -208,7 +210,10 @@ fn check_new(state: &State, spec: &TenantSpec) -> Result<(), Rejection> {
 pub(crate) fn standing(tenant: &Tenant) -> Done {
     match tenant.phase {
         Phase::Pending { .. } => Done::Pending { id: tenant.id },
-        Phase::Bound { binding, .. } | Phase::Releasing { binding, .. } | Phase::Retained { binding, .. } => {
+        Phase::Bound { binding, .. }
+        | Phase::Releasing { binding, .. }
+        | Phase::Retained { binding, .. }
+        | Phase::Purging { binding, .. } => {
             Done::Placed { id: tenant.id, cluster: binding.cluster, shard: binding.shard, epoch: binding.epoch }
         }
     }
@@ -241,7 +246,7 @@ pub(crate) fn check_update(state: &State, ledger: &Ledger, tenant: &Tenant, spec
             check_quota_with(state, ledger.owner_use(&spec.owner), &spec.owner, Some(tenant), Some(spec.requests.total))?;
             fits_in_place(ledger, tenant, spec, Share::Full, binding)
         }
-        Phase::Releasing { .. } | Phase::Retained { .. } => {
+        Phase::Releasing { .. } | Phase::Retained { .. } | Phase::Purging { .. } => {
             Err(in_use(Kind::Tenant, spec.name.as_str(), "it has been deleted; undelete it first"))
         }
     }
@@ -251,7 +256,7 @@ pub(crate) fn check_update(state: &State, ledger: &Ledger, tenant: &Tenant, spec
 pub(crate) fn check_undelete(state: &State, ledger: &Ledger, tenant: &Tenant) -> Result<Option<Binding>, Rejection> {
     match tenant.phase {
         Phase::Pending { .. } | Phase::Bound { .. } => Ok(None),
-        Phase::Releasing { purge: true, .. } => {
+        Phase::Releasing { purge: true, .. } | Phase::Purging { .. } => {
             Err(in_use(Kind::Tenant, tenant.spec.name.as_str(), "its volumes are being purged; it cannot come back"))
         }
         Phase::Releasing { binding, .. } => Ok(Some(binding)),

@@ -10,7 +10,8 @@ use super::{CodecError, HEADER, MAX_CHUNK_BYTES, malformed, open, read_prefix, s
 use crate::class::ClassVersion;
 use crate::cluster::Cluster;
 use crate::command::FeatureLevel;
-use crate::id::{ClusterId, Revision};
+use crate::id::{ClusterId, Revision, TenantId};
+use crate::observed::{ClusterInfo, TenantFacts};
 use crate::policy::Policy;
 use crate::pool::Pool;
 use crate::request::Principal;
@@ -24,8 +25,8 @@ const ROOM: usize = MAX_CHUNK_BYTES - HEADER - CHUNK_HEADER;
 /// The largest single thing that is read: a class version with a template and a schema of 1 MiB each is far below.
 const MAX_ITEM_BYTES: usize = 16 << 20;
 
-/// What a chunk holds. The numbers are written: they never change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What a chunk holds. The numbers are written: they never change. In a snapshot they come in the order of [`Section::ALL`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Section {
     Scalars = 1,
@@ -36,11 +37,30 @@ enum Section {
     Tenants = 6,
     Requests = 7,
     End = 8,
+    /// Only in a state of a level that knows them.
+    TenantFacts = 9,
+    /// See `TenantFacts`.
+    ClusterInfos = 10,
 }
 
 impl Section {
-    const ALL: [Self; 8] =
-        [Self::Scalars, Self::Principals, Self::Pools, Self::Clusters, Self::Classes, Self::Tenants, Self::Requests, Self::End];
+    const ALL: [Self; 10] = [
+        Self::Scalars,
+        Self::Principals,
+        Self::Pools,
+        Self::Clusters,
+        Self::Classes,
+        Self::Tenants,
+        Self::Requests,
+        Self::TenantFacts,
+        Self::ClusterInfos,
+        Self::End,
+    ];
+
+    /// Its place in the order of a snapshot.
+    fn place(self) -> usize {
+        Self::ALL.into_iter().take_while(|other| *other != self).count()
+    }
 
     fn from_byte(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|section| *section as u8 == byte)
@@ -75,6 +95,8 @@ enum Item<'a> {
     Class(&'a ClassVersion),
     Tenant(&'a Packed),
     Request(&'a RequestKey, &'a KeptRequest),
+    TenantFacts(TenantId, &'a TenantFacts),
+    ClusterInfo(ClusterId, &'a ClusterInfo),
     End(End),
 }
 
@@ -88,6 +110,8 @@ impl Item<'_> {
             Self::Class(_) => Section::Classes,
             Self::Tenant(_) => Section::Tenants,
             Self::Request(..) => Section::Requests,
+            Self::TenantFacts(..) => Section::TenantFacts,
+            Self::ClusterInfo(..) => Section::ClusterInfos,
             Self::End(_) => Section::End,
         }
     }
@@ -101,6 +125,8 @@ impl Item<'_> {
             Self::Class(class) => write(class, bytes),
             Self::Tenant(packed) => bytes.extend_from_slice(packed.as_bytes()),
             Self::Request(key, kept) => write(&(key, kept), bytes),
+            Self::TenantFacts(id, facts) => write(&(id, facts), bytes),
+            Self::ClusterInfo(id, info) => write(&(id, info), bytes),
             Self::End(end) => write(end, bytes),
         }
     }
@@ -126,7 +152,9 @@ pub fn snapshot(state: &State) -> Box<dyn Iterator<Item = Vec<u8>> + Send + '_> 
         .chain(clusters.into_iter().map(|(cluster, generation)| Item::Cluster(cluster, generation)))
         .chain(state.classes_by_name().map(|class| Item::Class(class)))
         .chain(state.tenants.names_after(None).map(Item::Tenant))
-        .chain(state.requests.iter().map(|(key, kept)| Item::Request(key, kept)));
+        .chain(state.requests.iter().map(|(key, kept)| Item::Request(key, kept)))
+        .chain(state.observed.tenants().map(|(id, facts)| Item::TenantFacts(*id, facts)))
+        .chain(state.observed.clusters().map(|(id, info)| Item::ClusterInfo(*id, info)));
     Box::new(Chunks { state, items: Box::new(items), body: Body::default(), ready: Vec::new(), number: 0, count: 0, ended: false })
 }
 
@@ -269,6 +297,8 @@ impl DecodedChunk {
             | Section::Classes
             | Section::Tenants
             | Section::Requests
+            | Section::TenantFacts
+            | Section::ClusterInfos
             | Section::End => Items::Bytes,
         };
         Ok(Self { section, continues, number: u32::from_le_bytes([*n0, *n1, *n2, *n3]), chunk, items })
@@ -339,7 +369,7 @@ impl SnapshotReader {
         if first && section != Section::Scalars {
             return Err(malformed("the first chunk does not hold the scalars"));
         }
-        if self.section.is_some_and(|before| before > section || (before != section && !self.partial.is_empty())) {
+        if self.section.is_some_and(|before| before.place() > section.place() || (before != section && !self.partial.is_empty())) {
             return Err(malformed("sections out of order"));
         }
         self.section = Some(section);
@@ -413,6 +443,16 @@ impl SnapshotReader {
             Section::Requests => {
                 self.take_requests(read_requests(bytes)?);
                 Ok(&[])
+            }
+            Section::TenantFacts => {
+                let ((id, facts), rest) = read_prefix::<(TenantId, TenantFacts)>(bytes)?;
+                self.builder.tenant_facts(id, facts);
+                Ok(rest)
+            }
+            Section::ClusterInfos => {
+                let ((id, info), rest) = read_prefix::<(ClusterId, ClusterInfo)>(bytes)?;
+                self.builder.cluster_info(id, info);
+                Ok(rest)
             }
             Section::End => {
                 let (end, rest) = read_prefix::<End>(bytes)?;

@@ -130,7 +130,7 @@ impl Working {
             .changes
             .iter()
             .filter_map(|change| match change {
-                Change::Tenant { before: None, after: Some(after) } => Some(after.id),
+                Change::Tenant { before: None, after: Some(after), .. } => Some(after.id),
                 Change::Tenant { .. } | Change::Cluster { .. } | Change::Pool { .. } | Change::Class { .. } | Change::Policy { .. } => None,
             })
             .collect();
@@ -176,6 +176,7 @@ impl Working {
                     | Command::CordonCluster { .. }
                     | Command::DeleteCluster { .. }
                     | Command::Report(_)
+                    | Command::Observe(_)
                     | Command::PutPool { .. }
                     | Command::DeletePool { .. }
                     | Command::PutClass { .. }
@@ -241,7 +242,7 @@ impl Working {
     /// Moves the working copy as the state has moved.
     fn follow(&mut self, state: &State, change: &Change, counted: &BTreeSet<TenantId>) {
         match change {
-            Change::Tenant { before, after } => {
+            Change::Tenant { before, after, .. } => {
                 let new = before.is_none() && after.as_ref().is_some_and(|after| counted.contains(&after.id));
                 if !new {
                     let id = before.as_ref().or(after.as_ref()).map(|tenant| tenant.id);

@@ -5,6 +5,7 @@ use crate::apply;
 use crate::command::{Command, Done, Kind, Outcome, Placement, Rejection};
 use crate::id::{ClusterId, Name, Revision, ShardId};
 use crate::ledger::Share;
+use crate::observed::Observation;
 use crate::request::{Ask, Observed, ObservedTenant, Report};
 use crate::resources::{PodSize, Requests, Resources};
 use crate::schedule;
@@ -43,6 +44,7 @@ impl Working {
                 Command::DeleteCluster { name: name.clone(), forget: *forget }
             }
             Ask::Report(report) => return report_decision(state, report),
+            Ask::Observe(observation) => return observe_decision(state, observation),
             Ask::PutPool { spec, expected } => {
                 apply::check_pool(spec)?;
                 Command::PutPool { spec: spec.clone(), expected: *expected }
@@ -180,6 +182,7 @@ fn acts_on_knowledge(ask: &Ask) -> bool {
         | Ask::PutCluster { .. }
         | Ask::CordonCluster { .. }
         | Ask::Report(_)
+        | Ask::Observe(_)
         | Ask::PutPool { .. }
         | Ask::PutClass { .. }
         | Ask::PutPolicy { .. }
@@ -202,6 +205,23 @@ fn report_decision(state: &State, report: &Report) -> Decided {
     Ok(Decision::Answer(Outcome::Done(Done::Changed { revision: cluster.changed })))
 }
 
+/// An observation in which only a report moves anything, or that not every replica understands yet, is that report.
+fn observe_decision(state: &State, observation: &Observation) -> Decided {
+    let Observation { report, tenants, info } = observation;
+    let cluster = find_cluster(state, &report.cluster)?;
+    let news = state.level() >= apply::OBSERVES && {
+        let info = info.as_ref().is_some_and(|info| state.info_of(cluster) != Some(info));
+        info || tenants.iter().any(|seen| apply::facts_after(state, cluster, seen).is_some())
+    };
+    if !news {
+        return report_decision(state, report);
+    }
+    let known = state.cluster_by_id(cluster).ok_or(Rejection::Stale)?;
+    apply::check_uid(known, &report.uid)?;
+    apply::check_observation(observation)?;
+    Ok(Decision::Propose(Command::Observe(Box::new(observation.clone()))))
+}
+
 /// Whether a report would change anything that is replicated; otherwise it only tells that the agent lives.
 #[must_use]
 pub fn report_matters(state: &State, report: &Report) -> bool {
@@ -222,8 +242,9 @@ fn moves(state: &State, cluster: ClusterId, seen: &ObservedTenant) -> bool {
         (Phase::Pending { .. }, _) => false,
         (Phase::Bound { running, .. }, observed) => running != (observed == Observed::Running),
         (Phase::Releasing { purge, .. }, Observed::Stopped) => !purge,
-        (Phase::Releasing { .. } | Phase::Retained { .. }, Observed::Absent) => true,
-        (Phase::Releasing { .. }, Observed::Running) | (Phase::Retained { .. }, Observed::Running | Observed::Stopped) => false,
+        (Phase::Releasing { .. } | Phase::Retained { .. } | Phase::Purging { .. }, Observed::Absent) => true,
+        (Phase::Releasing { .. }, Observed::Running) => false,
+        (Phase::Retained { .. } | Phase::Purging { .. }, Observed::Running | Observed::Stopped) => false,
     }
 }
 

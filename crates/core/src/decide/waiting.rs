@@ -266,7 +266,7 @@ impl Working {
     fn turn(&self, tenant: &Tenant) -> Turn {
         let since = match tenant.phase {
             Phase::Pending { since } => since,
-            Phase::Bound { .. } | Phase::Releasing { .. } | Phase::Retained { .. } => Timestamp::default(),
+            Phase::Bound { .. } | Phase::Releasing { .. } | Phase::Retained { .. } | Phase::Purging { .. } => Timestamp::default(),
         };
         (Reverse(tenant.spec.priority), self.ledger.owner_use(&tenant.spec.owner).0, since, tenant.id)
     }

@@ -17,7 +17,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::id::{Epoch, Name, Revision, TenantId};
+use crate::id::{Epoch, Name, Revision, TenantId, VolumeUid};
 use crate::intent::ClusterIntent;
 use crate::time::{Millis, Timestamp};
 
@@ -79,8 +79,13 @@ pub enum Home {
 pub enum VolumeSeen {
     /// It has never been made.
     Never,
-    /// It is there, of this size in bytes.
-    There(u64),
+    /// It is there.
+    There {
+        /// How large.
+        bytes: u64,
+        /// Which one it is.
+        uid: VolumeUid,
+    },
     /// It has been made, and is not there any more, or is another one.
     Lost,
 }

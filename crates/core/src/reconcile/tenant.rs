@@ -1,7 +1,7 @@
 //! What comes next for one tenant. It knows no other tenant, and no limits.
 
 use super::{Action, Condition, Home, Part, PartSeen, Step, TenantSeen, VolumeSeen};
-use crate::intent::{Role, TenantIntent};
+use crate::intent::{Role, TenantIntent, VolumeIntent};
 
 /// What comes next.
 pub(super) fn step(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
@@ -18,7 +18,7 @@ pub(super) fn step(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
 
 fn by_role(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
     // Nothing is made anew where something was lost: an empty volume in its place would be taken for the data.
-    let lost = wanted.volumes.iter().find(|volume| seen.volumes.get(&volume.name) == Some(&VolumeSeen::Lost));
+    let lost = wanted.volumes.iter().find(|volume| is_lost(volume, seen));
     if let Some(lost) = lost.filter(|_| wanted.role != Role::Absent) {
         let actions = if seen.at_rest { Vec::new() } else { vec![Action::Unroute, Action::Stop] };
         return Step { actions, condition: Condition::VolumeLost(lost.name.clone()) };
@@ -28,6 +28,15 @@ fn by_role(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
         Role::Run => run(wanted, seen, claim),
         Role::Stopped | Role::Hold | Role::Receive => rest(wanted, seen, claim),
         Role::Absent => absent(seen, claim),
+    }
+}
+
+/// Whether a volume that was made is not there any more, or another one is in its place: by what is seen, or by what the intent knows.
+fn is_lost(wanted: &VolumeIntent, seen: &TenantSeen) -> bool {
+    match (seen.volumes.get(&wanted.name).unwrap_or(&VolumeSeen::Never), wanted.uid) {
+        (VolumeSeen::Lost, _) | (VolumeSeen::Never, Some(_)) => true,
+        (VolumeSeen::There { uid, .. }, Some(known)) => *uid != known,
+        (VolumeSeen::Never | VolumeSeen::There { .. }, None) => false,
     }
 }
 
@@ -105,10 +114,10 @@ fn put(seen: &TenantSeen, part: Part, actions: &mut Vec<Action>) -> Result<Optio
 }
 
 fn volumes(wanted: &TenantIntent, seen: &TenantSeen) -> Vec<Action> {
-    let action = |volume: &crate::intent::VolumeIntent| match seen.volumes.get(&volume.name).unwrap_or(&VolumeSeen::Never) {
+    let action = |volume: &VolumeIntent| match seen.volumes.get(&volume.name).unwrap_or(&VolumeSeen::Never) {
         VolumeSeen::Never => Some(Action::MakeVolume(volume.name.clone())),
-        VolumeSeen::There(bytes) if *bytes < volume.size.0 => Some(Action::GrowVolume(volume.name.clone())),
-        VolumeSeen::There(_) | VolumeSeen::Lost => None,
+        VolumeSeen::There { bytes, .. } if *bytes < volume.size.0 => Some(Action::GrowVolume(volume.name.clone())),
+        VolumeSeen::There { .. } | VolumeSeen::Lost => None,
     };
     wanted.volumes.iter().filter_map(action).collect()
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::id::{Incarnation, Owner, ShardId};
+use crate::id::{Incarnation, Owner, ShardId, VolumeUid};
 use crate::intent::{Role, TenantIntent, VolumeIntent};
 use crate::resources::{Bytes, Requests};
 
@@ -16,7 +16,7 @@ fn epoch(index: u64) -> Epoch {
 }
 
 fn wanted(id: u64, index: u64, role: Role) -> TenantIntent {
-    let volume = |text: &str, size| VolumeIntent { name: name(text), size: Bytes(size), storage: "fast".to_owned() };
+    let volume = |text: &str, size| VolumeIntent { name: name(text), size: Bytes(size), storage: "fast".to_owned(), uid: None };
     TenantIntent {
         id: TenantId(id),
         epoch: epoch(index),
@@ -31,6 +31,11 @@ fn wanted(id: u64, index: u64, role: Role) -> TenantIntent {
         volumes: vec![volume("data", 10 + index), volume("logs", 5)],
         requests: Requests::default(),
     }
+}
+
+/// A volume, always the same one.
+fn there(bytes: u64) -> VolumeSeen {
+    VolumeSeen::There { bytes, uid: VolumeUid(1) }
 }
 
 /// A model cluster: carries actions out on what is seen, and checks that each is allowed.
@@ -54,14 +59,12 @@ fn carry_out(wanted: &TenantIntent, seen: &mut TenantSeen, action: &Action) {
         }
         Action::MakeVolume(volume) => {
             let size = wanted.volumes.iter().find(|intent| intent.name == *volume).unwrap().size.0;
-            let before = seen.volumes.insert(volume.clone(), VolumeSeen::There(size));
+            let before = seen.volumes.insert(volume.clone(), there(size));
             assert!(matches!(before, None | Some(VolumeSeen::Never)), "a volume that was there is never made again");
         }
         Action::GrowVolume(volume) => {
             let size = wanted.volumes.iter().find(|intent| intent.name == *volume).unwrap().size.0;
-            assert!(
-                matches!(seen.volumes.insert(volume.clone(), VolumeSeen::There(size)), Some(VolumeSeen::There(before)) if before < size)
-            );
+            assert!(matches!(seen.volumes.insert(volume.clone(), there(size)), Some(VolumeSeen::There { bytes, .. }) if bytes < size));
         }
         Action::Unroute => drop(seen.parts.remove(&Part::Routes)),
         Action::Stop => {
@@ -109,7 +112,7 @@ fn any_seen() -> impl Strategy<Value = TenantSeen> {
         1 => Just(Home::Terminating),
         1 => Just(Home::Foreign("a namespace of somebody else".to_owned())),
     ];
-    let volume = prop_oneof![Just(VolumeSeen::Never), (1..30_u64).prop_map(VolumeSeen::There), Just(VolumeSeen::Lost)];
+    let volume = prop_oneof![Just(VolumeSeen::Never), (1..30_u64).prop_map(there), Just(VolumeSeen::Lost)];
     (home, proptest::collection::vec(any_part(), 4), proptest::collection::vec(volume, 2), any::<bool>()).prop_map(
         |(home, parts, volumes, at_rest)| {
             if home == Home::None {
@@ -216,6 +219,22 @@ fn so_many_are_in_work_at_a_time() {
     let round = reconcile(&intent, &ClusterSeen::default(), &Limits::default(), &mut Memory::default(), Timestamp(0));
     let busy: Vec<_> = round.steps.iter().filter(|(_, step)| !step.actions.is_empty()).map(|(id, _)| id.0).collect();
     assert_eq!(busy, (0..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_volume_that_is_known_and_not_there_is_never_made_again() {
+    let mut run = wanted(1, 1, Role::Run);
+    let mut seen = TenantSeen::default();
+    one(&run, &seen).actions.iter().for_each(|action| carry_out(&run, &mut seen, action));
+    settle(&mut seen);
+    run.volumes[0].uid = Some(VolumeUid(1));
+    assert_eq!(one(&run, &seen), Step { actions: vec![], condition: Condition::Running });
+    run.volumes[0].uid = Some(VolumeUid(2));
+    let other = one(&run, &seen);
+    assert_eq!(other, Step { actions: vec![Action::Unroute, Action::Stop], condition: Condition::VolumeLost(name("data")) });
+    seen.volumes.clear();
+    assert_eq!(one(&run, &seen), other, "neither where the claim is gone, with all that was written down about it");
+    assert_eq!(one(&run, &TenantSeen::default()).condition, Condition::VolumeLost(name("data")), "nor where the namespace is");
 }
 
 #[test]

@@ -8,8 +8,9 @@ use crate::class::ClassVersion;
 use crate::cluster::Cluster;
 use crate::codec::{CodecError, Scalars};
 use crate::constraint::CompanyTerm;
-use crate::id::{Name, Revision};
+use crate::id::{ClusterId, Name, Revision, TenantId};
 use crate::ledger::{Claim, Share};
+use crate::observed::{ClusterInfo, TenantFacts};
 use crate::pool::Pool;
 use crate::request::Principal;
 use crate::resources::Resources;
@@ -117,6 +118,16 @@ impl Builder {
             self.tenants.push(indexed);
         }
         Ok(())
+    }
+
+    /// Adds what was told about a tenant.
+    pub(crate) fn tenant_facts(&mut self, id: TenantId, facts: TenantFacts) {
+        self.state.observed.put_tenant(id, facts);
+    }
+
+    /// Adds what was told about a cluster.
+    pub(crate) fn cluster_info(&mut self, id: ClusterId, info: ClusterInfo) {
+        self.state.observed.put_cluster(id, info);
     }
 
     /// Adds requests; they come in ascending order.

@@ -28,6 +28,9 @@ impl State {
         if sum != self.digest {
             problems.push("digest of the fleet".to_owned());
         }
+        if self.observed.recomputed_digest() != self.observed.digest() {
+            problems.push("digest of what agents have told".to_owned());
+        }
         if self.requests.recomputed_digest() != self.requests.digest() {
             problems.push("digest of the request ids".to_owned());
         }
@@ -80,6 +83,10 @@ impl State {
             if tenant.misplaced && matches!(tenant.phase, Phase::Pending { .. }) {
                 problems.push(format!("tenant {name} is misplaced and nowhere"));
             }
+        }
+        let unknown = self.observed.tenants().any(|(id, _)| self.tenants.get(*id).is_none());
+        if unknown || self.observed.clusters().any(|(id, _)| !self.clusters.contains_key(id)) {
+            problems.push("what agents have told is about something that is not there".to_owned());
         }
         let used = self.classes.values().flat_map(|versions| versions.values());
         let used = used.filter(|kept| kept.tenants > 0);

@@ -8,6 +8,7 @@ mod tenants;
 mod check;
 mod build;
 mod facts;
+mod observed;
 mod packed;
 mod sorted;
 
@@ -22,6 +23,7 @@ use crate::digest::{self, Tag};
 use crate::history::{History, KeptEvent, PrincipalNumber, TenantEvent};
 use crate::id::{ClusterId, Incarnation, Name, Owner, Revision, ShardId, TenantId};
 use crate::ledger::{Ledger, Residents, Share};
+use crate::observed::{ClusterInfo, TenantFacts};
 use crate::policy::Policy;
 use crate::pool::Pool;
 use crate::request::{Principal, Retry};
@@ -29,6 +31,7 @@ use crate::tenant::{Binding, Phase, Tenant};
 use crate::time::Timestamp;
 
 pub(crate) use build::{Builder, LoadedTenants};
+pub(crate) use observed::Observed;
 pub(crate) use packed::Packed;
 pub(crate) use requests::{Kept as KeptRequest, Key as RequestKey, LoadedRequests, Requests, Verdict};
 pub use tenants::Job;
@@ -99,6 +102,7 @@ pub struct State {
     policy: Arc<Policy>,
     pub(crate) requests: Requests,
     pub(crate) principals: Principals,
+    pub(crate) observed: Observed,
     ledger: Arc<Ledger>,
     fenced: u32,
     /// Over clusters, generations, pools, classes.
@@ -125,6 +129,7 @@ impl Default for State {
             policy: Arc::default(),
             requests: Requests::default(),
             principals: Principals::default(),
+            observed: Observed::default(),
             ledger: Arc::default(),
             fenced: 0,
             digest: 0,
@@ -139,7 +144,7 @@ pub(crate) fn counted(phase: &Phase) -> Option<(Share, Binding)> {
     match *phase {
         Phase::Pending { .. } => None,
         Phase::Bound { binding, .. } | Phase::Releasing { binding, .. } => Some((Share::Full, binding)),
-        Phase::Retained { binding, .. } => Some((Share::StorageOnly, binding)),
+        Phase::Retained { binding, .. } | Phase::Purging { binding, .. } => Some((Share::StorageOnly, binding)),
     }
 }
 
@@ -313,6 +318,18 @@ impl State {
         &self.ledger
     }
 
+    /// What was told about a tenant, beyond its phase.
+    #[must_use]
+    pub fn facts_of(&self, id: TenantId) -> Option<&TenantFacts> {
+        self.observed.tenant(id).map(|facts| &**facts)
+    }
+
+    /// What a cluster is made of, once its agent has told.
+    #[must_use]
+    pub fn info_of(&self, id: ClusterId) -> Option<&ClusterInfo> {
+        self.observed.cluster(id).map(|info| &**info)
+    }
+
     /// Oldest first, and whether older ones were dropped.
     #[must_use]
     pub fn events_of(&self, id: TenantId) -> (Vec<TenantEvent>, bool) {
@@ -354,6 +371,7 @@ impl State {
             .wrapping_add(self.tenants.digest())
             .wrapping_add(self.requests.digest())
             .wrapping_add(self.principals.digest())
+            .wrapping_add(self.observed.digest())
             .wrapping_add(policy)
     }
 }
@@ -415,9 +433,19 @@ impl State {
         self.recount(before, Some(tenant));
     }
 
+    /// Replaces what was told about a tenant; the intent of its cluster knows its volumes.
+    pub(crate) fn put_facts(&mut self, cluster: ClusterId, id: TenantId, facts: TenantFacts) {
+        let known = self.facts_of(id).map_or(&[][..], |before| &before.volumes) == facts.volumes;
+        self.observed.put_tenant(id, facts);
+        if !known {
+            self.touch_generation(cluster);
+        }
+    }
+
     /// Removes a tenant for good.
     pub(crate) fn remove_tenant(&mut self, id: TenantId) -> Option<Tenant> {
         let before = self.tenants.remove(id)?;
+        self.observed.forget_tenant(id);
         self.recount(Some(&before), None);
         Some(before)
     }
@@ -485,6 +513,7 @@ impl State {
         self.digest = self.digest.wrapping_sub(digest::of(Tag::Cluster, &*before));
         self.fenced -= u32::from(before.fenced);
         self.cluster_ids.remove(&before.spec.name);
+        self.observed.forget_cluster(id);
         if let Some(generation) = self.generations.remove(&id) {
             self.digest = self.digest.wrapping_sub(generation_digest(id, generation));
         }

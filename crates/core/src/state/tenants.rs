@@ -151,7 +151,7 @@ pub(crate) struct Tenants {
 pub(crate) fn pending_key(tenant: &Tenant) -> Option<PendingKey> {
     match tenant.phase {
         Phase::Pending { since } => Some((Reverse(tenant.spec.priority), since, tenant.id)),
-        Phase::Bound { .. } | Phase::Releasing { .. } | Phase::Retained { .. } => None,
+        Phase::Bound { .. } | Phase::Releasing { .. } | Phase::Retained { .. } | Phase::Purging { .. } => None,
     }
 }
 
@@ -159,7 +159,7 @@ fn expiry(phase: &Phase, deadline: Option<Timestamp>) -> Option<Timestamp> {
     match *phase {
         Phase::Pending { .. } => deadline,
         Phase::Retained { until, .. } => Some(until),
-        Phase::Bound { .. } | Phase::Releasing { .. } => None,
+        Phase::Bound { .. } | Phase::Releasing { .. } | Phase::Purging { .. } => None,
     }
 }
 

@@ -8,7 +8,8 @@ use roadstead_core::class::{ClassVersion, VolumeSpec};
 use roadstead_core::cluster::{Capacity, ClusterSpec};
 use roadstead_core::command::{Batch, Command, Done, Envelope, FIRST_LEVEL, FeatureLevel, Outcome, Rejection};
 use roadstead_core::decide::{Contacts, Decision, Working};
-use roadstead_core::id::{Name, Owner, RequestId, Revision};
+use roadstead_core::id::{Name, Owner, RequestId, Revision, VolumeUid};
+use roadstead_core::observed::{ClusterInfo, Observation, SeenTenant, TroubleKind};
 use roadstead_core::pool::{PoolKind, PoolPolicy, PoolSpec};
 use roadstead_core::request::{Ask, Observed, ObservedTenant, Principal, Report, Request, Retry};
 use roadstead_core::resources::{Bytes, Millicores, PodSize, Requests, Resources};
@@ -246,6 +247,19 @@ impl Fleet {
         let cluster = self.state.cluster_by_id(binding.cluster).expect("it is there").spec.name.to_string();
         let seen = ObservedTenant { id: found.id, epoch: binding.epoch, observed };
         self.ask(Ask::Report(Box::new(report(&cluster, None, vec![seen]))))
+    }
+
+    /// What its agent tells of a tenant's volumes and of what is wrong with it.
+    pub fn tell(&mut self, tenant: &str, volumes: &[(&str, u128)], trouble: Option<(TroubleKind, &str)>) -> Outcome {
+        let found = self.tenant(tenant);
+        let binding = found.phase.binding().expect("it is bound somewhere");
+        let cluster = self.state.cluster_by_id(binding.cluster).expect("it is there").spec.name.to_string();
+        let volumes = volumes.iter().map(|(text, uid)| (name(text), VolumeUid(*uid))).collect();
+        let trouble = trouble.map(|(kind, why)| (kind, why.to_owned()));
+        let seen = SeenTenant { id: found.id, epoch: binding.epoch, volumes, trouble };
+        let info = Some(ClusterInfo { version: "v1.34.4".to_owned(), nodes: 3, ready_nodes: 3, ..ClusterInfo::default() });
+        let observation = Observation { report: report(&cluster, None, Vec::new()), tenants: vec![seen], info };
+        self.ask(Ask::Observe(Box::new(observation)))
     }
 
     pub fn principal(&self) -> Principal {

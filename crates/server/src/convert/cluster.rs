@@ -8,6 +8,7 @@ use roadstead_core::cluster::{
 };
 use roadstead_core::constraint::limits::{MAX_LABEL_LEN, MAX_TERMS, MAX_VALUES};
 use roadstead_core::id::{Name, TenantId};
+use roadstead_core::observed::ClusterInfo;
 use roadstead_core::pool::{Pool, PoolKind, PoolPolicy, PoolSpec};
 use roadstead_core::request::{Observed, ObservedTenant, Report};
 use roadstead_core::resources::{RESOURCE_COUNT, Resource};
@@ -208,8 +209,20 @@ pub fn wire(state: &State, cluster: &Cluster) -> v1::Cluster {
             shards: u32::from(cluster.shards),
             dominant_share_ppm: ledger.dominant_share_ppm(cluster.id),
             fenced: cluster.fenced,
+            info: state.info_of(cluster.id).map(wire_info),
         }),
         revision: Some(wire_revision(cluster.changed)),
+    }
+}
+
+fn wire_info(info: &ClusterInfo) -> v1::ClusterInfo {
+    v1::ClusterInfo {
+        version: info.version.clone(),
+        agent_version: info.agent.clone(),
+        nodes: info.nodes,
+        ready_nodes: info.ready_nodes,
+        orphans: info.orphans,
+        held_back: info.held_back,
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use roadstead_api::v1;
-use roadstead_core::id::{ClusterId, Name};
+use roadstead_core::id::{ClusterId, Name, VolumeUid};
+use roadstead_core::observed::{TenantFacts, Trouble, TroubleKind};
 use roadstead_core::resources::{Bytes, Requests};
 use roadstead_core::schedule;
 use roadstead_core::tenant::{Binding, Desired, MAX_HOSTNAMES, MAX_VALUES_BYTES, Phase, Tenant, TenantSpec};
@@ -110,7 +111,7 @@ fn desired(check: &mut Check, at: At<'_>, number: i32) -> Option<Desired> {
 
 /// What a caller reads of a tenant.
 #[must_use]
-pub fn wire(tenant: &Tenant, cluster_name: &dyn Fn(ClusterId) -> String) -> v1::Tenant {
+pub fn wire(tenant: &Tenant, facts: Option<&TenantFacts>, cluster_name: &dyn Fn(ClusterId) -> String) -> v1::Tenant {
     v1::Tenant {
         name: tenant.spec.name.to_string(),
         uid: tenant.id.to_string(),
@@ -123,12 +124,31 @@ pub fn wire(tenant: &Tenant, cluster_name: &dyn Fn(ClusterId) -> String) -> v1::
             requests: Some(wire_requests(&tenant.spec.requests)),
             retained_until: match tenant.phase {
                 Phase::Retained { until, .. } => Some(wire_timestamp(until)),
-                Phase::Pending { .. } | Phase::Bound { .. } | Phase::Releasing { .. } => None,
+                Phase::Pending { .. } | Phase::Bound { .. } | Phase::Releasing { .. } | Phase::Purging { .. } => None,
             },
+            trouble: facts.and_then(|facts| facts.trouble.as_ref()).map(wire_trouble),
+            volumes: facts.into_iter().flat_map(|facts| &facts.volumes).map(|(name, uid)| wire_volume(name, *uid)).collect(),
         }),
         revision: Some(wire_revision(tenant.changed)),
         create_time: Some(wire_timestamp(tenant.created_at)),
     }
+}
+
+/// What keeps a tenant from being as it is to be.
+fn wire_trouble(trouble: &Trouble) -> v1::Trouble {
+    let kind = match trouble.kind {
+        TroubleKind::Waits => v1::trouble::Kind::Waits,
+        TroubleKind::Blocked => v1::trouble::Kind::Blocked,
+        TroubleKind::VolumeLost => v1::trouble::Kind::VolumeLost,
+        TroubleKind::SecretLost => v1::trouble::Kind::SecretLost,
+    };
+    v1::Trouble { kind: kind.into(), why: trouble.why.clone(), since: Some(wire_timestamp(trouble.since)) }
+}
+
+/// A volume as its cluster knows it.
+#[must_use]
+pub fn wire_volume(name: &Name, uid: VolumeUid) -> v1::TenantVolume {
+    v1::TenantVolume { name: name.to_string(), uid: uid.to_string() }
 }
 
 /// A spec as it was written.
@@ -163,6 +183,7 @@ pub fn wire_phase(phase: &Phase) -> v1::Phase {
         Phase::Bound { running: true, .. } => v1::Phase::Running,
         Phase::Releasing { .. } => v1::Phase::Releasing,
         Phase::Retained { .. } => v1::Phase::Retained,
+        Phase::Purging { .. } => v1::Phase::Purging,
     }
 }
 

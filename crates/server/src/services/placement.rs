@@ -23,7 +23,6 @@ use crate::convert::check::{At, Check};
 use crate::convert::request_id::fingerprint;
 use crate::convert::{self, cluster_names, wire_revision};
 use crate::errors::{self, Fault, RETRY_SOON};
-use crate::watch::event::wire_tenant;
 
 /// How long an answer waits for this replica to have applied what the leader has: some round trips.
 const APPLIED_WAIT: Duration = Duration::from_secs(1);
@@ -91,7 +90,7 @@ impl Placement {
                 let names = cluster_names(&state);
                 let (_, copy) = dry::run(&state, &principal, ask).map_err(|rejection| crate::errors::rejected(&rejection, &names))?;
                 let tenant = copy.tenant(name.as_str()).ok_or_else(|| Fault::not_found(Kind::Tenant, name.as_str()))?;
-                Ok((convert::tenant::wire(&tenant, &names), state.revision()))
+                Ok((convert::tenant::wire(&tenant, state.facts_of(tenant.id), &names), state.revision()))
             })
             .await
     }
@@ -100,12 +99,12 @@ impl Placement {
     async fn as_of(&self, spec: &TenantSpec, revision: Revision) -> Option<v1::Tenant> {
         let history = &self.context.history;
         let reached = tokio::time::timeout(APPLIED_WAIT, history.reached(revision)).await.is_ok();
-        if reached && let Some((tenant, names)) = history.tenant_at(revision, &spec.owner, &spec.name) {
-            return Some(wire_tenant(&tenant, &names));
+        if reached && let Some(tenant) = history.tenant_at(revision, &spec.owner, &spec.name) {
+            return Some(tenant);
         }
         let state = self.context.state(true).await.ok()?;
         let tenant = state.tenant(spec.name.as_str()).filter(|tenant| tenant.changed == revision)?;
-        Some(convert::tenant::wire(&tenant, &cluster_names(&state)))
+        Some(convert::tenant::wire(&tenant, state.facts_of(tenant.id), &cluster_names(&state)))
     }
 
     fn as_answered(&self, spec: &TenantSpec, done: &Done, revision: Revision) -> v1::Tenant {
@@ -133,7 +132,7 @@ impl Placement {
     async fn current(&self, name: &Name) -> Result<v1::Tenant, Fault> {
         let state = self.context.state(true).await?;
         let tenant = state.tenant(name.as_str()).ok_or_else(|| Fault::not_found(Kind::Tenant, name.as_str()))?;
-        Ok(convert::tenant::wire(&tenant, &cluster_names(&state)))
+        Ok(convert::tenant::wire(&tenant, state.facts_of(tenant.id), &cluster_names(&state)))
     }
 
     async fn update(&self, reach: &Reach, mut message: v1::UpdateTenantRequest) -> Result<v1::UpdateTenantResponse, Fault> {

@@ -40,7 +40,7 @@ impl Placement {
         let name = checked_name(&message.name)?;
         let state = self.context.read(message.consistency).await?;
         let tenant = find(&state, reach, &name)?;
-        let wire = convert::tenant::wire(&tenant, &cluster_names(&state));
+        let wire = convert::tenant::wire(&tenant, state.facts_of(tenant.id), &cluster_names(&state));
         Ok(v1::GetTenantResponse { tenant: Some(wire), revision: Some(wire_revision(state.revision())) })
     }
 
@@ -84,7 +84,7 @@ impl Placement {
             }
             let now = schedule::explain(&ledger, &*state, &tenant.spec);
             Ok(v1::ExplainTenantResponse {
-                tenant: Some(convert::tenant::wire(&tenant, &names)),
+                tenant: Some(convert::tenant::wire(&tenant, state.facts_of(tenant.id), &names)),
                 kept_reason: schedule::describe_reason(&tenant.reason, &names),
                 now: Some(explain::wire(&now, every, &names)),
                 revision: Some(wire_revision(state.revision())),
@@ -141,7 +141,7 @@ fn counted(tenant: &Tenant) -> Option<(Share, roadstead_core::tenant::Binding)> 
     match tenant.phase {
         Phase::Pending { .. } => None,
         Phase::Bound { binding, .. } | Phase::Releasing { binding, .. } => Some((Share::Full, binding)),
-        Phase::Retained { binding, .. } => Some((Share::StorageOnly, binding)),
+        Phase::Retained { binding, .. } | Phase::Purging { binding, .. } => Some((Share::StorageOnly, binding)),
     }
 }
 
@@ -199,7 +199,7 @@ fn collect(state: &State, mut tenants: impl Iterator<Item = Tenant>, size: usize
     let (mut bytes, mut last) = (0, None);
     while page.tenants.len() < size && bytes < MAX_PAGE_BYTES {
         let Some(tenant) = tenants.next() else { return page };
-        let wire = convert::tenant::wire(&tenant, &names);
+        let wire = convert::tenant::wire(&tenant, state.facts_of(tenant.id), &names);
         bytes += wire.encoded_len();
         page.tenants.push(wire);
         last = Some(tenant.spec.name);

@@ -9,6 +9,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use roadstead_api::v1::{self, watch_event};
 use roadstead_core::apply::{Applied, Change};
 use roadstead_core::id::{ClusterId, Name, Owner, Revision};
+use roadstead_core::observed::TenantFacts;
 use roadstead_core::state::State;
 use roadstead_core::tenant::Tenant;
 
@@ -62,7 +63,7 @@ impl Entry {
         let mut prepared = HashMap::new();
         for (position, change) in applied.changes.iter().enumerate() {
             match change {
-                Change::Tenant { before, after } => {
+                Change::Tenant { before, after, .. } => {
                     for tenant in [before, after].into_iter().flatten() {
                         if let Some(name) = tenant.phase.binding().and_then(|binding| names.get(&binding.cluster)) {
                             note(&mut by_cluster, name, position);
@@ -99,13 +100,13 @@ impl Entry {
 
     /// A tenant as this entry left it.
     #[must_use]
-    pub fn tenant(&self, owner: &Owner, name: &Name) -> Option<(Arc<Tenant>, ClusterNames)> {
+    pub fn tenant(&self, owner: &Owner, name: &Name) -> Option<v1::Tenant> {
         let changes = self.by_owner.get(owner)?.iter().rev().map(|position| &self.applied.changes[*position]);
         let mut tenants = changes.filter_map(|change| match change {
-            Change::Tenant { after, .. } => after.as_ref(),
+            Change::Tenant { after, facts, .. } => after.as_ref().map(|tenant| (tenant, facts)),
             Change::Cluster { .. } | Change::Pool { .. } | Change::Class { .. } | Change::Policy { .. } => None,
         });
-        tenants.find(|tenant| tenant.spec.name == *name).map(|tenant| (Arc::clone(tenant), Arc::clone(&self.names)))
+        tenants.find(|(tenant, _)| tenant.spec.name == *name).map(|(tenant, facts)| wire_tenant(tenant, facts.as_deref(), &self.names))
     }
 
     /// The messages for a watcher: events past `after_ordinal` that concern its scope, together, or in parts if they are large.
@@ -159,7 +160,9 @@ impl Entry {
             first.clone().or_else(|| second.clone()).expect("a change has a before or an after")
         }
         match change {
-            Change::Tenant { before, after } => watch_event::Object::Tenant(wire_tenant(&pick(before, after, concern), &self.names)),
+            Change::Tenant { before, after, facts } => {
+                watch_event::Object::Tenant(wire_tenant(&pick(before, after, concern), facts.as_deref(), &self.names))
+            }
             Change::Cluster { before, after } => {
                 watch_event::Object::Cluster(convert::cluster::wire_without_status(&pick(before, after, concern).spec))
             }
@@ -174,8 +177,8 @@ impl Entry {
 
 /// A tenant with the names of clusters as of its entry.
 #[must_use]
-pub fn wire_tenant(tenant: &Tenant, names: &HashMap<ClusterId, Name>) -> v1::Tenant {
-    convert::tenant::wire(tenant, &|id| names.get(&id).map_or_else(|| format!("#{}", id.0), ToString::to_string))
+pub fn wire_tenant(tenant: &Tenant, facts: Option<&TenantFacts>, names: &HashMap<ClusterId, Name>) -> v1::Tenant {
+    convert::tenant::wire(tenant, facts, &|id| names.get(&id).map_or_else(|| format!("#{}", id.0), ToString::to_string))
 }
 
 /// What can only be told with the state at hand.

@@ -6,8 +6,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use roadstead_api::v1;
 use roadstead_core::id::{Name, Owner, Revision};
-use roadstead_core::tenant::Tenant;
 use tokio::sync::{Notify, watch};
 
 use super::ClusterNames;
@@ -182,7 +182,7 @@ impl History {
 
     /// A tenant as an entry left it, if that entry is still kept.
     #[must_use]
-    pub fn tenant_at(&self, revision: Revision, owner: &Owner, name: &Name) -> Option<(Arc<Tenant>, ClusterNames)> {
+    pub fn tenant_at(&self, revision: Revision, owner: &Owner, name: &Name) -> Option<v1::Tenant> {
         let entry = {
             let inner = self.lock();
             let at = inner.entries.binary_search_by(|(_, entry)| entry.revision.cmp(&revision)).ok()?;

@@ -119,7 +119,7 @@ impl Initial {
     }
 
     fn tenant(&self, tenant: &Tenant) -> Bytes {
-        initial(watch_event::Object::Tenant(wire_tenant(tenant, &self.names)))
+        initial(watch_event::Object::Tenant(wire_tenant(tenant, self.state.facts_of(tenant.id), &self.names)))
     }
 }
 

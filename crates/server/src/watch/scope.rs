@@ -90,7 +90,7 @@ impl Scope {
     #[must_use]
     pub fn concern(&self, change: &Change, names: &HashMap<ClusterId, Name>) -> Option<Concern> {
         match change {
-            Change::Tenant { before, after } => {
+            Change::Tenant { before, after, .. } => {
                 let seen = |tenant: &Option<Arc<Tenant>>| tenant.as_deref().is_some_and(|tenant| self.sees_tenant(tenant, names));
                 if self.kinds.tenants { crossing(seen(before), seen(after)) } else { None }
             }

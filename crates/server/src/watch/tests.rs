@@ -65,7 +65,7 @@ fn tenant(number: u64) -> Arc<Tenant> {
 }
 
 fn entry(revision: Revision, tenants: impl Iterator<Item = Arc<Tenant>>, names: &ClusterNames) -> Arc<Entry> {
-    let changes = tenants.map(|tenant| Change::Tenant { before: None, after: Some(tenant) }).collect();
+    let changes = tenants.map(|tenant| Change::Tenant { before: None, after: Some(tenant), facts: None }).collect();
     let applied = Applied { revision, changes, ..Applied::default() };
     Arc::new(Entry::new(revision, Arc::new(applied), Arc::clone(names), None))
 }

@@ -1,0 +1,99 @@
+//! What agents tell beyond a phase: which volumes a tenant has, what keeps it from running, what a cluster is made of.
+//!
+//! Kept apart from tenants and clusters: it is told by agents, decides no placement, and most tenants have none. From feature level
+//! [`crate::apply::OBSERVES`] on.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Epoch, Name, TenantId, VolumeUid};
+use crate::request::Report;
+use crate::time::Timestamp;
+
+/// The longest text about what keeps a tenant from running, in bytes.
+pub const MAX_WHY_BYTES: usize = 240;
+/// Volumes of a tenant whose identity is kept.
+pub const MAX_VOLUMES: usize = 64;
+/// The longest version text of a cluster or an agent, in bytes.
+pub const MAX_VERSION_BYTES: usize = 64;
+
+/// What kind of thing keeps a tenant from being as it is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum TroubleKind {
+    /// It may come by itself: a pod that is not ready yet.
+    Waits,
+    /// It does not go on until something is changed.
+    Blocked,
+    /// A volume that was there is not: it stays stopped until somebody decides.
+    VolumeLost,
+    /// A secret that was generated is not there any more.
+    SecretLost,
+}
+
+/// What keeps a tenant from being as it is to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// What kind of thing.
+    pub kind: TroubleKind,
+    /// In plain words, at most [`MAX_WHY_BYTES`].
+    pub why: String,
+    /// Since when it has been of this kind.
+    pub since: Timestamp,
+}
+
+/// What is kept of what was told about a tenant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantFacts {
+    /// Its volumes as its cluster knows them; each is set once.
+    pub volumes: Vec<(Name, VolumeUid)>,
+    /// What is wrong, if anything.
+    pub trouble: Option<Trouble>,
+}
+
+impl TenantFacts {
+    /// Which volume of its cluster is the one of this name, once that is known.
+    #[must_use]
+    pub fn volume(&self, name: &Name) -> Option<VolumeUid> {
+        self.volumes.iter().find(|(known, _)| known == name).map(|(_, uid)| *uid)
+    }
+}
+
+/// What a cluster is made of, as its agent last told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterInfo {
+    /// Version of Kubernetes, as in `v1.34.4`; `local` where processes run on one machine.
+    pub version: String,
+    /// Version of the agent.
+    pub agent: String,
+    /// All nodes.
+    pub nodes: u32,
+    /// Those that are ready.
+    pub ready_nodes: u32,
+    /// What is labelled as a tenant there and named by no intent: left as it is.
+    pub orphans: u32,
+    /// Tenants that are not removed until an operator agrees.
+    pub held_back: u32,
+}
+
+/// What an agent tells of one tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenTenant {
+    /// Which.
+    pub id: TenantId,
+    /// The epoch that the agent acts on; another one than the binding's is ignored.
+    pub epoch: Epoch,
+    /// Its volumes.
+    pub volumes: Vec<(Name, VolumeUid)>,
+    /// What is wrong, if anything.
+    pub trouble: Option<(TroubleKind, String)>,
+}
+
+/// All that an agent tells at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// Capacity and phases.
+    pub report: Report,
+    /// Tenants about which there is something new.
+    pub tenants: Vec<SeenTenant>,
+    /// What the cluster is made of, if that is new.
+    pub info: Option<ClusterInfo>,
+}
