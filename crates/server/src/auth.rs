@@ -54,6 +54,8 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("roadstead.v1.FleetService/DeleteClass", KEEPERS),
     ("roadstead.v1.FleetService/PutPolicy", KEEPERS),
     ("roadstead.v1.FleetService/GetPolicy", READERS),
+    ("roadstead.v1.AgentService/WatchIntent", &[Agent]),
+    ("roadstead.v1.AgentService/Observe", &[Agent]),
     ("roadstead.v1.AdminService/GetStatus", READERS),
     ("roadstead.v1.AdminService/AddMember", &[Replica, Admin]),
     ("roadstead.v1.AdminService/RemoveMember", &[Admin]),

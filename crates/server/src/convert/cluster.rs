@@ -26,9 +26,9 @@ const MAX_LABELS: usize = 128;
 /// Owners that one cluster may be dedicated to.
 const MAX_DEDICATED: usize = 1024;
 /// The longest UID: that of a Kubernetes object is 36 characters.
-const MAX_UID_LEN: usize = 64;
+pub(super) const MAX_UID_LEN: usize = 64;
 /// Tenants in one report: as many as the greatest cap, twice, for those on their way.
-const MAX_OBSERVED: usize = 2 * MAX_TENANT_CAP as usize;
+pub(super) const MAX_OBSERVED: usize = 2 * MAX_TENANT_CAP as usize;
 
 /// What an operator declares of a cluster.
 pub fn cluster(check: &mut Check, wire: Option<&v1::Cluster>) -> Option<ClusterSpec> {
@@ -136,7 +136,7 @@ pub fn report(check: &mut Check, wire: &v1::ReportCapacityRequest, by_agent: boo
     Some(Report { cluster: cluster?, uid: uid?, capacity: capacity?, tenants: tenants?, by_agent, complete: complete? })
 }
 
-fn capacity(check: &mut Check, at: At<'_>, wire: &v1::Capacity) -> Option<Capacity> {
+pub(super) fn capacity(check: &mut Check, at: At<'_>, wire: &v1::Capacity) -> Option<Capacity> {
     let allocatable = resources(check, at.field("allocatable"), wire.allocatable.as_ref());
     let used_by_others = resources(check, at.field("used_by_others"), wire.used_by_others.as_ref());
     let nodes = nodes(check, at.field("nodes"), &wire.nodes);
@@ -168,7 +168,7 @@ fn observed(check: &mut Check, at: At<'_>, wire: &[v1::ObservedTenant]) -> Optio
 }
 
 fn observed_one(check: &mut Check, at: At<'_>, wire: &v1::ObservedTenant) -> Option<ObservedTenant> {
-    let id = uid(check, at.field("uid"), &wire.uid);
+    let id = tenant_uid(check, at.field("uid"), &wire.uid);
     let epoch = match check.required(at.field("epoch"), wire.epoch.as_ref()) {
         Some(epoch) => check.revision(at.field("epoch"), epoch),
         None => None,
@@ -182,7 +182,8 @@ fn observed_one(check: &mut Check, at: At<'_>, wire: &v1::ObservedTenant) -> Opt
     Some(ObservedTenant { id: id?, epoch: epoch?, observed })
 }
 
-fn uid(check: &mut Check, at: At<'_>, text: &str) -> Option<TenantId> {
+/// A tenant's uid as text.
+pub(super) fn tenant_uid(check: &mut Check, at: At<'_>, text: &str) -> Option<TenantId> {
     let strict = text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     match u64::from_str_radix(text, 16) {
         Ok(number) if strict => Some(TenantId(number)),

@@ -8,6 +8,7 @@ pub mod constraints;
 pub mod tenant;
 pub mod cluster;
 pub mod class;
+pub mod agent;
 pub mod policy;
 pub mod request_id;
 pub mod schema;

@@ -9,24 +9,19 @@ use roadstead_core::command::Kind;
 use roadstead_core::id::Name;
 use roadstead_core::request::{Ask, Retry};
 use roadstead_core::state::State;
-use roadstead_core::time::Millis;
 use tonic::{Request, Response, Status};
 
 use super::context::{Context, reach, retry};
 use super::dry;
 use super::placement::dry_revision;
 use super::reads::page_size;
+use super::reports;
 use crate::auth::Reach;
 use crate::convert::check::{At, Check};
 use crate::convert::request_id::fingerprint;
-use crate::convert::{self, class, cluster, cluster_names, policy, wire_duration, wire_revision};
+use crate::convert::{self, class, cluster, cluster_names, policy, wire_revision};
 use crate::errors::{Fault, rejected};
 use crate::identity::Role;
-
-/// The part of the silence that is allowed after which an agent is to report again: two may be lost.
-const REPORTS_PER_SILENCE: u64 = 3;
-/// The longest pause between two reports that is asked for.
-const LONGEST_REPORT_PAUSE: Millis = Millis::from_secs(30);
 
 /// `FleetService` on one replica.
 #[derive(Debug)]
@@ -94,23 +89,9 @@ impl Fleet {
         let report = cluster::report(&mut check, message, by_agent);
         let report = check.finish(report)?;
         let name = report.cluster.clone();
-        // Idempotent by itself: no retry identity.
-        let (done, revision) = self.context.submit(&reach.caller().principal, None, Ask::Report(Box::new(report))).await?;
-        let state = self.context.state(false).await?;
-        let cluster = state.cluster(name.as_str());
-        if let Some(cluster) = cluster.filter(|_| by_agent) {
-            self.context.handle.heard(cluster.id);
-        }
-        let complete_wanted = cluster.is_some_and(|cluster| cluster.fenced);
-        let silence = state.policy().spec.silent_after;
-        let pause = Millis((silence.0 / REPORTS_PER_SILENCE).clamp(1, LONGEST_REPORT_PAUSE.0));
-        let mut revision = self.context.revision_of(&done, revision).await;
-        if complete_wanted {
-            // What the agent is to look after: of the present incarnation.
-            revision = revision.max(state.revision());
-        }
-        let report_within = Some(wire_duration(pause));
-        Ok(v1::ReportCapacityResponse { revision: Some(wire_revision(revision)), report_within, complete_wanted })
+        let ask = Ask::Report(Box::new(report));
+        let reports::Taken { revision, report_within, complete_wanted } = reports::submit(&self.context, reach, &name, ask).await?;
+        Ok(v1::ReportCapacityResponse { revision: Some(revision), report_within: Some(report_within), complete_wanted })
     }
 
     async fn list_clusters_page(&self, reach: &Reach, message: &v1::ListClustersRequest) -> Result<v1::ListClustersResponse, Fault> {

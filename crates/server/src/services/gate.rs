@@ -32,6 +32,8 @@ const STREAMS: &[&str] = &[
     "grpc.health.v1.Health/Watch",
     "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
 ];
+/// As many as there are watches; an agent that holds one is no burden on the streams of others.
+const WATCH_INTENT: &str = "roadstead.v1.AgentService/WatchIntent";
 const WATCH: &str = "roadstead.v1.PlacementService/Watch";
 
 /// Counts what is in progress.
@@ -70,7 +72,7 @@ pub async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -
     if let Err(fault) = admit(&request, &rpc) {
         return refuse(fault);
     }
-    if rpc == WATCH {
+    if rpc == WATCH || rpc == WATCH_INTENT {
         return next.run(request).await;
     }
     let stream = STREAMS.contains(&rpc.as_str());

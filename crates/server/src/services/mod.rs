@@ -1,8 +1,9 @@
-//! The public API on one replica: three services, health and reflection behind one gate.
+//! The public API on one replica: four services, health and reflection behind one gate.
 //!
 //! A service checks and converts, asks the replica through its [`Handle`], and converts the answer back; it decides nothing. Modules in
 //! reading order: [`gate`] (who may call, how much at a time, how long), [`context`] (what all services share), [`dry`] (what would be
-//! done), [`placement`], [`stream`] (many placements over one stream), [`reads`] (get, list, explain, simulate, watch), [`fleet`], [`admin`].
+//! done), [`placement`], [`stream`] (many placements over one stream), [`reads`] (get, list, explain, simulate, watch), [`fleet`], `reports` (facts on their way in), `intents` (what is wanted of a
+//! cluster, as a stream), [`agent`], [`admin`].
 
 pub mod gate;
 pub mod context;
@@ -11,6 +12,9 @@ pub mod placement;
 pub mod stream;
 pub mod reads;
 pub mod fleet;
+mod reports;
+mod intents;
+pub mod agent;
 pub mod admin;
 mod raw_watch;
 
@@ -19,6 +23,7 @@ use std::sync::Arc;
 use axum::middleware;
 use roadstead_api::v1;
 use roadstead_api::v1::admin_service_server::AdminServiceServer;
+use roadstead_api::v1::agent_service_server::AgentServiceServer;
 use roadstead_api::v1::fleet_service_server::FleetServiceServer;
 use roadstead_api::v1::placement_service_server::PlacementServiceServer;
 use tokio::task::JoinHandle;
@@ -30,6 +35,7 @@ use crate::handle::Handle;
 use crate::watch;
 use crate::watch::history::History;
 use admin::Admin;
+use agent::Agents;
 use context::Context;
 use fleet::Fleet;
 use gate::Gate;
@@ -75,6 +81,11 @@ pub fn router(handle: &Handle) -> Services {
                 .max_encoding_message_size(MAX_ANSWER_BYTES),
         )
         .add_service(
+            AgentServiceServer::new(Agents::new(Arc::clone(&context)))
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_ANSWER_BYTES),
+        )
+        .add_service(
             AdminServiceServer::new(Admin::new(context))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_ANSWER_BYTES),
@@ -97,7 +108,9 @@ async fn follow_readiness(handle: Handle, reporter: HealthReporter) {
     loop {
         let ready = !stopping.is_cancelled() && role.borrow_and_update().leader.is_some();
         let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for service in ["", "roadstead.v1.PlacementService", "roadstead.v1.FleetService", "roadstead.v1.AdminService"] {
+        for service in
+            ["", "roadstead.v1.PlacementService", "roadstead.v1.FleetService", "roadstead.v1.AgentService", "roadstead.v1.AdminService"]
+        {
             reporter.set_service_status(service, status).await;
         }
         if stopping.is_cancelled() {

@@ -8,7 +8,7 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use roadstead_api::v1::{self, watch_event};
 use roadstead_core::apply::{Applied, Change};
-use roadstead_core::id::{ClusterId, Name, Owner, Revision};
+use roadstead_core::id::{ClusterId, Name, Owner, Revision, TenantId};
 use roadstead_core::observed::TenantFacts;
 use roadstead_core::state::State;
 use roadstead_core::tenant::Tenant;
@@ -96,6 +96,15 @@ impl Entry {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.applied.changes.is_empty()
+    }
+
+    /// The tenants that it changed and that are, or were, in a cluster.
+    pub fn tenants_of(&self, cluster: &Name) -> impl Iterator<Item = TenantId> {
+        let positions = self.by_cluster.get(cluster).into_iter().flatten();
+        positions.filter_map(|position| match &self.applied.changes[*position] {
+            Change::Tenant { before, after, .. } => after.as_ref().or(before.as_ref()).map(|tenant| tenant.id),
+            Change::Cluster { .. } | Change::Pool { .. } | Change::Class { .. } | Change::Policy { .. } => None,
+        })
     }
 
     /// A tenant as this entry left it.

@@ -7,6 +7,7 @@
 mod harness;
 mod world;
 
+mod agents;
 mod authorisation;
 mod fleet;
 mod listing;

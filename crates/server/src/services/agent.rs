@@ -1,0 +1,85 @@
+//! `AgentService`: what is wanted of a cluster, and what its agent tells. Every call is about the cluster that the certificate names.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use roadstead_api::v1;
+use roadstead_api::v1::agent_service_server::AgentService;
+use roadstead_core::command::{Kind, Rejection};
+use roadstead_core::id::Name;
+use roadstead_core::request::Ask;
+use roadstead_core::state::State;
+use tonic::{Request, Response, Status};
+
+use super::context::{Context, reach};
+use super::intents::Intents;
+use super::reports;
+use crate::auth::Reach;
+use crate::convert::check::{At, Check};
+use crate::convert::{agent, cluster_names};
+use crate::errors::{Fault, rejected};
+
+/// `AgentService` on one replica.
+#[derive(Debug)]
+pub struct Agents {
+    context: Arc<Context>,
+}
+
+impl Agents {
+    /// On this replica.
+    #[must_use]
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+}
+
+/// The cluster that the caller's certificate names.
+fn own_cluster(reach: &Reach) -> Result<Name, Fault> {
+    let mut check = Check::default();
+    let name = check.name(At::Top("certificate"), reach.only_cluster().unwrap_or_default());
+    check.finish(name)
+}
+
+/// Refuses an agent of a cluster that is not known, or that is another one than is known.
+fn check_identity(state: &State, name: &Name, uid: &str) -> Result<(), Fault> {
+    let refused = |rejection: &Rejection| rejected(rejection, &cluster_names(state));
+    let Some(cluster) = state.cluster(name.as_str()) else {
+        return Err(refused(&Rejection::NotFound { kind: Kind::Cluster, name: name.to_string() }));
+    };
+    if !cluster.spec.uid.is_empty() && cluster.spec.uid != uid {
+        let known = &cluster.spec.uid;
+        let shown = crate::convert::excerpt(uid);
+        let words = format!(
+            "cluster {:?} is the one whose kube-system has the uid {known}; this one has {shown:?}: it is a copy, or the certificate is another cluster's",
+            name.as_str()
+        );
+        return Err(Fault::invalid("uid", words));
+    }
+    Ok(())
+}
+
+#[tonic::async_trait]
+impl AgentService for Agents {
+    type WatchIntentStream = BoxStream<'static, Result<v1::WatchIntentResponse, Status>>;
+
+    async fn watch_intent(&self, request: Request<v1::WatchIntentRequest>) -> Result<Response<Self::WatchIntentStream>, Status> {
+        let reach = reach(&request)?;
+        let name = own_cluster(&reach)?;
+        let state = self.context.state(true).await?;
+        check_identity(&state, &name, &request.get_ref().uid)?;
+        let intents = Intents::begin(&self.context, name, state)?;
+        Ok(Response::new(intents.into_stream().boxed()))
+    }
+
+    async fn observe(&self, request: Request<v1::ObserveRequest>) -> Result<Response<v1::ObserveResponse>, Status> {
+        let reach = reach(&request)?;
+        let name = own_cluster(&reach)?;
+        let mut check = Check::default();
+        let observation = agent::observation(&mut check, &name, request.get_ref());
+        let observation = check.finish(observation)?;
+        let ask = Ask::Observe(Box::new(observation));
+        let reports::Taken { revision, report_within, complete_wanted } = reports::submit(&self.context, &reach, &name, ask).await?;
+        Ok(Response::new(v1::ObserveResponse { revision: Some(revision), tell_within: Some(report_within), complete_wanted }))
+    }
+}

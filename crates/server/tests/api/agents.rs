@@ -1,0 +1,171 @@
+//! What agents hear and tell.
+
+use roadstead_api::v1;
+use roadstead_api::v1::agent_service_client::AgentServiceClient;
+use roadstead_api::v1::observed_tenant::Observed;
+use roadstead_api::v1::tenant_intent::Role;
+use roadstead_api::v1::trouble::Kind;
+use tonic::transport::Channel;
+use tonic::{Code, Streaming};
+
+use crate::world::{World, fields, new_id, next, place, reason};
+
+type Agent = AgentServiceClient<Channel>;
+
+const DATA: &str = "0c9ee5b2-52b8-4d7c-9a5e-2f3a1b0c4d5e";
+
+async fn agent(world: &World, cluster: &str) -> Agent {
+    Agent::new(world.connect("agent", cluster, &[]).await)
+}
+
+async fn intents(agent: &mut Agent, cluster: &str) -> Streaming<v1::WatchIntentResponse> {
+    agent.watch_intent(v1::WatchIntentRequest { uid: format!("uid-{cluster}") }).await.unwrap().into_inner()
+}
+
+/// Until the intent is whole, put together; signs of life are passed over.
+async fn whole(stream: &mut Streaming<v1::WatchIntentResponse>) -> v1::WatchIntentResponse {
+    let mut all = v1::WatchIntentResponse::default();
+    loop {
+        let part = next(stream).await;
+        all.classes.extend(part.classes);
+        all.tenants.extend(part.tenants);
+        all.gone.extend(part.gone);
+        all.generation = part.generation;
+        let said = !(all.classes.is_empty() && all.tenants.is_empty() && all.gone.is_empty());
+        if all.generation.is_some() && said {
+            return all;
+        }
+    }
+}
+
+fn told(cluster: &str, seen: v1::SeenTenant) -> v1::ObserveRequest {
+    v1::ObserveRequest { uid: format!("uid-{cluster}"), tenants: vec![seen], ..Default::default() }
+}
+
+fn roles(intent: &v1::WatchIntentResponse) -> Vec<(&str, Role)> {
+    intent.tenants.iter().map(|tenant| (tenant.name.as_str(), tenant.role())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_hears_the_whole_intent_and_then_what_changes() {
+    let mut world = World::with_clusters(1, 1).await;
+    world.place("anvils", "acme").await;
+    let mut agent = agent(&world, "c0").await;
+    let mut stream = intents(&mut agent, "c0").await;
+    let first = whole(&mut stream).await;
+    assert_eq!(roles(&first), [("anvils", Role::Run)]);
+    assert_eq!(first.classes.iter().map(|class| class.version.as_str()).collect::<Vec<_>>(), ["1.0.0"]);
+
+    world.place("bolts", "acme").await;
+    let second = whole(&mut stream).await;
+    assert_eq!(roles(&second), [("bolts", Role::Run)], "what was sent is not sent again");
+    assert!(second.classes.is_empty());
+    let index = |intent: &v1::WatchIntentResponse| intent.generation.map(|generation| (generation.incarnation, generation.index));
+    assert!(index(&second) > index(&first));
+
+    world.placement.release_tenant(v1::ReleaseTenantRequest { name: "anvils".into(), ..Default::default() }).await.unwrap();
+    assert_eq!(roles(&whole(&mut stream).await), [("anvils", Role::Stopped)], "its volumes are kept");
+    let purge = v1::ReleaseTenantRequest { name: "anvils".into(), purge: true, ..Default::default() };
+    world.placement.release_tenant(purge).await.unwrap();
+    let last = whole(&mut stream).await;
+    assert_eq!(roles(&last), [("anvils", Role::Absent)]);
+    let anvils = &last.tenants[0];
+    let absent = v1::SeenTenant { uid: anvils.uid.clone(), epoch: anvils.epoch, observed: Observed::Absent.into(), ..Default::default() };
+    agent.observe(told("c0", absent)).await.unwrap();
+    assert_eq!(whole(&mut stream).await.gone, [anvils.uid.clone()]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_agent_tells_stands_with_the_tenant_and_its_cluster() {
+    let mut world = World::with_clusters(1, 1).await;
+    let placed = world.place("anvils", "acme").await;
+    let mut agent = agent(&world, "c0").await;
+    let mut stream = intents(&mut agent, "c0").await;
+    whole(&mut stream).await;
+    let seen = v1::SeenTenant {
+        uid: placed.uid.clone(),
+        epoch: placed.status.and_then(|status| status.binding).and_then(|binding| binding.epoch),
+        volumes: vec![v1::TenantVolume { name: "data".into(), uid: DATA.into() }],
+        trouble: Some(v1::Trouble { kind: Kind::Waits.into(), why: "an image cannot be pulled".into(), since: None }),
+        ..Default::default()
+    };
+    let info = v1::ClusterInfo { version: "v1.34.4".into(), nodes: 3, ready_nodes: 2, ..Default::default() };
+    agent.observe(v1::ObserveRequest { info: Some(info.clone()), ..told("c0", seen.clone()) }).await.unwrap();
+    let status = world.get("anvils").await.status.unwrap();
+    let trouble = status.trouble.expect("told");
+    assert_eq!((trouble.kind(), trouble.why.as_str()), (Kind::Waits, "an image cannot be pulled"));
+    assert!(trouble.since.is_some());
+    assert_eq!(status.volumes, [v1::TenantVolume { name: "data".into(), uid: DATA.into() }]);
+    let request = v1::GetClusterRequest { name: "c0".into(), ..Default::default() };
+    let cluster = world.fleet.get_cluster(request).await.unwrap().into_inner().cluster.unwrap();
+    assert_eq!(cluster.status.unwrap().info, Some(info));
+
+    let running = v1::SeenTenant { observed: Observed::Running.into(), trouble: None, ..seen };
+    let first = agent.observe(told("c0", running.clone())).await.unwrap().into_inner();
+    let status = world.get("anvils").await.status.unwrap();
+    assert_eq!((status.phase(), status.trouble), (v1::Phase::Running, None));
+    let again = agent.observe(told("c0", running)).await.unwrap().into_inner();
+    assert!(again.revision.unwrap().index <= first.revision.unwrap().index, "told again it has no effect");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_tells_nothing_of_another_clusters_tenants() {
+    let mut world = World::with_clusters(1, 2).await;
+    let placed = world.place("anvils", "acme").await;
+    let binding = placed.status.clone().unwrap().binding.unwrap();
+    let other = if binding.cluster == "c0" { "c1" } else { "c0" };
+    let before = world.get("anvils").await;
+    let mut agent = agent(&world, other).await;
+    for observed in [Observed::Running, Observed::Stopped, Observed::Absent] {
+        let seen = v1::SeenTenant {
+            uid: placed.uid.clone(),
+            epoch: binding.epoch,
+            observed: observed.into(),
+            volumes: vec![v1::TenantVolume { name: "data".into(), uid: DATA.into() }],
+            trouble: Some(v1::Trouble { kind: Kind::VolumeLost.into(), why: "a lie".into(), since: None }),
+        };
+        agent.observe(told(other, seen)).await.unwrap();
+    }
+    assert_eq!(world.get("anvils").await, before);
+    let mut stream = intents(&mut agent, other).await;
+    world.place("bolts", "acme").await;
+    world.placement.place_tenant(v1::PlaceTenantRequest { request_id: new_id(), ..place("nuts", "acme") }).await.unwrap();
+    let heard = whole(&mut stream).await;
+    assert!(heard.tenants.iter().all(|tenant| tenant.name != "anvils"), "{heard:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_a_cluster_is_refused() {
+    let world = World::with_clusters(1, 1).await;
+    let mut agent = agent(&world, "c0").await;
+    let copy = agent.watch_intent(v1::WatchIntentRequest { uid: "uid-of-a-copy".into() }).await.map(drop).unwrap_err();
+    assert_eq!(copy.code(), Code::InvalidArgument);
+    assert!(copy.message().contains("is a copy"), "{}", copy.message());
+    let told = agent.observe(v1::ObserveRequest { uid: "uid-of-a-copy".into(), ..Default::default() }).await.unwrap_err();
+    assert_eq!(fields(&told), ["uid"]);
+    let nobody = AgentServiceClient::new(world.connect("agent", "c9", &[]).await).watch_intent(v1::WatchIntentRequest::default()).await;
+    assert_eq!(reason(&nobody.map(drop).unwrap_err()).1, "NOT_FOUND");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_that_is_wrong_with_what_an_agent_tells_is_told_by_field() {
+    let world = World::with_clusters(1, 1).await;
+    let mut agent = agent(&world, "c0").await;
+    let seen = v1::SeenTenant {
+        uid: "x".into(),
+        volumes: vec![v1::TenantVolume { name: "Data".into(), uid: "no".into() }],
+        trouble: Some(v1::Trouble { why: "w".repeat(300), ..Default::default() }),
+        ..Default::default()
+    };
+    let refused = agent.observe(v1::ObserveRequest { tenants: vec![seen], ..Default::default() }).await.unwrap_err();
+    let expected = [
+        "uid",
+        "tenants[0].uid",
+        "tenants[0].epoch",
+        "tenants[0].volumes[0].name",
+        "tenants[0].volumes[0].uid",
+        "tenants[0].trouble.kind",
+        "tenants[0].trouble.why",
+    ];
+    assert_eq!(fields(&refused), expected);
+}
