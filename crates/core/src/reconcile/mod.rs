@@ -2,7 +2,7 @@
 //!
 //! The same code decides for all interpreters of [`Action`]: a Kubernetes cluster, folders and processes, the simulator's model. An
 //! interpreter compares what it has rendered with what is there ([`Part`] by part) and carries actions out; it decides nothing. Modules in
-//! reading order: `tenant` (one tenant), this one (a cluster: what is older than known, what nobody named, how much at a time).
+//! reading order: `tenant` (one tenant), `memory` (who rests, who is in work, what was removed lately), this one (a cluster: what is older than known, what nobody named, how much at a time).
 //!
 //! Rules that hold whatever is seen (each has a property test):
 //! - an intent that is older than one that was acted on does nothing, and neither does one whose epoch for a tenant is older than what is there;
@@ -12,17 +12,20 @@
 //! - nothing runs but under [`Role::Run`].
 
 mod tenant;
+mod memory;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{Epoch, Name, Revision, TenantId, VolumeUid};
-use crate::intent::ClusterIntent;
+use crate::intent::{ClusterIntent, TenantIntent};
 use crate::time::{Millis, Timestamp};
 
 #[cfg(doc)]
 use crate::intent::Role;
+
+pub use memory::Memory;
 
 /// Groups of a tenant's objects, in the order in which they are made. Volumes come before the workloads, one by one ([`VolumeSeen`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -162,8 +165,10 @@ pub struct Step {
 /// How much at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Tenants that are in work until they are seen complete.
+    /// Tenants whose running objects are being changed at a time, until each is seen complete. New ones do not count: nobody uses them yet.
     pub in_work: usize,
+    /// How long a changed tenant may take to be complete before it gives its place to the next.
+    pub patience: Millis,
     /// Deletions within `removal_window` of which an operator need not know: the greater of this and `removals_per_mille` of the tenants there.
     pub removals: usize,
     /// See `removals`.
@@ -173,25 +178,10 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 20 in work; more than max(5, 1 %) within ten minutes wait for an operator.
+    /// 20 in work, ten minutes each; more than max(5, 1 %) removals within ten minutes wait for an operator.
     fn default() -> Self {
-        Self { in_work: 20, removals: 5, removals_per_mille: 10, removal_window: Millis::from_secs(600) }
-    }
-}
-
-/// What the agent remembers between two rounds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// When each recent deletion was begun, and of whom.
-    removals: BTreeMap<TenantId, Timestamp>,
-    /// Up to when an operator has agreed to any number of them.
-    allowed_until: Timestamp,
-}
-
-impl Memory {
-    /// An operator agrees to any number of deletions for a while.
-    pub fn allow_removals(&mut self, until: Timestamp) {
-        self.allowed_until = until;
+        let minutes = Millis::from_secs(600);
+        Self { in_work: 20, patience: minutes, removals: 5, removals_per_mille: 10, removal_window: minutes }
     }
 }
 
@@ -213,32 +203,31 @@ pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, me
     if intent.generation < seen.generation {
         return Round { stale: true, ..Round::default() };
     }
-    let mut round = Round::default();
     let nothing = TenantSeen::default();
-    memory.removals.retain(|_, begun| now.since(*begun) < limits.removal_window);
+    let seen_of = |wanted: &TenantIntent| seen.tenants.get(&wanted.id).unwrap_or(&nothing);
+    let mut all: Vec<(&TenantIntent, Step)> = intent.tenants.iter().map(|wanted| (wanted, tenant::step(wanted, seen_of(wanted)))).collect();
+    // Shard by shard: what a change breaks, it breaks in one shard first.
+    all.sort_by_key(|(wanted, _)| (wanted.shard, wanted.id));
+    memory.forget_all_but(&all, now, limits);
     let may_remove = limits.removals.max(seen.tenants.len() * limits.removals_per_mille / 1000);
-    let mut in_work = 0;
-    for wanted in &intent.tenants {
-        let mut step = tenant::step(wanted, seen.tenants.get(&wanted.id).unwrap_or(&nothing));
-        if step.actions.contains(&Action::Delete) {
-            let known = memory.removals.contains_key(&wanted.id);
-            if !known && memory.removals.len() >= may_remove && memory.allowed_until <= now {
-                step.actions.retain(|action| *action != Action::Delete);
-                round.held_back.push(wanted.id);
-            } else {
-                memory.removals.entry(wanted.id).or_insert(now);
-            }
+    let mut round = Round::default();
+    for (wanted, mut step) in all {
+        let id = wanted.id;
+        if step.actions.contains(&Action::Delete) && !memory.may_delete(id, may_remove, now) {
+            step.actions.retain(|action| *action != Action::Delete);
+            round.held_back.push(id);
         }
-        if !step.actions.is_empty() {
-            // Whoever is not served now keeps its turn: the order is that of the numbers, and those before it get done.
-            if in_work >= limits.in_work {
-                step.actions.clear();
-            }
-            in_work += 1;
+        if memory.rests(id, now) || (is_change(seen_of(wanted), &step) && !memory.may_change(id, limits, now)) {
+            step.actions.clear();
         }
-        round.steps.push((wanted.id, step));
+        round.steps.push((id, step));
     }
     let named: BTreeSet<TenantId> = intent.tenants.iter().map(|wanted| wanted.id).collect();
     round.orphans = seen.tenants.keys().filter(|id| !named.contains(id)).copied().collect();
     round
+}
+
+/// Whether something that runs is changed: what is new, or goes, is nobody's risk but its own.
+fn is_change(seen: &TenantSeen, step: &Step) -> bool {
+    step.actions.iter().any(|action| matches!(action, Action::Put(part) if seen.parts.get(part) == Some(&PartSeen::Differs)))
 }

@@ -201,7 +201,7 @@ fn many_deletions_at_once_wait_for_an_operator() {
     let tenants = (0..100).map(|id| wanted(id, 1, Role::Absent)).collect();
     let intent = ClusterIntent { generation: epoch(1), tenants };
     let seen = ClusterSeen { generation: epoch(1), tenants: (0..100).map(|id| (TenantId(id), resting(1))).collect() };
-    let (limits, mut memory) = (Limits { in_work: 1000, ..Limits::default() }, Memory::default());
+    let (limits, mut memory) = (Limits::default(), Memory::default());
     let first = reconcile(&intent, &seen, &limits, &mut memory, Timestamp(0));
     assert_eq!((deletions(&first), first.held_back.len()), (5, 95));
     let again = reconcile(&intent, &seen, &limits, &mut memory, Timestamp(1000));
@@ -212,13 +212,68 @@ fn many_deletions_at_once_wait_for_an_operator() {
     assert_eq!(deletions(&reconcile(&intent, &seen, &limits, &mut memory, Timestamp(600_001))), 100, "an operator has agreed");
 }
 
+fn busy(round: &Round) -> Vec<u64> {
+    round.steps.iter().filter(|(_, step)| !step.actions.is_empty()).map(|(id, _)| id.0).collect()
+}
+
+/// A hundred tenants that run, of which something is to be changed, in ten shards: tenant 17 is in shard 7.
+fn to_be_changed() -> (ClusterIntent, ClusterSeen) {
+    let tenants = (0..100).map(|id| TenantIntent { shard: ShardId(id as u16 % 10), volumes: Vec::new(), ..wanted(id, 1, Role::Run) });
+    let parts: BTreeMap<_, _> = Part::ALL.into_iter().map(|part| (part, PartSeen::Ready)).collect();
+    let mut seen = TenantSeen { home: Home::Ours(epoch(1)), parts, ..TenantSeen::default() };
+    seen.parts.insert(Part::Workloads, PartSeen::Differs);
+    let seen = (0..100).map(|id| (TenantId(id), seen.clone())).collect();
+    (ClusterIntent { generation: epoch(1), tenants: tenants.collect() }, ClusterSeen { generation: epoch(1), tenants: seen })
+}
+
+fn set(seen: &mut ClusterSeen, id: u64, part: PartSeen) {
+    seen.tenants.get_mut(&TenantId(id)).unwrap().parts.insert(Part::Workloads, part);
+}
+
 #[test]
-fn so_many_are_in_work_at_a_time() {
+fn so_many_that_run_are_changed_at_a_time_shard_by_shard_until_they_are_complete() {
+    let (intent, mut seen) = to_be_changed();
+    let (limits, mut memory) = (Limits::default(), Memory::default());
+    let mut round = |seen: &ClusterSeen, now| busy(&reconcile(&intent, seen, &limits, &mut memory, Timestamp(now)));
+    let first: Vec<u64> = (0..20).map(|turn| turn % 10 * 10 + turn / 10).collect();
+    assert_eq!(round(&seen, 0), first, "all of shard 0, then all of shard 1");
+    first.iter().for_each(|id| set(&mut seen, *id, PartSeen::Waits("a pod".to_owned())));
+    assert_eq!(round(&seen, 1), [] as [u64; 0], "none is complete yet");
+    set(&mut seen, 10, PartSeen::Ready);
+    assert_eq!(round(&seen, 2), [2], "one is, and another one takes its place");
+    set(&mut seen, 20, PartSeen::Blocked("no such image".to_owned()));
+    assert_eq!(round(&seen, 3), [2, 12], "nor does one keep its place that cannot go on");
+    assert_eq!(round(&seen, 600_001).len(), 18 + 2, "nor one that takes too long");
+}
+
+#[test]
+fn new_tenants_do_not_wait_for_each_other() {
     let tenants = (0..100).map(|id| wanted(id, 1, Role::Run)).collect();
     let intent = ClusterIntent { generation: epoch(1), tenants };
     let round = reconcile(&intent, &ClusterSeen::default(), &Limits::default(), &mut Memory::default(), Timestamp(0));
-    let busy: Vec<_> = round.steps.iter().filter(|(_, step)| !step.actions.is_empty()).map(|(id, _)| id.0).collect();
-    assert_eq!(busy, (0..20).collect::<Vec<_>>());
+    assert_eq!(busy(&round).len(), 100);
+}
+
+#[test]
+fn who_fails_rests_longer_each_time_and_gives_its_place_away() {
+    let (intent, seen) = to_be_changed();
+    let (limits, mut memory) = (Limits { in_work: 1, ..Limits::default() }, Memory::default());
+    assert_eq!(busy(&reconcile(&intent, &seen, &limits, &mut memory, Timestamp(0))), [0]);
+    memory.failed(TenantId(0), Timestamp(0), None);
+    assert_eq!(busy(&reconcile(&intent, &seen, &limits, &mut memory, Timestamp(1))), [10]);
+    let mut rests = Vec::new();
+    let mut now = Timestamp(0);
+    for _ in 0..12 {
+        memory.failed(TenantId(0), now, None);
+        let until = memory.next_try().unwrap();
+        rests.push(until.0 - now.0);
+        now = until;
+    }
+    assert!(rests.is_sorted() && rests[0] >= 1000 && rests[11] == 300_000, "{rests:?}");
+    memory.failed(TenantId(0), now, Some(Millis(900_000)));
+    assert_eq!(memory.next_try(), Some(now.after(Millis(900_000))), "as long as it was told");
+    memory.try_again(TenantId(0));
+    assert!(!memory.rests(TenantId(0), now));
 }
 
 #[test]

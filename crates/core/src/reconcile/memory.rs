@@ -1,0 +1,103 @@
+//! What an agent remembers between two rounds: who failed and rests, whose change is under way, what was removed lately.
+//!
+//! All of it may be lost: a new agent begins with nothing, tries all that failed at once, and counts removals anew.
+
+use std::collections::BTreeMap;
+
+use super::{Condition, Limits, Step};
+use crate::id::TenantId;
+use crate::intent::TenantIntent;
+use crate::time::{Millis, Timestamp};
+
+/// The first rest after a failure; each further one doubles it.
+const FIRST_REST: Millis = Millis(1000);
+/// The longest rest: soon enough after somebody has mended what was wrong.
+const LONGEST_REST: Millis = Millis(300_000);
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// When each recent deletion was begun, and of whom.
+    removals: BTreeMap<TenantId, Timestamp>,
+    /// Up to when an operator has agreed to any number of them.
+    allowed_until: Timestamp,
+    /// Whose running objects were changed and are not seen complete yet, and since when.
+    changing: BTreeMap<TenantId, Timestamp>,
+    /// Who failed: how often in a row, and until when it rests.
+    failures: BTreeMap<TenantId, (u32, Timestamp)>,
+}
+
+impl Memory {
+    /// An operator agrees to any number of deletions for a while.
+    pub fn allow_removals(&mut self, until: Timestamp) {
+        self.allowed_until = until;
+    }
+
+    /// An action for a tenant failed: it rests, longer each time, and gives its place to another. With `after`, it was told how long.
+    pub fn failed(&mut self, id: TenantId, now: Timestamp, after: Option<Millis>) {
+        self.changing.remove(&id);
+        let (times, until) = self.failures.entry(id).or_insert((0, now));
+        let doubled = FIRST_REST.0.saturating_mul(1 << (*times).min(20));
+        // Up to a quarter more, by its number: not all that failed together come back together.
+        let spread = doubled / 4 * (id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) / 256;
+        let rest = Millis((doubled + spread).min(LONGEST_REST.0));
+        *times = times.saturating_add(1);
+        *until = now.after(after.map_or(rest, |after| Millis(after.0.max(rest.0))));
+    }
+
+    /// All actions for a tenant were carried out.
+    pub fn succeeded(&mut self, id: TenantId) {
+        self.failures.remove(&id);
+    }
+
+    /// Something else is wanted of a tenant, or something moved there: it is worth another try now.
+    pub fn try_again(&mut self, id: TenantId) {
+        if let Some((_, until)) = self.failures.get_mut(&id) {
+            *until = Timestamp::default();
+        }
+    }
+
+    /// When the next one has rested.
+    #[must_use]
+    pub fn next_try(&self) -> Option<Timestamp> {
+        self.failures.values().map(|(_, until)| *until).min()
+    }
+
+    /// How often in a row a tenant has failed.
+    #[must_use]
+    pub fn failures(&self, id: TenantId) -> u32 {
+        self.failures.get(&id).map_or(0, |(times, _)| *times)
+    }
+
+    pub(super) fn rests(&self, id: TenantId, now: Timestamp) -> bool {
+        self.failures.get(&id).is_some_and(|(_, until)| *until > now)
+    }
+
+    pub(super) fn may_delete(&mut self, id: TenantId, at_most: usize, now: Timestamp) -> bool {
+        if !self.removals.contains_key(&id) && self.removals.len() >= at_most && self.allowed_until <= now {
+            return false;
+        }
+        self.removals.entry(id).or_insert(now);
+        true
+    }
+
+    pub(super) fn may_change(&mut self, id: TenantId, limits: &Limits, now: Timestamp) -> bool {
+        if !self.changing.contains_key(&id) && self.changing.len() >= limits.in_work {
+            return false;
+        }
+        self.changing.entry(id).or_insert(now);
+        true
+    }
+
+    /// Drops what is over: removals past their window, changes that are complete or take too long, failures of whom nobody names.
+    pub(super) fn forget_all_but(&mut self, steps: &[(&TenantIntent, Step)], now: Timestamp, limits: &Limits) {
+        self.removals.retain(|_, begun| now.since(*begun) < limits.removal_window);
+        if self.changing.is_empty() && self.failures.is_empty() {
+            return;
+        }
+        let conditions: BTreeMap<TenantId, &Condition> = steps.iter().map(|(wanted, step)| (wanted.id, &step.condition)).collect();
+        self.failures.retain(|id, _| conditions.contains_key(id));
+        self.changing
+            .retain(|id, begun| now.since(*begun) < limits.patience && matches!(conditions.get(id), Some(Condition::Progressing(_))));
+    }
+}
