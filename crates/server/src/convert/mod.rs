@@ -10,7 +10,6 @@ pub mod cluster;
 pub mod class;
 pub mod policy;
 pub mod request_id;
-pub mod schema;
 pub mod explain;
 
 use prost_types::{Duration, Timestamp as WireTimestamp};
