@@ -2,9 +2,34 @@
 //!
 //! Pure: the same input gives the same output wherever it is rendered, so that agents, `roadstead render` and the checks of
 //! `roadstead apply` agree. It knows no API server and decides nothing about order or time; that is [`roadstead_core::reconcile`].
+//!
+//! Modules in reading order: `template` and `manifests` (what a class says), `kinds` (what it may bring), `class` (both, understood),
+//! `schema` and `expression` (values, and where they go), `render`, `sums` (what its pods ask for), `check` (what is refused before it is
+//! written anywhere).
 
+mod finding;
+mod units;
+mod cidr;
+mod schema;
+mod expression;
+mod kinds;
 mod rendered;
 mod site;
+mod template;
+mod manifests;
+mod class;
+mod render;
+mod sums;
 
+pub use class::Class;
+pub use expression::{MAX_EXPRESSION_CHARS, MAX_STEPS, MAX_TEXT_BYTES};
+pub use finding::Finding;
+pub use manifests::{MAX_DEPTH, MAX_NODES, MAX_OBJECTS};
+pub use render::{
+    EPOCH_LABEL, MAX_RENDERED_BYTES, NAME_LABEL, OWNER_LABEL, RenderError, SHARD_LABEL, TENANT_LABEL, VOLUME_LABEL, namespace_of, render,
+};
 pub use rendered::{Ceded, Exec, LocalProcess, Manifest, ObjectId, Observe, Rendered, SecretPlan, SecretSource, StopStep};
+pub use schema::Schema;
 pub use site::{Entry, Site};
+pub use sums::pods_of;
+pub use template::{MAX_ENTRIES, PodSecurity, SECRET_CHARS};

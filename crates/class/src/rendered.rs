@@ -134,3 +134,13 @@ pub struct Rendered {
     /// Processes of the local interpreter by workload.
     pub local: BTreeMap<String, LocalProcess>,
 }
+
+impl Rendered {
+    /// Every object in the order in which they are made; secrets without their data.
+    pub fn manifests(&self) -> impl Iterator<Item = &Manifest> {
+        let part = |part: Part| self.parts.get(&part).into_iter().flatten();
+        let secrets = self.secrets.iter().map(|secret| &secret.manifest);
+        let bounds = std::iter::once(&self.namespace).chain(part(Part::Bounds));
+        bounds.chain(part(Part::Secrets)).chain(secrets).chain(self.volumes.values()).chain(part(Part::Workloads)).chain(part(Part::Routes))
+    }
+}

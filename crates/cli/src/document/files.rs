@@ -7,8 +7,7 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use roadstead_server::convert::schema::Schema;
-use roadstead_server::errors::Violation;
+use roadstead_class::{Finding, Schema};
 use serde::Deserialize;
 
 use super::class::ClassSpec;
@@ -369,7 +368,7 @@ pub fn check_references(loaded: &[Loaded], known: &Known) -> Result<(), BadInput
                 let class = tenant.class.parse::<ClassRef>().ok();
                 if let Some(schema) = class.as_ref().and_then(|class| schemas.get(class)) {
                     let violations = schema.violations(&serde_json::Value::Object(tenant.values.clone()));
-                    problems.extend(violations.into_iter().map(|Violation { field, problem }| item.problem(&field, problem)));
+                    problems.extend(violations.into_iter().map(|Finding { field, problem }| item.problem(&field, problem)));
                 }
                 if let Some(class) = class.filter(|class| !here.classes.contains_key(class) && !known.classes.contains_key(class)) {
                     problems.push(item.problem("spec.class", format!("there is no class `{class}`, neither here nor on the server")));

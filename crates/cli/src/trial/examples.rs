@@ -5,13 +5,20 @@ use std::path::Path;
 use crate::failure::Failure;
 
 /// Path below `examples/`, and content.
-const FILES: [(&str, &str); 12] = [
+const FILES: [(&str, &str); 19] = [
     ("README.md", include_str!("../../../../examples/README.md")),
     ("policy.yaml", include_str!("../../../../examples/policy.yaml")),
     ("pools.yaml", include_str!("../../../../examples/pools.yaml")),
     ("classes.yaml", include_str!("../../../../examples/classes.yaml")),
     ("shop-1.0/web.yaml", include_str!("../../../../examples/shop-1.0/web.yaml")),
     ("shop-1.0/db.yaml", include_str!("../../../../examples/shop-1.0/db.yaml")),
+    ("shop-1.0-media/media.yaml", include_str!("../../../../examples/shop-1.0-media/media.yaml")),
+    ("sqldb-1.0/db.yaml", include_str!("../../../../examples/sqldb-1.0/db.yaml")),
+    ("devices-1.0/broker.yaml", include_str!("../../../../examples/devices-1.0/broker.yaml")),
+    ("devices-1.0/gateway.yaml", include_str!("../../../../examples/devices-1.0/gateway.yaml")),
+    ("timeseries-1.0/store.yaml", include_str!("../../../../examples/timeseries-1.0/store.yaml")),
+    ("timeseries-1.0/query.yaml", include_str!("../../../../examples/timeseries-1.0/query.yaml")),
+    ("warehouse-1.0/warehouse.yaml", include_str!("../../../../examples/warehouse-1.0/warehouse.yaml")),
     ("clusters-own.yaml", include_str!("../../../../examples/clusters-own.yaml")),
     ("clusters-aws.yaml", include_str!("../../../../examples/clusters-aws.yaml")),
     ("clusters-gcp.yaml", include_str!("../../../../examples/clusters-gcp.yaml")),

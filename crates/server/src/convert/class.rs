@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use roadstead_api::v1;
+use roadstead_class::Schema;
 use roadstead_core::class::{ClassVersion, MAX_TEMPLATE_BYTES, MAX_VERSION_LEN, VolumeSpec};
 use roadstead_core::constraint::limits::MAX_LABEL_LEN;
 use roadstead_core::id::Revision;
@@ -10,7 +11,6 @@ use roadstead_core::resources::Bytes;
 use roadstead_core::time::Millis;
 
 use super::check::{At, Check};
-use super::schema::Schema;
 use super::{requests, wire_duration, wire_requests, wire_revision};
 
 /// Volumes of one tenant, or of one class.

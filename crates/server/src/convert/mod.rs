@@ -11,7 +11,6 @@ pub mod class;
 pub mod agent;
 pub mod policy;
 pub mod request_id;
-pub mod schema;
 pub mod explain;
 
 use prost_types::{Duration, Timestamp as WireTimestamp};

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use roadstead_api::v1;
+use roadstead_class::{Finding, Schema};
 use roadstead_core::command::{Done, Kind, Outcome, Rejection};
 use roadstead_core::id::{Name, RequestId, Revision, TenantId};
 use roadstead_core::request::{Ask, Principal, Request, Retry};
@@ -16,9 +17,8 @@ use uuid::Uuid;
 
 use crate::auth::Reach;
 use crate::convert::check::{At, Check};
-use crate::convert::schema::Schema;
 use crate::convert::{cluster_names, request_id};
-use crate::errors::{Fault, RETRY_SOON, rejected};
+use crate::errors::{Fault, RETRY_SOON, Violation, rejected};
 use crate::handle::{Handle, SubmitError};
 use crate::identity;
 use crate::pages::Pins;
@@ -187,7 +187,8 @@ fn violations(schema: &Schema, spec: &TenantSpec) -> Result<(), Fault> {
     let text = if spec.values.is_empty() { "{}" } else { &spec.values };
     let values = serde_json::from_str(text).map_err(|error| Fault::internal(error.to_string()))?;
     let found = schema.violations(&values);
-    if found.is_empty() { Ok(()) } else { Err(Fault::fields(found)) }
+    let violation = |Finding { field, problem }| Violation { field, problem };
+    if found.is_empty() { Ok(()) } else { Err(Fault::fields(found.into_iter().map(violation).collect())) }
 }
 
 /// Why a submission has no outcome, as its caller meets it.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Number, Value};
 
-use crate::errors::Violation;
+use crate::finding::Finding;
 
 /// The field of a tenant that holds its values, as documents write it.
 const VALUES: &str = "spec.values";
@@ -16,8 +16,10 @@ const VALUES: &str = "spec.values";
 const MAX_DEPTH: usize = 16;
 /// Properties, required names or enum members of one schema.
 const MAX_MEMBERS: usize = 256;
-/// Violations of one value that are reported.
+/// Findings of one value that are reported.
 const MAX_REPORTED: usize = 8;
+/// Characters of a text that are quoted back.
+const EXCERPT_CHARS: usize = 64;
 
 /// A schema that was understood in full.
 #[derive(Clone, Debug)]
@@ -51,6 +53,8 @@ struct Rules {
     above: Option<Number>,
     below: Option<Number>,
     multiple_of: Option<u64>,
+    default: Option<Value>,
+    examples: Vec<Value>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,10 +118,67 @@ impl Schema {
 
     /// What is wrong with a tenant's values: fields as in `spec.values.web`, and words. Empty if they are fine.
     #[must_use]
-    pub fn violations(&self, values: &Value) -> Vec<Violation> {
+    pub fn violations(&self, values: &Value) -> Vec<Finding> {
         let mut found = Vec::new();
         check(&self.root, values, &mut VALUES.to_owned(), &mut found);
         found
+    }
+
+    /// Puts defaults where nothing is given, also inside of what is given.
+    pub fn fill_defaults(&self, values: &mut Value) {
+        self.root.fill(values);
+    }
+
+    /// Values that the schema gives as examples of the whole.
+    #[must_use]
+    pub fn examples(&self) -> &[Value] {
+        match &self.root {
+            Node::Anything | Node::Nothing => &[],
+            Node::Rules(rules) => &rules.examples,
+        }
+    }
+
+    /// Makes every integer that the schema bounds as large as it may be: the tenant that asks for most.
+    pub fn fill_maxima(&self, values: &mut Value) {
+        self.root.fill_maxima(values);
+    }
+}
+
+impl Node {
+    fn fill(&self, value: &mut Value) {
+        let Self::Rules(rules) = self else { return };
+        match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            Value::Array(items) => {
+                if let Some(node) = &rules.items {
+                    items.iter_mut().for_each(|item| node.fill(item));
+                }
+            }
+            Value::Object(object) => {
+                for (name, node) in &rules.properties {
+                    if let Self::Rules(inner) = node
+                        && let Some(default) = &inner.default
+                    {
+                        object.entry(name.clone()).or_insert_with(|| default.clone());
+                    }
+                    if let Some(value) = object.get_mut(name) {
+                        node.fill(value);
+                    }
+                }
+            }
+        }
+    }
+
+    fn fill_maxima(&self, value: &mut Value) {
+        let (Self::Rules(rules), Value::Object(object)) = (self, value) else { return };
+        for (name, node) in &rules.properties {
+            let Self::Rules(inner) = node else { continue };
+            if let Some(most) = inner.most.as_ref().filter(|most| Type::Integer.holds(&Value::Number((*most).clone()))) {
+                object.insert(name.clone(), Value::Number(most.clone()));
+            } else if let Some(value) = object.get_mut(name) {
+                node.fill_maxima(value);
+            }
+        }
     }
 }
 
@@ -155,7 +216,9 @@ fn rules(object: &Map<String, Value>, at: &str, depth: usize) -> Result<Rules, S
                 0 => return Err(format!("{here} must be greater than 0")),
                 divisor => rules.multiple_of = Some(divisor),
             },
-            "$schema" | "title" | "description" | "default" | "examples" | "$comment" => {}
+            "default" => rules.default = Some(value.clone()),
+            "examples" => rules.examples.clone_from(list(value, &here)?),
+            "$schema" | "title" | "description" | "$comment" => {}
             other => {
                 return Err(format!(
                     "{at} uses the keyword {other:?}, which is not checked here and therefore not allowed; known are type, enum, const, \
@@ -211,7 +274,7 @@ fn number(value: &Value, at: &str) -> Result<Number, String> {
     }
 }
 
-fn check(node: &Node, value: &Value, path: &mut String, found: &mut Vec<Violation>) {
+fn check(node: &Node, value: &Value, path: &mut String, found: &mut Vec<Finding>) {
     match node {
         Node::Anything => {}
         Node::Nothing => report(found, path, "is not allowed".to_owned()),
@@ -219,9 +282,9 @@ fn check(node: &Node, value: &Value, path: &mut String, found: &mut Vec<Violatio
     }
 }
 
-fn report(found: &mut Vec<Violation>, path: &str, problem: String) {
+fn report(found: &mut Vec<Finding>, path: &str, problem: String) {
     if found.len() < MAX_REPORTED {
-        found.push(Violation { field: path.to_owned(), problem });
+        found.push(Finding { field: path.to_owned(), problem });
     }
 }
 
@@ -234,7 +297,7 @@ fn inside(path: &mut String, step: &str, check: impl FnOnce(&mut String)) {
 }
 
 impl Rules {
-    fn check(&self, value: &Value, path: &mut String, found: &mut Vec<Violation>) {
+    fn check(&self, value: &Value, path: &mut String, found: &mut Vec<Finding>) {
         if let Some(types) = &self.types
             && !types.iter().any(|kind| kind.holds(value))
         {
@@ -263,7 +326,7 @@ impl Rules {
         }
     }
 
-    fn check_object(&self, object: &Map<String, Value>, path: &mut String, found: &mut Vec<Violation>) {
+    fn check_object(&self, object: &Map<String, Value>, path: &mut String, found: &mut Vec<Finding>) {
         for name in &self.required {
             if !object.contains_key(name) {
                 inside(path, &format!(".{name}"), |path| report(found, path, "must be given".to_owned()));
@@ -272,12 +335,12 @@ impl Rules {
         for (name, value) in object {
             let node = self.properties.get(name).or(self.additional.as_ref());
             if let Some(node) = node {
-                inside(path, &format!(".{}", super::excerpt(name)), |path| check(node, value, path, found));
+                inside(path, &format!(".{}", excerpt(name)), |path| check(node, value, path, found));
             }
         }
     }
 
-    fn check_number(&self, number: &Number, path: &str, found: &mut Vec<Violation>) {
+    fn check_number(&self, number: &Number, path: &str, found: &mut Vec<Finding>) {
         use std::cmp::Ordering::{Equal, Greater, Less};
         let rules: [(&Option<Number>, &[std::cmp::Ordering], &str); 4] = [
             (&self.least, &[Equal, Greater], "at least"),
@@ -301,7 +364,7 @@ impl Rules {
     }
 }
 
-fn bounds(count: usize, (least, most): (Option<u64>, Option<u64>), unit: &str, path: &str, found: &mut Vec<Violation>) {
+fn bounds(count: usize, (least, most): (Option<u64>, Option<u64>), unit: &str, path: &str, found: &mut Vec<Finding>) {
     let count = count as u64;
     if let Some(least) = least.filter(|least| count < *least) {
         report(found, path, format!("has {count} {unit}, at least {least} are needed"));
@@ -328,10 +391,16 @@ fn compare(a: &Number, b: &Number) -> std::cmp::Ordering {
 }
 
 fn shown(value: &Value) -> String {
-    super::excerpt(&value.to_string())
+    excerpt(&value.to_string())
+}
+
+/// The beginning of a text that may be long.
+fn excerpt(text: &str) -> String {
+    text.chars().take(EXCERPT_CHARS).collect()
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test that cannot go on should panic
 mod tests {
     use serde_json::json;
 
@@ -342,7 +411,7 @@ mod tests {
 
     fn problems(values: Value) -> Vec<String> {
         let schema = Schema::parse(SHOP).unwrap();
-        schema.violations(&values).into_iter().map(|Violation { field, problem }| format!("{field}: {problem}")).collect()
+        schema.violations(&values).into_iter().map(|Finding { field, problem }| format!("{field}: {problem}")).collect()
     }
 
     #[test]
@@ -372,6 +441,24 @@ mod tests {
         assert!(error.starts_with("#/properties/a uses the keyword \"pattern\""), "{error}");
         assert!(Schema::parse("[]").is_err());
         assert!(Schema::parse(&"{\"items\":".repeat(40)).is_err());
+    }
+
+    #[test]
+    fn defaults_fill_what_is_not_given_at_any_depth() {
+        let text = r#"{"properties": {"web": {"type": "integer", "default": 2}, "mail": {"default": {}, "properties": {"port": {"default": 587}}},
+            "shops": {"items": {"properties": {"theme": {"default": "plain"}}}}, "absent": {"properties": {"x": {"default": 1}}}}}"#;
+        let schema = Schema::parse(text).unwrap();
+        let mut values = json!({"web": 0, "shops": [{}, {"theme": "own"}]});
+        schema.fill_defaults(&mut values);
+        assert_eq!(values, json!({"web": 0, "mail": {"port": 587}, "shops": [{"theme": "plain"}, {"theme": "own"}]}));
+    }
+
+    #[test]
+    fn maxima_are_the_largest_integers_that_are_allowed() {
+        let schema = Schema::parse(SHOP).unwrap();
+        let mut values = json!({"plan": "small", "web": 1});
+        schema.fill_maxima(&mut values);
+        assert_eq!(values, json!({"plan": "small", "web": 6}));
     }
 
     #[test]

@@ -1,0 +1,6 @@
+//! Classes as people write them: what they render to, and what is refused.
+#![allow(clippy::unwrap_used)] // a test that cannot go on should panic
+
+mod given;
+mod examples;
+mod render;
