@@ -63,6 +63,9 @@ pub struct Changed {
 
 /// One kind of cluster. Cheap to clone: the workers of all shards hold one each.
 pub trait Interpreter: Clone + Send + Sync + 'static {
+    /// How long what was made takes to be seen: so long nothing is done again.
+    const SETTLES: Duration = Duration::from_millis(300);
+
     /// The newest generation that was ever acted on here: kept over restarts.
     ///
     /// # Errors

@@ -1,6 +1,11 @@
 //! The agent: makes one cluster carry its tenants, and tells the placement service what it truly holds.
 //!
 //! Every decision is made in [`roadstead_core::reconcile`]; what there is to be is rendered by [`roadstead_class`]. Here actions are carried
-//! out and things are looked at. Modules in reading order: [`mod@interpreter`] (what each kind of cluster must be able to do).
+//! out and things are looked at. Modules in reading order: [`mod@interpreter`] (what each kind of cluster must be able to do), [`wire`] (between
+//! the wire and the core), [`engine`] (the loop),
+//! [`local`] (folders and processes).
 
 pub mod interpreter;
+pub mod wire;
+pub mod engine;
+pub mod local;

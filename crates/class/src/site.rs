@@ -33,6 +33,8 @@ pub struct Site {
     pub region: String,
     /// Kind of storage, as classes name it, to StorageClass. The empty kind is the cluster's default.
     pub storage: BTreeMap<String, String>,
+    /// What every kind is that `storage` does not map; without it such a kind is an error.
+    pub other_storage: Option<String>,
     /// How traffic comes in.
     pub entry: Entry,
     /// Namespace of the cluster's DNS; pods may ask it.
@@ -48,6 +50,7 @@ impl Default for Site {
             cluster: String::new(),
             region: String::new(),
             storage: BTreeMap::new(),
+            other_storage: None,
             entry: Entry::None,
             dns_namespace: "kube-system".to_owned(),
             denied: ["169.254.0.0/16", "fd00:ec2::254/128"].map(str::to_owned).to_vec(),

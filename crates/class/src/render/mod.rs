@@ -306,7 +306,7 @@ impl Here<'_> {
                 "accessModes": ["ReadWriteOnce"],
                 "resources": {"requests": {"storage": bytes_text(volume.size.0)}},
             });
-            match self.site.storage.get(&volume.storage) {
+            match self.site.storage.get(&volume.storage).or(self.site.other_storage.as_ref()) {
                 Some(storage_class) => spec["storageClassName"] = json!(storage_class),
                 // The cluster's default StorageClass is put in by its API server.
                 None if volume.storage.is_empty() => {}

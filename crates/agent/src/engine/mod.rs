@@ -1,0 +1,373 @@
+//! The agent's loop: hears what is wanted, looks at what is there, asks [`roadstead_core::reconcile`] what comes next, has it carried out, tells.
+//!
+//! One task owns all of it; workers carry actions out, one tenant each, and report back. It decides nothing itself. Modules in reading order:
+//! [`wanted`] (what was heard), [`told`] (what the placement service knows), this one.
+
+mod wanted;
+mod told;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use roadstead_api::v1;
+use roadstead_class::Site;
+use roadstead_core::id::{ShardId, TenantId};
+use roadstead_core::observed::ClusterInfo;
+use roadstead_core::reconcile::{Action, ClusterSeen, Condition, Limits, Memory, Round, Step, TenantSeen, reconcile};
+use roadstead_core::time::{Millis, Timestamp};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Job};
+use told::{Now, Told};
+use wanted::Wanted;
+
+/// Tenants that are worked on at the same time.
+const PARALLEL: usize = 32;
+/// Of one shard: a shard whose tenants all hang leaves room for the others.
+const PARALLEL_IN_SHARD: usize = 16;
+/// How often it is looked for what has come to be due.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often everything is decided anew although nothing moved.
+const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(30);
+/// How soon after one message to the placement service the next may follow.
+const TELL_PACE: Duration = Duration::from_millis(100);
+/// When to tell that all is as before, until the placement service has said.
+const TELL_WITHIN: Duration = Duration::from_secs(10);
+/// Messages that wait to be taken in.
+pub const QUEUE: usize = 64;
+
+/// What comes from the placement service.
+#[derive(Clone, Debug)]
+pub enum Heard {
+    /// A new stream of intents: what follows is all there is.
+    Begins,
+    /// A part of the intent.
+    Intent(Box<v1::WatchIntentResponse>),
+    /// What was told was taken.
+    Taken(v1::ObserveResponse),
+    /// What was told did not arrive.
+    Lost,
+    /// An operator agrees to any number of removals for so long.
+    RemovalsAgreed(Millis),
+}
+
+/// How an agent works.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// What rendering has to know of the cluster.
+    pub site: Site,
+    /// How much at a time.
+    pub limits: Limits,
+}
+
+/// The agent of one cluster.
+pub struct Engine<I: Interpreter> {
+    interpreter: I,
+    limits: Limits,
+    wanted: Wanted,
+    seen: ClusterSeen,
+    /// To be looked at again.
+    dirty: BTreeSet<TenantId>,
+    memory: Memory,
+    round: Round,
+    queue: VecDeque<(ShardId, TenantId)>,
+    busy: BTreeMap<TenantId, ShardId>,
+    work: JoinSet<(TenantId, Result<(), Failed>)>,
+    /// Worked on just now: what was made is given so long to be seen.
+    settling: BTreeMap<TenantId, Instant>,
+    /// Why the last attempt failed, in plain words.
+    reasons: BTreeMap<TenantId, Failed>,
+    told: Told,
+    next_tell: Instant,
+    tell_within: Duration,
+    last_turn: Instant,
+    /// A worker has come free.
+    finished: bool,
+    began: Instant,
+}
+
+impl<I: Interpreter> Engine<I> {
+    /// An agent that has heard and seen nothing yet.
+    ///
+    /// # Errors
+    /// The generation that was acted on last cannot be read: nothing may be acted on.
+    pub async fn begin(interpreter: I, settings: Settings) -> Result<Self, Failed> {
+        let generation = interpreter.generation().await?;
+        let now = Instant::now();
+        Ok(Self {
+            interpreter,
+            limits: settings.limits,
+            wanted: Wanted::new(settings.site),
+            seen: ClusterSeen { generation, tenants: BTreeMap::new() },
+            dirty: BTreeSet::new(),
+            memory: Memory::default(),
+            round: Round::default(),
+            queue: VecDeque::new(),
+            busy: BTreeMap::new(),
+            work: JoinSet::new(),
+            settling: BTreeMap::new(),
+            reasons: BTreeMap::new(),
+            told: Told::default(),
+            next_tell: now,
+            tell_within: TELL_WITHIN,
+            last_turn: now,
+            finished: true,
+            began: now,
+        })
+    }
+
+    /// Works until nobody listens any more. What is being carried out then is carried to its end.
+    pub async fn run(mut self, mut heard: mpsc::Receiver<Heard>, tell: mpsc::Sender<v1::ObserveRequest>) {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let interpreter = self.interpreter.clone();
+        loop {
+            tokio::select! {
+                message = heard.recv() => match message {
+                    Some(message) => self.hear(message),
+                    None => break,
+                },
+                changed = interpreter.changed() => self.changed(changed),
+                Some(done) = self.work.join_next() => match done {
+                    Ok((id, result)) => self.done(id, result),
+                    Err(error) => error!(%error, "a worker died"),
+                },
+                _ = look.tick() => self.look_again(),
+            }
+            while let Ok(message) = heard.try_recv() {
+                self.hear(message);
+            }
+            if self.due() {
+                self.turn().await;
+            }
+            if self.tell(&tell).is_err() {
+                break;
+            }
+        }
+        while self.work.join_next().await.is_some() {}
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Begins => {
+                self.wanted.begins();
+                self.told.forget();
+            }
+            Heard::Intent(message) => {
+                let Some(changed) = self.wanted.take(&message) else { return };
+                for id in changed {
+                    self.memory.try_again(id);
+                    self.reasons.remove(&id);
+                    self.dirty.insert(id);
+                }
+            }
+            Heard::Taken(answer) => {
+                self.told.taken(&answer);
+                let within = answer.tell_within.and_then(|within| Duration::try_from(within).ok());
+                self.tell_within = within.unwrap_or(TELL_WITHIN);
+                self.next_tell = Instant::now() + TELL_PACE;
+            }
+            Heard::Lost => self.told.lost(),
+            Heard::RemovalsAgreed(length) => self.memory.allow_removals(self.now().after(length)),
+        }
+    }
+
+    fn changed(&mut self, changed: Changed) {
+        for id in changed.tenants {
+            self.memory.try_again(id);
+            self.dirty.insert(id);
+        }
+    }
+
+    fn done(&mut self, id: TenantId, result: Result<(), Failed>) {
+        self.busy.remove(&id);
+        self.finished = true;
+        self.settling.insert(id, Instant::now() + I::SETTLES);
+        self.dirty.insert(id);
+        match result {
+            Ok(()) => {
+                self.memory.succeeded(id);
+                self.reasons.remove(&id);
+            }
+            Err(failed) => {
+                let after = match &failed {
+                    Failed::Later { after, .. } => after.map(|after| Millis(u64::try_from(after.as_millis()).unwrap_or(u64::MAX))),
+                    Failed::Refused(_) => None,
+                };
+                self.memory.failed(id, self.now(), after);
+                debug!(tenant = %id, %failed, times = self.memory.failures(id), "an action failed; it is tried again");
+                self.reasons.insert(id, failed);
+            }
+        }
+    }
+
+    /// Whether there is anything to decide: something moved, somebody has rested, or it is time to look at everything anew.
+    fn due(&mut self) -> bool {
+        let rested = self.memory.next_try().is_some_and(|at| at <= self.now());
+        let moved = !self.dirty.is_empty() || self.wanted.intent.generation != self.seen.generation || rested || self.finished;
+        if !moved && self.last_turn.elapsed() < LOOK_AT_ALL_EVERY {
+            return false;
+        }
+        self.last_turn = Instant::now();
+        self.finished = false;
+        true
+    }
+
+    /// What no event tells of: those that settled.
+    fn look_again(&mut self) {
+        let now = Instant::now();
+        let settled: Vec<TenantId> = self.settling.iter().filter(|(_, until)| **until <= now).map(|(id, _)| *id).collect();
+        for id in settled {
+            self.settling.remove(&id);
+            self.dirty.insert(id);
+        }
+    }
+
+    /// One round: looks at what changed, decides, hands out work.
+    async fn turn(&mut self) {
+        if self.wanted.intent.generation > self.seen.generation {
+            // Kept before anything of it is acted on: whoever comes after this process acts on nothing older.
+            if let Err(error) = self.interpreter.keep_generation(self.wanted.intent.generation).await {
+                return warn!(%error, "the intent's generation cannot be kept; nothing is acted on until it can");
+            }
+            self.seen.generation = self.wanted.intent.generation;
+        }
+        if let Err(error) = self.look() {
+            return debug!(%error, "not everything was looked at yet");
+        }
+        let now = self.now();
+        self.round = reconcile(&self.wanted.intent, &self.seen, &self.limits, &mut self.memory, now);
+        if self.round.stale {
+            let (heard, known) = (self.wanted.intent.generation, self.seen.generation);
+            return debug!(%heard, %known, "what was heard is older than what was acted on; nothing is done");
+        }
+        self.hand_out();
+    }
+
+    /// Looks at those of which something changed; at everything labelled, too, so that nothing is overlooked.
+    fn look(&mut self) -> Result<(), Failed> {
+        let labelled: BTreeMap<TenantId, TenantSeen> = self.interpreter.labelled()?.into_iter().collect();
+        let mut dirty = std::mem::take(&mut self.dirty);
+        let known = |id: &TenantId| self.wanted.jobs.contains_key(id);
+        self.seen.tenants.retain(|id, _| known(id) || labelled.contains_key(id));
+        dirty.extend(self.wanted.jobs.keys().filter(|id| !self.seen.tenants.contains_key(id)));
+        for (id, seen) in labelled {
+            if !known(&id) {
+                self.seen.tenants.insert(id, seen);
+            }
+        }
+        for id in dirty {
+            // One that is worked on is looked at when that is done.
+            let Some(job) = self.wanted.jobs.get(&id).filter(|_| !self.busy.contains_key(&id)) else { continue };
+            match self.interpreter.seen(job) {
+                Ok(seen) => drop(self.seen.tenants.insert(id, seen)),
+                Err(error) => {
+                    self.dirty.insert(id);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn hand_out(&mut self) {
+        let now = Instant::now();
+        self.queue = self
+            .round
+            .steps
+            .iter()
+            .filter(|(id, step)| !step.actions.is_empty() && !self.busy.contains_key(id))
+            .filter(|(id, _)| self.settling.get(id).is_none_or(|until| *until <= now))
+            .filter_map(|(id, _)| Some((self.wanted.jobs.get(id)?.intent.shard, *id)))
+            .collect();
+        let mut in_shard: BTreeMap<ShardId, usize> = BTreeMap::new();
+        for shard in self.busy.values() {
+            *in_shard.entry(*shard).or_default() += 1;
+        }
+        let steps: BTreeMap<TenantId, &Step> = self.round.steps.iter().map(|(id, step)| (*id, step)).collect();
+        while self.busy.len() < PARALLEL {
+            let Some((shard, id)) = self.queue.pop_front() else { break };
+            let busy = in_shard.entry(shard).or_default();
+            let (Some(step), Some(job)) = (steps.get(&id), self.wanted.jobs.get(&id)) else { continue };
+            if *busy >= PARALLEL_IN_SHARD {
+                continue;
+            }
+            *busy += 1;
+            self.busy.insert(id, shard);
+            self.work.spawn(carry_out(self.interpreter.clone(), job.clone(), step.actions.clone()));
+        }
+    }
+
+    /// Tells what is news, or that all is as before when that is due.
+    fn tell(&mut self, tell: &mpsc::Sender<v1::ObserveRequest>) -> Result<(), ()> {
+        let now = Instant::now();
+        if self.told.is_telling() || now < self.next_tell {
+            return Ok(());
+        }
+        let facts = match self.interpreter.facts() {
+            Ok(facts) => facts,
+            Err(error) => {
+                debug!(%error, "nothing is told before the cluster has been looked at");
+                return Ok(());
+            }
+        };
+        let due = now >= self.next_tell + self.tell_within;
+        let Some(message) = self.news(&facts, due) else { return Ok(()) };
+        self.next_tell = now;
+        match tell.try_send(message) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                self.told.lost();
+                Ok(())
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(()),
+        }
+    }
+
+    fn news(&mut self, facts: &ClusterFacts, due: bool) -> Option<v1::ObserveRequest> {
+        let conditions: BTreeMap<TenantId, Condition> =
+            self.round.steps.iter().map(|(id, step)| (*id, self.condition(*id, step))).collect();
+        let seen_of = |id: &TenantId| self.seen.tenants.get(id);
+        let tenants = self.wanted.intent.tenants.iter();
+        let tenants = tenants.filter_map(|wanted| Some((wanted, seen_of(&wanted.id)?, conditions.get(&wanted.id)?))).collect();
+        let orphans: Vec<_> = self.round.orphans.iter().filter_map(|id| Some((*id, seen_of(id)?))).collect();
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let info = ClusterInfo {
+            version: facts.version.clone(),
+            agent: env!("CARGO_PKG_VERSION").to_owned(),
+            nodes: facts.nodes,
+            ready_nodes: facts.ready_nodes,
+            orphans: count(orphans.len()),
+            held_back: count(self.round.held_back.len()),
+        };
+        let now = Now { tenants, orphans, uid: &facts.uid, capacity: &facts.capacity, info, time: self.now() };
+        self.told.news(&now, due)
+    }
+
+    /// What is seen of a tenant, or what failed when something was done about it.
+    fn condition(&self, id: TenantId, step: &Step) -> Condition {
+        match (&step.condition, self.reasons.get(&id)) {
+            (Condition::Progressing(_), Some(Failed::Refused(why))) => Condition::Blocked(why.clone()),
+            (Condition::Progressing(_), Some(Failed::Later { why, .. })) => Condition::Progressing(why.clone()),
+            (condition, _) => condition.clone(),
+        }
+    }
+}
+
+/// Carries actions out, one after the other.
+async fn carry_out<I: Interpreter>(interpreter: I, job: Job, actions: Vec<Action>) -> (TenantId, Result<(), Failed>) {
+    for action in actions {
+        info!(tenant = %job.intent.name, id = %job.intent.id, ?action, "carried out");
+        if let Err(failed) = interpreter.act(&job, &action).await {
+            return (job.intent.id, Err(failed));
+        }
+    }
+    (job.intent.id, Ok(()))
+}

@@ -1,0 +1,202 @@
+//! What the placement service was told, and what is news.
+//!
+//! What is on its way by itself is not news until it has taken a while: a thousand new tenants would otherwise be told a thousand times.
+
+use std::collections::BTreeMap;
+
+use roadstead_api::v1;
+use roadstead_core::cluster::Capacity;
+use roadstead_core::id::{Name, Revision, TenantId, VolumeUid};
+use roadstead_core::intent::TenantIntent;
+use roadstead_core::observed::{ClusterInfo, MAX_WHY_BYTES, SeenTenant, TroubleKind};
+use roadstead_core::reconcile::{Condition, Home, TenantSeen, VolumeSeen};
+use roadstead_core::request::Observed;
+use roadstead_core::time::{Millis, Timestamp};
+
+use crate::wire;
+
+/// How long a tenant is on its way before that is told.
+const SETTLES: Millis = Millis::from_secs(5);
+/// How often what it waits for is told anew, at most.
+const REPEATS: Millis = Millis::from_secs(10);
+/// Tenants in one message.
+const MAX_TENANTS: usize = 1000;
+
+/// What is told of one tenant.
+#[derive(Clone, Debug, PartialEq)]
+struct Said {
+    seen: SeenTenant,
+    observed: Option<Observed>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    said: BTreeMap<TenantId, Said>,
+    /// Since when each is on its way, and when that was told last.
+    waits: BTreeMap<TenantId, (Timestamp, Timestamp)>,
+    capacity: Option<Capacity>,
+    info: Option<ClusterInfo>,
+    /// All that is carried is to be told, as of this revision.
+    complete: Option<Revision>,
+    /// What is under way.
+    sent: Option<Sent>,
+}
+
+#[derive(Debug, Default)]
+struct Sent {
+    said: BTreeMap<TenantId, Said>,
+    capacity: Option<Capacity>,
+    info: Option<ClusterInfo>,
+    complete: bool,
+}
+
+/// How things are now.
+pub(crate) struct Now<'a> {
+    pub(crate) tenants: Vec<(&'a TenantIntent, &'a TenantSeen, &'a Condition)>,
+    /// Labelled as tenants, named by nobody.
+    pub(crate) orphans: Vec<(TenantId, &'a TenantSeen)>,
+    pub(crate) uid: &'a str,
+    pub(crate) capacity: &'a Capacity,
+    pub(crate) info: ClusterInfo,
+    pub(crate) time: Timestamp,
+}
+
+impl Told {
+    /// Nothing that was told can be taken for known: another replica, or another agent, may have told something else since.
+    pub(crate) fn forget(&mut self) {
+        *self = Self { waits: std::mem::take(&mut self.waits), ..Self::default() };
+    }
+
+    /// Whether an answer is awaited.
+    pub(crate) fn is_telling(&self) -> bool {
+        self.sent.is_some()
+    }
+
+    /// The last message did not arrive, or nobody knows whether it did.
+    pub(crate) fn lost(&mut self) {
+        self.sent = None;
+    }
+
+    /// The last message was taken.
+    pub(crate) fn taken(&mut self, answer: &v1::ObserveResponse) {
+        let Some(Sent { said, capacity, info, complete }) = self.sent.take() else { return };
+        self.said.extend(said);
+        self.capacity = capacity.or(self.capacity.take());
+        self.info = info.or(self.info.take());
+        if complete {
+            self.complete = None;
+        }
+        if answer.complete_wanted {
+            self.complete = answer.revision.as_ref().and_then(wire::revision);
+        }
+    }
+
+    /// What there is to be told. `None` if nothing is news, unless `anyway`.
+    pub(crate) fn news(&mut self, now: &Now<'_>, anyway: bool) -> Option<v1::ObserveRequest> {
+        let mut said = BTreeMap::new();
+        let mut more = false;
+        for (wanted, seen, condition) in &now.tenants {
+            let one = self.say(wanted, seen, condition, now.time);
+            if self.complete.is_none() && self.said.get(&wanted.id) == Some(&one) {
+                continue;
+            }
+            if said.len() >= MAX_TENANTS && self.complete.is_none() {
+                more = true;
+                break;
+            }
+            said.insert(wanted.id, one);
+        }
+        if !more {
+            let named = |id: &TenantId| now.tenants.binary_search_by_key(id, |(wanted, _, _)| wanted.id).is_ok();
+            self.waits.retain(|id, _| named(id));
+            self.said.retain(|id, _| named(id));
+        }
+        if self.complete.is_some() {
+            said.extend(now.orphans.iter().filter_map(|(id, seen)| Some((*id, orphan(*id, seen)?))));
+        }
+        let capacity = (self.capacity.as_ref() != Some(now.capacity)).then(|| now.capacity.clone());
+        let info = (self.info.as_ref() != Some(&now.info)).then(|| now.info.clone());
+        if said.is_empty() && capacity.is_none() && info.is_none() && self.complete.is_none() && !anyway {
+            return None;
+        }
+        let message = v1::ObserveRequest {
+            uid: now.uid.to_owned(),
+            capacity: capacity.as_ref().map(wire::wire_capacity),
+            info: info.as_ref().map(wire::wire_info),
+            tenants: said.values().map(|said| wire::seen(&said.seen, said.observed)).collect(),
+            complete_at: self.complete.map(wire::wire_revision),
+        };
+        self.sent = Some(Sent { said, capacity, info, complete: self.complete.is_some() });
+        Some(message)
+    }
+
+    fn say(&mut self, wanted: &TenantIntent, seen: &TenantSeen, condition: &Condition, now: Timestamp) -> Said {
+        let observed = match condition {
+            Condition::Running => Some(Observed::Running),
+            Condition::Stopped => Some(Observed::Stopped),
+            Condition::Absent => Some(Observed::Absent),
+            Condition::Progressing(_) | Condition::VolumeLost(_) | Condition::SecretLost(_) | Condition::Blocked(_) => None,
+        };
+        let volumes: Vec<(Name, VolumeUid)> =
+            seen.volumes.iter().filter_map(|(name, volume)| Some((name.clone(), uid_of(volume)?))).collect();
+        let trouble = match condition {
+            Condition::Running | Condition::Stopped | Condition::Absent => None,
+            Condition::Progressing(why) => self.waits_for(wanted.id, why, now),
+            Condition::VolumeLost(name) => Some((
+                TroubleKind::VolumeLost,
+                format!("volume {name} was there and is not: the tenant stays stopped; bring the volume back, or delete the tenant"),
+            )),
+            Condition::SecretLost(name) => Some((
+                TroubleKind::SecretLost,
+                format!("secret {name} was generated here and is gone: put the same one back, since what it protects is still there"),
+            )),
+            Condition::Blocked(why) => Some((TroubleKind::Blocked, why.clone())),
+        };
+        if !matches!(condition, Condition::Progressing(_)) {
+            self.waits.remove(&wanted.id);
+        }
+        let trouble = trouble.map(|(kind, why)| (kind, shortened(&why)));
+        Said { seen: SeenTenant { id: wanted.id, epoch: wanted.epoch, volumes, trouble }, observed }
+    }
+
+    /// What it waits for, once that has taken a while; what was told last, while it is too early to tell anew.
+    fn waits_for(&mut self, id: TenantId, why: &str, now: Timestamp) -> Option<(TroubleKind, String)> {
+        let (since, last) = self.waits.entry(id).or_insert((now, Timestamp::default()));
+        if now.since(*since) < SETTLES {
+            return None;
+        }
+        let before = self.said.get(&id).and_then(|said| said.seen.trouble.clone());
+        match before {
+            Some((TroubleKind::Waits, before)) if now.since(*last) < REPEATS => Some((TroubleKind::Waits, before)),
+            Some(_) | None => {
+                if before.is_none_or(|(_, before)| before != shortened(why)) {
+                    *last = now;
+                }
+                Some((TroubleKind::Waits, why.to_owned()))
+            }
+        }
+    }
+}
+
+/// What is told of something that no intent names: only where a restore asks for all that is there.
+fn orphan(id: TenantId, seen: &TenantSeen) -> Option<Said> {
+    let Home::Ours(epoch) = seen.home else { return None };
+    let observed = Some(if seen.at_rest { Observed::Stopped } else { Observed::Running });
+    Some(Said { seen: SeenTenant { id, epoch, volumes: Vec::new(), trouble: None }, observed })
+}
+
+fn uid_of(volume: &VolumeSeen) -> Option<VolumeUid> {
+    match volume {
+        VolumeSeen::There { uid, .. } => Some(*uid),
+        VolumeSeen::Never | VolumeSeen::Lost => None,
+    }
+}
+
+fn shortened(why: &str) -> String {
+    if why.len() <= MAX_WHY_BYTES {
+        return why.to_owned();
+    }
+    let end = (0..=MAX_WHY_BYTES - 4).rev().find(|at| why.is_char_boundary(*at)).unwrap_or(0);
+    format!("{} ...", &why[..end])
+}

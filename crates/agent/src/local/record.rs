@@ -1,0 +1,81 @@
+//! What is written down of a tenant, in its folder, before it is done.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use roadstead_core::id::{Epoch, Incarnation, TenantId};
+use serde::{Deserialize, Serialize};
+
+use super::process::Identity;
+
+/// The file.
+pub(super) const FILE: &str = "tenant.json";
+
+/// A volume that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Volume {
+    /// Which one; also in a file within its folder.
+    pub(super) uid: String,
+    /// How large it is called: nothing enforces it here.
+    pub(super) bytes: u64,
+}
+
+/// A process that was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Started {
+    /// Program and arguments.
+    pub(super) run: Vec<String>,
+    /// Added to its environment.
+    pub(super) env: BTreeMap<String, String>,
+    /// Which one runs.
+    pub(super) identity: Option<Identity>,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Record {
+    /// 16 hexadecimal digits.
+    pub(super) tenant: String,
+    /// Incarnation and index.
+    pub(super) epoch: (u16, u64),
+    /// Its bounds as they were made: their digest.
+    pub(super) bounds: Option<String>,
+    /// Its way in as it was made: its digest.
+    pub(super) routes: Option<String>,
+    /// Secrets that were made.
+    pub(super) secrets: Vec<String>,
+    /// By name.
+    pub(super) volumes: BTreeMap<String, Volume>,
+    /// By workload; `None` while nothing is to run.
+    pub(super) workloads: Option<BTreeMap<String, Started>>,
+}
+
+impl Record {
+    pub(super) fn id(&self) -> Option<TenantId> {
+        u64::from_str_radix(&self.tenant, 16).ok().map(TenantId)
+    }
+
+    pub(super) fn epoch(&self) -> Epoch {
+        Epoch { incarnation: Incarnation(self.epoch.0), index: self.epoch.1 }
+    }
+
+    pub(super) fn read(folder: &Path) -> io::Result<Self> {
+        serde_json::from_slice(&std::fs::read(folder.join(FILE))?).map_err(io::Error::other)
+    }
+
+    pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
+        write_whole(&folder.join(FILE), &serde_json::to_vec_pretty(self).map_err(io::Error::other)?)
+    }
+}
+
+/// Writes a file so that it is there as it was or as it is to be, also after a loss of power.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut file = File::create(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    std::fs::rename(&beside, path)
+}

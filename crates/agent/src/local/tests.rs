@@ -1,0 +1,285 @@
+#![allow(clippy::unwrap_used)] // a test that cannot go on should panic
+
+use std::path::PathBuf;
+
+use roadstead_api::v1;
+use roadstead_api::v1::observed_tenant::Observed;
+use roadstead_api::v1::tenant_intent::Role;
+use roadstead_api::v1::trouble::Kind;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::engine::{Engine, Heard, QUEUE, Settings};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A class with a database that writes to its volume until that is gone, and a web server.
+fn class() -> v1::Class {
+    let template = serde_json::json!({
+        "secrets": [{"name": "db", "generate": {"password": 24}}],
+        "quiesce": {"within": "5s", "steps": [{"scale": "Deployment/web"}]},
+        "local": {
+            "db": {"run": ["sh", "-c", "while echo {{ values.line }} >> {{ volumes.data }}/log; do sleep 0.05; done"]},
+            "web": {"run": ["sh", "-c", "while test -d {{ volumes.data }}; do sleep 0.05; done"]},
+        },
+    });
+    v1::Class {
+        name: "shop".into(),
+        version: "1".into(),
+        values_schema_json: r#"{"properties": {"line": {"type": "string", "default": "hello"}}}"#.into(),
+        template_json: template.to_string(),
+        ..v1::Class::default()
+    }
+}
+
+fn revision(index: u64) -> v1::Revision {
+    v1::Revision { incarnation: 0, index }
+}
+
+fn tenant(role: Role) -> v1::TenantIntent {
+    v1::TenantIntent {
+        uid: "0000000000000007".into(),
+        epoch: Some(revision(3)),
+        role: role.into(),
+        name: "acme".into(),
+        owner: "acme-gmbh".into(),
+        class: "shop".into(),
+        version: "1".into(),
+        values_json: "{}".into(),
+        volumes: vec![v1::VolumeIntent { name: "data".into(), size_bytes: 1 << 20, storage: "fast".into(), uid: String::new() }],
+        ..v1::TenantIntent::default()
+    }
+}
+
+fn message(generation: u64, tenants: Vec<v1::TenantIntent>) -> Heard {
+    let message = v1::WatchIntentResponse { classes: vec![class()], tenants, generation: Some(revision(generation)), ..Default::default() };
+    Heard::Intent(Box::new(message))
+}
+
+/// A cluster with an agent that can be stopped and started again.
+struct World {
+    folder: tempfile::TempDir,
+    ends: Ends,
+    heard: mpsc::Sender<Heard>,
+    told: mpsc::Receiver<v1::ObserveRequest>,
+    engine: JoinHandle<()>,
+    /// What was told last of the tenant.
+    last: v1::SeenTenant,
+}
+
+impl World {
+    async fn new() -> Self {
+        Self::on(tempfile::tempdir().unwrap()).await
+    }
+
+    async fn on(folder: tempfile::TempDir) -> Self {
+        let local = Local::open(&folder.path().join("c0"), "uid-c0", Capacity::default()).unwrap();
+        let site = roadstead_class::Site { other_storage: Some("folder".to_owned()), ..Default::default() };
+        let engine = Engine::begin(local.clone(), Settings { site, ..Settings::default() }).await.unwrap();
+        let ((heard, hears), (tell, told)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE));
+        let engine = tokio::spawn(engine.run(hears, tell));
+        let world = Self { folder, ends: Ends(Some(local)), heard, told, engine, last: v1::SeenTenant::default() };
+        world.heard.send(Heard::Begins).await.unwrap();
+        world
+    }
+
+    async fn hear(&self, heard: Heard) {
+        self.heard.send(heard).await.unwrap();
+    }
+
+    /// The agent stops, its processes go on; another one begins on the same folder.
+    async fn restart(mut self) -> Self {
+        self.ends.0 = None;
+        drop(self.heard);
+        self.engine.await.unwrap();
+        Self::on(self.folder).await
+    }
+
+    /// Takes in what is told until it is as wanted.
+    async fn until(&mut self, what: &str, is: impl Fn(&v1::SeenTenant) -> bool) {
+        let wait = async {
+            while !is(&self.last) {
+                let message = self.told.recv().await.unwrap();
+                self.heard.send(Heard::Taken(v1::ObserveResponse::default())).await.unwrap();
+                self.last = message.tenants.into_iter().next().unwrap_or(std::mem::take(&mut self.last));
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, wait).await;
+        assert!(waited.is_ok(), "{what} did not come, but {:?}", self.last);
+    }
+
+    /// Until everything was told once more, as it is after each beginning.
+    async fn until_told_anew(&mut self) {
+        let wait = async {
+            loop {
+                let message = self.told.recv().await.unwrap();
+                self.heard.send(Heard::Taken(v1::ObserveResponse::default())).await.unwrap();
+                if message.capacity.is_some() {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap();
+    }
+
+    async fn until_observed(&mut self, observed: Observed) {
+        self.until(observed.as_str_name(), |seen| seen.observed() == observed).await;
+    }
+
+    fn tenant(&self) -> PathBuf {
+        self.folder.path().join("c0/tenants/acme-0000000000000007")
+    }
+
+    fn record(&self) -> record::Record {
+        record::Record::read(&self.tenant()).unwrap()
+    }
+
+    fn pid(&self, workload: &str) -> i32 {
+        self.record().workloads.unwrap()[workload].identity.unwrap().pid
+    }
+}
+
+/// Ends a cluster's processes with its test.
+struct Ends(Option<Local>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        if let Some(local) = &self.0 {
+            local.end();
+        }
+    }
+}
+
+async fn until(what: &str, is: impl Fn() -> bool) {
+    let wait = async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_runs_is_stopped_with_its_volume_runs_again_and_is_purged() {
+    let mut world = World::new().await;
+    world.hear(message(5, vec![tenant(Role::Run)])).await;
+    world.until_observed(Observed::Running).await;
+    let log = world.tenant().join("volumes/data/log");
+    until("the database writes to its volume", || std::fs::read_to_string(&log).is_ok_and(|text| text.starts_with("hello"))).await;
+    let password = std::fs::read(world.tenant().join("secrets/db/password")).unwrap();
+    assert_eq!(password.len(), 24);
+    assert_eq!(world.last.volumes.len(), 1, "its uid is told");
+
+    world.hear(message(6, vec![tenant(Role::Stopped)])).await;
+    world.until_observed(Observed::Stopped).await;
+    assert_eq!(world.record().workloads, None);
+    let written = std::fs::read(&log).unwrap();
+
+    world.hear(message(7, vec![tenant(Role::Run)])).await;
+    world.until_observed(Observed::Running).await;
+    assert!(std::fs::read(&log).unwrap().starts_with(&written), "the same volume");
+    assert_eq!(std::fs::read(world.tenant().join("secrets/db/password")).unwrap(), password, "the same secret");
+
+    world.hear(message(8, vec![tenant(Role::Absent)])).await;
+    world.until_observed(Observed::Absent).await;
+    assert!(!world.tenant().exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_agent_finds_what_runs_and_repeats_nothing() {
+    let mut world = World::new().await;
+    world.hear(message(5, vec![tenant(Role::Run)])).await;
+    world.until_observed(Observed::Running).await;
+    let (record, pid) = (world.record(), world.pid("db"));
+    let mut world = world.restart().await;
+    assert_eq!(world.pid("db"), pid);
+    world.hear(message(5, vec![tenant(Role::Run)])).await;
+    world.until_observed(Observed::Running).await;
+    assert_eq!(world.record(), record);
+    // What is older than what was acted on is not acted on.
+    world.hear(Heard::Begins).await;
+    world.hear(message(4, vec![tenant(Role::Absent)])).await;
+    world.until_told_anew().await;
+    assert_eq!(world.pid("db"), pid);
+    world.hear(Heard::Begins).await;
+    world.hear(message(6, vec![tenant(Role::Run)])).await;
+    world.until_observed(Observed::Running).await;
+    assert_eq!(world.pid("db"), pid);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_named_any_more_is_left_as_it_is_and_told_as_an_orphan() {
+    let mut world = World::new().await;
+    world.hear(message(5, vec![tenant(Role::Run)])).await;
+    world.until_observed(Observed::Running).await;
+    let pid = world.pid("db");
+    world.hear(Heard::Begins).await;
+    world.hear(message(6, vec![])).await;
+    let orphans = async {
+        loop {
+            let message = world.told.recv().await.unwrap();
+            world.heard.send(Heard::Taken(v1::ObserveResponse::default())).await.unwrap();
+            if message.info.is_some_and(|info| info.orphans == 1) {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, orphans).await.unwrap();
+    assert_eq!(world.pid("db"), pid);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_ends_is_started_again_and_its_tenant_says_so() {
+    let mut world = World::new().await;
+    world.hear(message(5, vec![tenant(Role::Run)])).await;
+    world.until_observed(Observed::Running).await;
+    let pid = world.pid("db");
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+    world.until("it does not run", |seen| seen.observed() == Observed::Unspecified).await;
+    world.until_observed(Observed::Running).await;
+    assert_ne!(world.pid("db"), pid);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_volume_stops_its_tenant_and_is_never_made_anew() {
+    let mut world = World::new().await;
+    world.hear(message(5, vec![tenant(Role::Run)])).await;
+    world.until_observed(Observed::Running).await;
+    std::fs::remove_dir_all(world.tenant().join("volumes/data")).unwrap();
+    let lost = |seen: &v1::SeenTenant| seen.trouble.as_ref().is_some_and(|trouble| trouble.kind() == Kind::VolumeLost);
+    world.until("the loss is told", lost).await;
+    until("its processes are ended", || world.record().workloads.is_none()).await;
+    assert!(!world.tenant().join("volumes/data").exists());
+    // Not even where its whole folder is gone, as long as the placement service knows of the volume.
+    std::fs::remove_dir_all(world.tenant()).unwrap();
+    let mut known = tenant(Role::Run);
+    known.volumes[0].uid = "0c9ee5b2-52b8-4d7c-9a5e-2f3a1b0c4d5e".into();
+    let mut world = world.restart().await;
+    world.hear(message(6, vec![known])).await;
+    world.until("the loss is told", lost).await;
+    assert!(!world.tenant().exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_secret_is_never_made_anew() {
+    let mut world = World::new().await;
+    world.hear(message(5, vec![tenant(Role::Run)])).await;
+    world.until_observed(Observed::Running).await;
+    std::fs::remove_dir_all(world.tenant().join("secrets/db")).unwrap();
+    let lost = |seen: &v1::SeenTenant| seen.trouble.as_ref().is_some_and(|trouble| trouble.kind() == Kind::SecretLost);
+    world.until("the loss is told", lost).await;
+    assert!(!world.tenant().join("secrets/db").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_is_somebody_elses_is_left_alone() {
+    let mut world = World::new().await;
+    std::fs::create_dir_all(world.tenant()).unwrap();
+    std::fs::write(world.tenant().join("theirs"), "important").unwrap();
+    world.hear(message(5, vec![tenant(Role::Absent)])).await;
+    let blocked = |seen: &v1::SeenTenant| seen.trouble.as_ref().is_some_and(|trouble| trouble.kind() == Kind::Blocked);
+    world.until("it is told", blocked).await;
+    assert!(world.last.trouble.as_ref().unwrap().why.contains("not ours"), "{:?}", world.last);
+    assert_eq!(std::fs::read_to_string(world.tenant().join("theirs")).unwrap(), "important");
+}
