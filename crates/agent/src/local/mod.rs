@@ -97,6 +97,12 @@ impl Local {
         })
     }
 
+    /// What stands for the UID of `kube-system`: made with the folder, never changed.
+    #[must_use]
+    pub fn uid(&self) -> String {
+        lock(&self.cluster).uid.clone()
+    }
+
     /// What the cluster is said to have: nothing is measured here.
     pub fn set_capacity(&self, capacity: Capacity) {
         *lock(&self.capacity) = capacity;

@@ -399,8 +399,11 @@ fn stop_within(rendered: &Rendered) -> Duration {
 
 /// Of what a part was rendered to.
 fn digest(rendered: &Rendered, part: Part) -> String {
-    let manifests = rendered.parts.get(&part).into_iter().flatten();
-    manifests.map(|manifest| manifest.body.to_string()).collect::<Vec<_>>().join("\n")
+    let mut hasher = blake3::Hasher::new();
+    for manifest in rendered.parts.get(&part).into_iter().flatten() {
+        hasher.update(manifest.body.to_string().as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
 }
 
 fn routes(intent: &TenantIntent) -> String {

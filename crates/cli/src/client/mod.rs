@@ -172,10 +172,10 @@ pub fn address(text: &str) -> Result<&str, Failure> {
     Ok(host)
 }
 
-/// A connection to one replica, made when it is needed.
-fn services(server: &str, tls: &ClientTlsConfig, certificate: &Path) -> Result<Services, Failure> {
+/// How to reach one replica.
+fn endpoint(server: &str, tls: &ClientTlsConfig, certificate: &Path) -> Result<Endpoint, Failure> {
     let bad = |error: tonic::transport::Error| Failure::usage(format!("{server} with {}: {}", certificate.display(), with_causes(&error)));
-    let endpoint = Endpoint::from_shared(format!("https://{server}"))
+    Ok(Endpoint::from_shared(format!("https://{server}"))
         .map_err(bad)?
         .tls_config(tls.clone())
         .map_err(bad)?
@@ -184,8 +184,37 @@ fn services(server: &str, tls: &ClientTlsConfig, certificate: &Path) -> Result<S
         .http2_adaptive_window(true)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true);
-    Ok(Services { channel: endpoint.connect_lazy() })
+        .keep_alive_while_idle(true))
+}
+
+/// A connection to one replica, made when it is needed.
+fn services(server: &str, tls: &ClientTlsConfig, certificate: &Path) -> Result<Services, Failure> {
+    Ok(Services { channel: endpoint(server, tls, certificate)?.connect_lazy() })
+}
+
+/// What certificates of a context make of a connection.
+fn tls_of(context: &Context) -> Result<ClientTlsConfig, Failure> {
+    let read = |path: &PathBuf, what: &str| {
+        std::fs::read(path).map_err(|error| {
+            Failure::failed(format!("cannot read the {what} {}: {error}", path.display()))
+                .hint("`roadstead pki issue admin NAME` makes a certificate; `roadstead config get-contexts` shows which is used")
+        })
+    };
+    let certificate = read(&context.cert, "certificate")?;
+    check_not_ended(&context.cert, &certificate)?;
+    Ok(ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(read(&context.ca, "authority")?))
+        .identity(Identity::from_pem(certificate, read(&context.key, "key")?))
+        .domain_name(REPLICA_DNS_NAME))
+}
+
+/// How to reach the replicas of a context, with its certificates as they are now.
+///
+/// # Errors
+/// Certificates that cannot be read or used, addresses that are none.
+pub fn endpoints(context: &Context) -> Result<Vec<Endpoint>, Failure> {
+    let tls = tls_of(context)?;
+    context.servers.iter().map(|server| endpoint(address(server)?, &tls, &context.cert)).collect()
 }
 
 impl Client {
@@ -199,21 +228,10 @@ impl Client {
 
     /// The same; `watched` says that somebody waits for each call and wants to know why it takes long.
     fn prepare(context: &Context, timeout: Duration, watched: bool) -> Result<Self, Failure> {
-        let read = |path: &PathBuf, what: &str| {
-            std::fs::read(path).map_err(|error| {
-                Failure::failed(format!("cannot read the {what} {}: {error}", path.display()))
-                    .hint("`roadstead pki issue admin NAME` makes a certificate; `roadstead config get-contexts` shows which is used")
-            })
-        };
         if context.servers.is_empty() {
             return Err(Failure::usage("no server is given").hint("name one with --server HOST:PORT"));
         }
-        let certificate = read(&context.cert, "certificate")?;
-        check_not_ended(&context.cert, &certificate)?;
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(read(&context.ca, "authority")?))
-            .identity(Identity::from_pem(certificate, read(&context.key, "key")?))
-            .domain_name(REPLICA_DNS_NAME);
+        let tls = tls_of(context)?;
         let servers = context.servers.iter().map(|server| {
             let server = address(server)?;
             Ok((server.to_owned(), services(server, &tls, &context.cert)?))

@@ -46,7 +46,7 @@ pub fn facts(loaded: &[Loaded]) -> Facts {
 }
 
 /// What a model cluster has about which nobody has said anything.
-fn some_capacity() -> v1::Capacity {
+pub(super) fn some_capacity() -> v1::Capacity {
     const GIB: u64 = 1 << 30;
     let node = v1::PodSize { cpu_millicores: 32_000, memory_bytes: 128 * GIB };
     let count = 10;

@@ -3,12 +3,14 @@
 //! ```text
 //! DIR/config.yaml    a context; DIR/pki/ certificates; DIR/r1/ .. the replicas' data; DIR/examples/ documents to try
 //! ```
-//! Real replicas, real logs, real mutual TLS on loopback; only the clusters are models. In reading order: this module (the folder),
-//! [`replicas`] (in this process or in their own), [`agents`] (the model clusters), [`examples`].
+//! DIR/clusters/ folders that are clusters. Real replicas, real logs, real mutual TLS on loopback. In reading order: this module (the folder),
+//! [`replicas`] (in this process or in their own), [`agents`] (the model clusters of `demo`), [`local`] (the clusters of `dev`: folders with
+//! processes), [`examples`].
 
 pub mod examples;
 pub mod replicas;
 pub mod agents;
+pub mod local;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `dev`: a placement service and a fleet of model clusters on this machine, until Ctrl-C.
+//! `dev`: a placement service and a fleet of clusters on this machine, until Ctrl-C. A cluster is a folder, a tenant's workload a process.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use crate::document::Kind;
 use crate::failure::Failure;
 use crate::output::out;
 use crate::pki::Role;
-use crate::trial::agents::{Fleet, facts};
+use crate::trial::agents::facts;
+use crate::trial::local::Folders;
 use crate::trial::{Trial, count, declare, replicas, until_reported, until_voters};
 
 /// How often it is looked for clusters that somebody has added.
@@ -18,16 +19,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// See [`super::Cli`].
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  roadstead dev                        # three replicas, 20 model clusters
+  roadstead dev                        # three replicas, 20 clusters
   roadstead dev --data /tmp/rs --clusters 3 --replicas 1
 
-Nothing to install: real replicas with real logs and mutual TLS on loopback; only the clusters are models.
+Nothing to install: real replicas with real logs and mutual TLS on loopback. A cluster is a folder in DIR/clusters, a volume a folder in
+it, a workload a process of the class's `local` command. Nothing bounds those processes: run classes that you trust.
 Started again on the same folder, it goes on where it was.")]
 pub struct Dev {
     /// Folder for data, certificates and the context.
     #[arg(long, default_value = "roadstead-dev")]
     data: PathBuf,
-    /// Model clusters of the examples to begin with.
+    /// Clusters of the examples to begin with.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=20))]
     clusters: u64,
     /// Replicas.
@@ -61,7 +63,7 @@ impl Dev {
             declare(&client, &documents).await?;
         }
         let facts = facts(&documents);
-        let mut fleet = Fleet::new();
+        let mut fleet = Folders::default();
         fleet.follow(&mut trial, &client, &facts).await?;
         until_reported(&client).await?;
         let config = trial.write_config()?;
@@ -79,7 +81,7 @@ impl Dev {
             }
         }
         out("\nstopping ...\n");
-        drop(fleet);
+        fleet.end().await;
         for server in running {
             server.shutdown().await;
         }
@@ -90,9 +92,10 @@ impl Dev {
     fn greeting(&self, trial: &Trial, clusters: usize, classes: usize, config: &std::path::Path) -> String {
         let servers: Vec<&str> = trial.plans.iter().map(|plan| plan.info.client_address.as_str()).collect();
         let examples = trial.folder.join("examples");
-        let (config, examples) = (config.display(), examples.display());
+        let folder = trial.folder.join("clusters");
+        let (config, examples, clusters_folder) = (config.display(), examples.display(), folder.display());
         format!(
-            "{} replicas on {}, {clusters} model clusters, {classes} classes
+            "{} replicas on {}, {clusters} clusters, {classes} classes
 
 Try in another terminal:
   export ROADSTEAD_CONFIG={config}
@@ -104,6 +107,7 @@ Try in another terminal:
   roadstead simulate -f {examples}/what-if/unplaceable.yaml
   roadstead place first --owner me --class shop-small@1.0.0 --wait
   roadstead watch tenants
+  ls {clusters_folder}/*/tenants          # a cluster is a folder, a workload a process
   roadstead cordon own-fra-1
   roadstead delete tenant first && roadstead undelete first
 

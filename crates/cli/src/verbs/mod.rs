@@ -86,7 +86,7 @@ enum Verb {
       --cert pki/replica-r1.crt --key pki/replica-r1.key --ca pki/ca-bundle.crt"
     )]
     Server(server::ServerVerb),
-    /// Start a service and a fleet of model clusters on this machine.
+    /// Start a service and a fleet of clusters (folders) on this machine.
     Dev(dev::Dev),
     /// A tour that checks itself: kill the leader under load, lose nothing.
     Demo(crate::demo::Demo),
