@@ -132,7 +132,7 @@ pub fn headings(kind: Kind, wide: bool) -> Vec<&'static str> {
         Kind::Class => (&["NAME", "VERSION", "CPU", "MEMORY", "PODS", "VOLUMES", "TENANTS"], &["LARGEST POD", "RETAIN"]),
         Kind::Cluster => (
             &["NAME", "STATE", "POOL", "PROVIDER", "REGION", "TENANTS", "CAP", "SHARDS", "FULLEST"],
-            &["CPU FREE", "MEMORY FREE", "STORAGE FREE", "RESIDENCY", "ZONES", "REVISION"],
+            &["CPU FREE", "MEMORY FREE", "STORAGE FREE", "VERSION", "NODES", "AGENT", "RESIDENCY", "ZONES", "REVISION"],
         ),
         Kind::Tenant => {
             (&["NAME", "PHASE", "OWNER", "CLASS", "CLUSTER", "SHARD"], &["CPU", "MEMORY", "EPOCH", "UID", "REVISION", "REASON"])
@@ -203,6 +203,12 @@ fn cluster_cells(cluster: &v1::Cluster, wide: bool) -> Cells {
         cells.push(Cpu(free.cpu_millicores).to_string());
         cells.push(rounded(free.memory_bytes));
         cells.push(rounded(free.storage_bytes));
+        match &status.info {
+            Some(info) => {
+                cells.extend([dash(&info.version), format!("{}/{}", info.ready_nodes, info.nodes), dash(&info.agent_version)]);
+            }
+            None => cells.extend(["-", "-", "-"].map(str::to_owned)),
+        }
         cells.push(dash(&spec.residency));
         cells.push(dash(&spec.zones.join(",")));
         cells.push(status::revision(cluster.revision.as_ref()));
@@ -229,7 +235,8 @@ fn tenant_cells(tenant: &v1::Tenant, wide: bool) -> Cells {
         cells.push(status::revision(binding.and_then(|binding| binding.epoch.as_ref())));
         cells.push(tenant.uid.clone());
         cells.push(status::revision(tenant.revision.as_ref()));
-        cells.push(dash(&status.reason));
+        // What is wrong now is asked for more often than why it is there.
+        cells.push(dash(status.trouble.as_ref().map_or(&status.reason, |trouble| &trouble.why)));
     }
     cells
 }

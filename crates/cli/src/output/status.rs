@@ -1,5 +1,7 @@
 //! Status sections: how things are, in the words and units of documents. Ignored on the way in.
 
+use std::collections::BTreeMap;
+
 use roadstead_api::v1;
 use serde::Serialize;
 
@@ -26,11 +28,25 @@ pub fn phase(phase: v1::Phase) -> &'static str {
     }
 }
 
-/// How a tenant is, for people: its phase, and behind it that it is misplaced. Both stand by themselves in its document's status.
+/// How a tenant is, for people: its phase, and behind it that it is misplaced, and what kind of trouble it has. Each stands by itself in its
+/// document's status.
 #[must_use]
 pub fn standing(status: &v1::TenantStatus) -> String {
-    let phase = phase(status.phase());
-    if status.misplaced { format!("{phase},{MISPLACED}") } else { phase.to_owned() }
+    let trouble = status.trouble.as_ref().map(|trouble| trouble_kind(trouble.kind()));
+    let words = [Some(phase(status.phase())), status.misplaced.then_some(MISPLACED), trouble];
+    words.into_iter().flatten().collect::<Vec<_>>().join(",")
+}
+
+/// What kind of thing keeps a tenant from being as it is to be.
+#[must_use]
+pub fn trouble_kind(kind: v1::trouble::Kind) -> &'static str {
+    match kind {
+        v1::trouble::Kind::Unspecified => "Unknown",
+        v1::trouble::Kind::Waits => "Waits",
+        v1::trouble::Kind::Blocked => "Blocked",
+        v1::trouble::Kind::VolumeLost => "VolumeLost",
+        v1::trouble::Kind::SecretLost => "SecretLost",
+    }
 }
 
 /// What stands behind the phase of a tenant whose constraints no longer hold where it is.
@@ -66,6 +82,21 @@ struct TenantStatus {
     requests: Option<Requests>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retained_until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<Trouble>,
+    /// UIDs by the volumes' names.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    volumes: BTreeMap<String, String>,
+}
+
+/// What keeps a tenant from being as it is to be.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Trouble {
+    kind: &'static str,
+    why: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
 }
 
 /// A tenant's status as a value.
@@ -81,6 +112,12 @@ pub fn tenant(status: &v1::TenantStatus) -> serde_json::Value {
         misplaced: status.misplaced,
         requests: status.requests.as_ref().map(Into::into),
         retained_until: status.retained_until.as_ref().map(timestamp_from_wire),
+        trouble: status.trouble.as_ref().map(|trouble| Trouble {
+            kind: trouble_kind(trouble.kind()),
+            why: trouble.why.clone(),
+            since: trouble.since.as_ref().map(timestamp_from_wire),
+        }),
+        volumes: status.volumes.iter().map(|volume| (volume.name.clone(), volume.uid.clone())).collect(),
     })
 }
 
@@ -101,6 +138,22 @@ struct ClusterStatus {
     used: Option<Resources>,
     #[serde(skip_serializing_if = "Option::is_none")]
     free: Option<Resources>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    info: Option<ClusterInfo>,
+}
+
+/// What a cluster is made of, as its agent told.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ClusterInfo {
+    version: String,
+    agent: String,
+    nodes: u32,
+    ready_nodes: u32,
+    /// Labelled as tenants, named by no intent, left as they are.
+    orphans: u32,
+    /// Removals that wait for an operator.
+    held_back: u32,
 }
 
 /// A cluster's status as a value.
@@ -116,6 +169,14 @@ pub fn cluster(status: &v1::ClusterStatus) -> serde_json::Value {
         capacity: status.capacity.as_ref().map(Into::into),
         used: status.used.as_ref().map(Into::into),
         free: status.free.as_ref().map(Into::into),
+        info: status.info.as_ref().map(|info| ClusterInfo {
+            version: info.version.clone(),
+            agent: info.agent_version.clone(),
+            nodes: info.nodes,
+            ready_nodes: info.ready_nodes,
+            orphans: info.orphans,
+            held_back: info.held_back,
+        }),
     })
 }
 

@@ -39,7 +39,7 @@ pub struct Get {
     #[arg(long)]
     class: Option<String>,
     /// Only tenants in this phase.
-    #[arg(long, ignore_case = true, value_parser = ["pending", "placed", "running", "releasing", "retained"])]
+    #[arg(long, ignore_case = true, value_parser = ["pending", "placed", "running", "releasing", "retained", "purging"])]
     phase: Option<String>,
     /// Only tenants whose constraints no longer hold where they are.
     #[arg(long)]

@@ -25,7 +25,10 @@ pub async fn until_running(client: &Client, names: &[String], timeout: Duration)
         let status = tenant.status.clone().unwrap_or_default();
         match status.phase() {
             v1::Phase::Running => Ok(()),
-            phase => Err(format!("{} is {}: {}", tenant.name, status::phase(phase), status.reason)),
+            _ => {
+                let why = status.trouble.as_ref().map_or(&status.reason, |trouble| &trouble.why);
+                Err(format!("{} is {}: {why}", tenant.name, status::standing(&status)))
+            }
         }
     };
     until(client, names, timeout, "run", |found| match found {
@@ -44,8 +47,13 @@ pub async fn until_released(client: &Client, names: &[String], timeout: Duration
         let Some(tenant) = found else { return Ok(()) };
         let phase = tenant.status.clone().unwrap_or_default().phase();
         match phase {
-            v1::Phase::Retained | v1::Phase::Purging => Ok(()),
-            _ => Err(format!("{} is {}", tenant.name, status::phase(phase))),
+            v1::Phase::Retained => Ok(()),
+            v1::Phase::Unspecified
+            | v1::Phase::Pending
+            | v1::Phase::Placed
+            | v1::Phase::Running
+            | v1::Phase::Releasing
+            | v1::Phase::Purging => Err(format!("{} is {}", tenant.name, status::phase(phase))),
         }
     })
     .await
