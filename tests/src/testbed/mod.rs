@@ -1,0 +1,11 @@
+//! Real Kubernetes for tests and benchmarks, out of parts that `cargo xtask setup` builds: no container from anywhere, nothing of it
+//! outlives the test.
+//!
+//! In reading order: [`parts`] (where the programs are, and that they end with us), [`identity`] (certificates and kubeconfig files),
+//! [`control_plane`] (etcd, an API server, the controllers, a scheduler).
+
+mod parts;
+mod identity;
+mod control_plane;
+
+pub use control_plane::{ControlPlane, Options};
