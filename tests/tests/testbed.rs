@@ -1,13 +1,15 @@
 //! The testbed itself: what other tests take for granted of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Namespace, Pod, PodSpec, ResourceRequirements, Secret, ServiceAccount, Taint};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::Api;
-use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use roadstead_tests::process::{Process, until};
-use roadstead_tests::testbed::{ControlPlane, Options};
+use roadstead_tests::testbed::{ControlPlane, Kwok, NodeShape, Options};
 
 /// How long a controller may take to do one thing.
 const SOON: Duration = Duration::from_secs(60);
@@ -137,5 +139,42 @@ async fn users_and_accounts_have_only_their_own_rights() -> Result<()> {
     assert!(master.get_opt("any").await?.is_none());
     let account: Api<Secret> = Api::namespaced(plane.client_for_account("default", "default").await?, "default");
     assert!(forbidden(account.get_opt("any").await));
+    Ok(())
+}
+
+#[tokio::test]
+async fn fifty_pods_run_on_five_played_nodes_where_they_may() -> Result<()> {
+    let plane = ControlPlane::start(Options { scheduler: true, ..Options::default() }).await?;
+    let kwok = Kwok::start(&plane).await?;
+    kwok.add_nodes("small", 5, &NodeShape::of(4, 16)).await?;
+    let taint = Taint { key: "reserved".to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
+    kwok.add_nodes("reserved", 1, &NodeShape { taints: vec![taint], ..NodeShape::of(64, 256) }).await?;
+    let pods: Api<Pod> = Api::namespaced(plane.client().await?, "default");
+    for number in 0..50 {
+        let requests = [("cpu".to_owned(), Quantity("250m".to_owned()))];
+        let container = Container {
+            name: "any".to_owned(),
+            image: Some("any".to_owned()),
+            resources: Some(ResourceRequirements { requests: Some(requests.into()), ..ResourceRequirements::default() }),
+            ..Container::default()
+        };
+        let spec = PodSpec { containers: vec![container], ..PodSpec::default() };
+        let pod = named(&format!("pod-{number}"), |metadata| Pod { metadata, spec: Some(spec), ..Pod::default() });
+        pods.create(&PostParams::default(), &pod).await?;
+    }
+    let running = until("the pods run", SOON, || async {
+        let all = pods.list(&ListParams::default()).await?.items;
+        let running = all.iter().filter(|pod| pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running")));
+        let running = running.count();
+        ensure!(running == 50, "{running} of {} run", all.len());
+        Ok(all)
+    })
+    .await?;
+    let mut per_node = BTreeMap::<String, usize>::new();
+    for pod in running {
+        *per_node.entry(pod.spec.and_then(|spec| spec.node_name).context("a running pod has a node")?).or_default() += 1;
+    }
+    // 4 cores hold 16 pods of 250m.
+    assert!(per_node.iter().all(|(node, &count)| node.starts_with("small-") && count <= 16), "{per_node:?}");
     Ok(())
 }

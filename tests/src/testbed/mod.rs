@@ -2,10 +2,12 @@
 //! outlives the test.
 //!
 //! In reading order: [`parts`] (where the programs are, and that they end with us), [`identity`] (certificates and kubeconfig files),
-//! [`control_plane`] (etcd, an API server, the controllers, a scheduler).
+//! [`control_plane`] (etcd, an API server, the controllers, a scheduler), [`kwok`] (nodes and pods that are only played).
 
 mod parts;
 mod identity;
 mod control_plane;
+mod kwok;
 
 pub use control_plane::{ControlPlane, Options};
+pub use kwok::{Kwok, NodeShape};
