@@ -12,8 +12,9 @@ use crate::{protos, purity, reference, tools};
 const SEEDS: u32 = 2_000;
 /// Test threads where a test starts processes of its own; more only makes each wait for the other on a small machine.
 const PROCESS_TEST_THREADS: &str = "2";
-/// The tests that start Kubernetes; `kubernetes` runs them, and `integration` all others.
-const KUBERNETES_TESTS: [&str; 1] = ["testbed"];
+/// The tests that start control planes of Kubernetes, and those that start nodes, too; `kubernetes` runs them, and `integration` all others.
+const CONTROL_PLANE_TESTS: [&str; 1] = ["testbed"];
+const NODE_TESTS: [&str; 1] = ["whole_clusters"];
 
 struct Check {
     name: &'static str,
@@ -145,7 +146,7 @@ fn integration(step: &mut Step) -> Result<Outcome> {
     for package in packages()?.iter().filter(|package| package["name"] != SIMULATIONS) {
         let targets = package["targets"].as_array().context("cargo metadata names no targets")?;
         let tests = targets.iter().filter(|target| target["kind"][0] == "test").filter_map(|target| target["name"].as_str());
-        names.extend(tests.filter(|name| !KUBERNETES_TESTS.contains(name)).map(str::to_owned));
+        names.extend(tests.filter(|name| !CONTROL_PLANE_TESTS.contains(name) && !NODE_TESTS.contains(name)).map(str::to_owned));
     }
     over_processes(step, &names)
 }
@@ -156,7 +157,12 @@ fn kubernetes(step: &mut Step) -> Result<Outcome> {
             return Ok(Outcome::Missing(why));
         }
     }
-    over_processes(step, &KUBERNETES_TESTS.map(str::to_owned))
+    let mut names = CONTROL_PLANE_TESTS.map(str::to_owned).to_vec();
+    match tools::node(step)? {
+        Ok(_) => names.extend(NODE_TESTS.map(str::to_owned)),
+        Err(why) => step.part_missing(&format!("tests with nodes: {why}")),
+    }
+    over_processes(step, &names)
 }
 
 /// Runs tests that start processes of ours and of others.

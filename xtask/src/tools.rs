@@ -2,7 +2,7 @@
 //!
 //! A tool that cannot be had is `Ok(Err(why))`: the step that needs it says so and is not run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -11,6 +11,8 @@ use crate::run::{Outcome, Step, Summary, answers, cargo, command, root};
 
 const CARGO_DENY: &str = "0.20.2";
 const BUF: &str = "1.75.0";
+/// Where distributions put the network plugins of containers.
+const NETWORK_PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 
 /// Programs of one Go module, which a module of our own below `xtask/tools` names with its version and with all that it needs.
 struct GoPrograms {
@@ -125,6 +127,34 @@ pub(crate) fn kwok(step: &mut Step) -> Result<Tool> {
     go_programs(step, &KWOK)
 }
 
+/// What a whole cluster's node needs of the machine, and the program that runs in its pods. The path is that program's.
+pub(crate) fn node(step: &mut Step) -> Result<Tool> {
+    if !is_root() {
+        return Ok(Err("whole clusters need root: they make control groups, mounts and network interfaces".to_owned()));
+    }
+    let has_plugins = || NETWORK_PLUGINS.iter().any(|folder| Path::new(folder).join("bridge").is_file());
+    let packages: [(&str, &dyn Fn() -> bool); 4] = [
+        ("containerd", &|| answers("containerd", "--version")),
+        ("runc", &|| answers("runc", "--version")),
+        ("containernetworking-plugins", &has_plugins),
+        ("iproute2", &|| answers("ip", "-Version")),
+    ];
+    for (package, present) in packages {
+        if let Err(why) = debian(step, present, package)? {
+            return Ok(Err(why));
+        }
+    }
+    if !answers("go", "version") {
+        return Ok(Err("Go is not installed (https://go.dev/dl/); what runs in pods is built with it".to_owned()));
+    }
+    let program = folder().join("bin/testbed-guest");
+    // Its sources are here, so Go knows whether it is up to date.
+    let mut build = command("go");
+    build.args(["build", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(&program).arg(".");
+    let done = step.run(build.env("CGO_ENABLED", "0").current_dir(root().join("xtask/tools/guest")))?;
+    Ok(if done { Ok(program) } else { Err("xtask/tools/guest could not be built with Go".to_owned()) })
+}
+
 /// Builds those that are missing or of another version; the path is the first one's.
 fn go_programs(step: &mut Step, of: &GoPrograms) -> Result<Tool> {
     let own = root().join("xtask/tools").join(of.folder);
@@ -194,7 +224,7 @@ type Named = (&'static str, fn(&mut Step) -> Result<Tool>);
 /// All tools, for `cargo xtask setup`.
 pub(crate) fn set_up_all() -> Result<bool> {
     let mut summary = Summary::new();
-    let all: [Named; 7] = [
+    let all: [Named; 8] = [
         ("strace", strace),
         ("cargo-deny", cargo_deny),
         ("buf", buf),
@@ -202,6 +232,7 @@ pub(crate) fn set_up_all() -> Result<bool> {
         ("etcd", etcd),
         ("kubernetes", kubernetes),
         ("kwok", kwok),
+        ("node", node),
     ];
     for (name, tool) in all {
         summary.step(name, false, |step| {

@@ -1,6 +1,6 @@
 //! One cluster's control plane on loopback: etcd, an API server and, if wanted, the controllers and a scheduler. It has no nodes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -30,6 +30,8 @@ pub struct Options {
     pub controllers: bool,
     /// Whether kube-scheduler runs.
     pub scheduler: bool,
+    /// Where the API server listens; what is not loopback must be no further away than this machine's own pods.
+    pub address: IpAddr,
     /// Further flags of kube-apiserver, such as `--max-requests-inflight=50`.
     pub api_server_flags: Vec<String>,
     /// Requests per second that the controllers and the scheduler may make each; Kubernetes' own default is 20 for the one and 50 for
@@ -39,7 +41,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { controllers: true, scheduler: false, api_server_flags: Vec::new(), requests_per_second: None }
+        Self {
+            controllers: true,
+            scheduler: false,
+            address: Ipv4Addr::LOCALHOST.into(),
+            api_server_flags: Vec::new(),
+            requests_per_second: None,
+        }
     }
 }
 
@@ -68,8 +76,8 @@ impl ControlPlane {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let folder = tempfile::Builder::new().prefix("roadstead-control-plane-").tempdir().context("failed to make a folder")?;
         let identities = Identities::make(folder.path())?;
-        identities.server("server", &["localhost", "127.0.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"])?;
-        let (etcd_address, address) = (free_address()?, free_address()?);
+        let (etcd_address, address) = (free_address()?, SocketAddr::new(options.address, free_address()?.port()));
+        identities.server("server", &["localhost", "127.0.0.1", &address.ip().to_string()])?;
         let admin = identities.kubeconfig("admin", "admin", &[MASTERS], address)?;
         let etcd = start_etcd(folder.path(), etcd_address)?;
         let services = format!("10.{}.0.0/16", 64 + STARTED.fetch_add(1, Ordering::Relaxed) % 64);
@@ -106,6 +114,12 @@ impl ControlPlane {
     #[must_use]
     pub fn kubeconfig(&self) -> &Path {
         &self.admin
+    }
+
+    /// The file with the certificate of the authority that signs all others here.
+    #[must_use]
+    pub fn authority(&self) -> PathBuf {
+        self.identities.path("ca.crt")
     }
 
     /// A client that may do everything.
