@@ -1,7 +1,7 @@
 //! The testbed itself: what other tests take for granted of it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Namespace, Pod, PodSpec, ResourceRequirements, Secret, ServiceAccount, Taint};
@@ -28,7 +28,9 @@ fn config_map(name: &str) -> ConfigMap {
 
 #[tokio::test]
 async fn a_control_plane_serves_and_nothing_of_it_stays() -> Result<()> {
+    let started = Instant::now();
     let plane = ControlPlane::start(Options { scheduler: true, ..Options::default() }).await?;
+    println!("a control plane is ready after {:.1} s", started.elapsed().as_secs_f64());
     let version = plane.client().await?.apiserver_version().await?;
     assert_eq!((version.major.as_str(), version.minor.as_str()), ("1", "34"));
     let (ids, folder, address) = (plane.ids(), plane.folder().to_owned(), plane.address());

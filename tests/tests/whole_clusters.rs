@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, LogParams, PostParams};
 use kube::{Api, Client};
 use roadstead_tests::process::{Process, until};
 use roadstead_tests::testbed::{GUEST_IMAGE, STORAGE_CLASS, WholeCluster};
@@ -75,6 +75,8 @@ async fn cluster_with_a_pod_that_comes_and_goes(name: &str) -> Result<WholeClust
     println!("{name}: a pod with a volume is ready after {:.1} s", asked.elapsed().as_secs_f64());
     let line = format!("hello {name}\n");
     assert_eq!(tell(&client, "keeper", &line).await?, format!("started\n{line}"));
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    assert_eq!(pods.logs("keeper", &LogParams::default()).await?, "serving :8080\n");
     let asked = Instant::now();
     end_pod(&client, "keeper").await?;
     println!("{name}: it is gone after {:.1} s", asked.elapsed().as_secs_f64());

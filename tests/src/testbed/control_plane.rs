@@ -284,6 +284,8 @@ fn start_api_server(
         .args(["--authorization-mode=Node,RBAC", "--allow-privileged", "--profiling=false"])
         // A loopback address must not be anybody's endpoint.
         .arg("--endpoint-reconciler-type=none")
+        // Nodes' names are in no DNS.
+        .arg("--kubelet-preferred-address-types=InternalIP")
         .arg("--service-account-issuer=https://kubernetes.default.svc")
         .arg(flag("cert-dir", folder));
     for (name, file) in [

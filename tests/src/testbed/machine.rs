@@ -1,5 +1,6 @@
 //! What a whole cluster takes of the machine: a number, and by it a folder, a bridge with a subnet, and control groups. A claim ends with
-//! the process that holds it, however that ends; what it left is removed by whoever claims next. It does not know what runs there.
+//! the process that holds it, however that ends; what it left is removed by whoever claims next. Only empty lock files stay. It does not
+//! know what runs there.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -52,7 +53,9 @@ impl Claim {
                 continue;
             }
             remove(number).with_context(|| format!("failed to remove what was left of {number}"))?;
-            free = free.or(Some(Self { number, _lock: lock }));
+            if free.is_none() {
+                free = Some(Self { number, _lock: lock });
+            }
         }
         let claim = free.context("there are too many whole clusters on this machine")?;
         claim.set_up()?;

@@ -70,7 +70,8 @@ impl WholeCluster {
         Ok(cluster)
     }
 
-    /// Its control plane.
+    /// Its control plane. No Service has an address that pods reach: a pod that asks the API server needs `KUBERNETES_SERVICE_HOST` and
+    /// `KUBERNETES_SERVICE_PORT` in its environment, set to [`ControlPlane::address`].
     #[must_use]
     pub fn plane(&self) -> &ControlPlane {
         &self.plane

@@ -62,6 +62,7 @@ func serve(address, path string, ended <-chan os.Signal) error {
 			http.Error(answer, err.Error(), http.StatusInternalServerError)
 		}
 	})
+	fmt.Println("serving", address)
 	failed := make(chan error, 1)
 	go func() { failed <- http.ListenAndServe(address, nil) }()
 	select {
