@@ -34,8 +34,8 @@ pub struct Options {
     pub address: IpAddr,
     /// Further flags of kube-apiserver, such as `--max-requests-inflight=50`.
     pub api_server_flags: Vec<String>,
-    /// Requests per second that the controllers and the scheduler may make each; Kubernetes' own default is 20 for the one and 50 for
-    /// the other.
+    /// Requests per second that the controllers and the scheduler may make each; without it what Kubernetes itself sets, 20 for the one
+    /// and 50 for the other. Only starting the controllers takes a hundred, hence more by default here.
     pub requests_per_second: Option<u32>,
 }
 
@@ -46,7 +46,7 @@ impl Default for Options {
             scheduler: false,
             address: Ipv4Addr::LOCALHOST.into(),
             api_server_flags: Vec::new(),
-            requests_per_second: None,
+            requests_per_second: Some(200),
         }
     }
 }
