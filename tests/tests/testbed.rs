@@ -43,7 +43,7 @@ async fn a_control_plane_serves_and_nothing_of_it_stays() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_a_killed_test_started_ends_with_it() -> Result<()> {
+async fn what_a_killed_test_started_ends_with_it_and_its_folder_soon_after() -> Result<()> {
     // The test starts itself: with a file named, it is the one to be killed.
     const FILE: &str = "ROADSTEAD_TEST_IDS";
     if let Some(file) = std::env::var_os(FILE) {
@@ -63,7 +63,7 @@ async fn what_a_killed_test_started_ends_with_it() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("ids");
     let mut command = std::process::Command::new(std::env::current_exe()?);
-    command.args(["--exact", "what_a_killed_test_started_ends_with_it"]).env(FILE, &file);
+    command.args(["--exact", "what_a_killed_test_started_ends_with_it_and_its_folder_soon_after"]).env(FILE, &file);
     let mut killed = Process::start("the killed test", &mut command, &folder.path().join("log"))?;
     let told = until("it has started a control plane", Duration::from_secs(120), || async { Ok(std::fs::read_to_string(&file)?) }).await?;
     let (its_folder, ids) = told.split_once('\n').context("it names a folder and processes")?;
@@ -75,9 +75,19 @@ async fn what_a_killed_test_started_ends_with_it() -> Result<()> {
         Ok(())
     })
     .await?;
-    // A folder is all that can stay, and only a killed process leaves it.
-    std::fs::remove_dir_all(its_folder)?;
+    // Its folder goes when the next one starts.
+    drop(ControlPlane::start(Options { controllers: false, ..Options::default() }).await?);
+    gone(its_folder).await?;
     Ok(())
+}
+
+/// Waits until a folder is gone: another test that starts at the same time may be about to remove it.
+async fn gone(folder: &str) -> Result<()> {
+    until("a folder is gone", SOON, || async {
+        ensure!(!std::path::Path::new(folder).exists(), "{folder} is there");
+        Ok(())
+    })
+    .await
 }
 
 /// Whether a process is there and is not only waited for.

@@ -23,6 +23,9 @@ const READY_WITHIN: Duration = Duration::from_secs(90);
 /// The group that may do everything.
 const MASTERS: &str = "system:masters";
 
+/// A control plane's folder; after it come the id of the process that started it, and letters by chance.
+const FOLDER_PREFIX: &str = "roadstead-control-plane-";
+
 /// What a control plane is made of.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -74,7 +77,9 @@ impl ControlPlane {
     /// If a program is missing, or it does not serve in time; carries the end of its log.
     pub async fn start(options: Options) -> Result<Self> {
         static STARTED: AtomicU32 = AtomicU32::new(0);
-        let folder = tempfile::Builder::new().prefix("roadstead-control-plane-").tempdir().context("failed to make a folder")?;
+        remove_left_folders();
+        let prefix = format!("{FOLDER_PREFIX}{}-", std::process::id());
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir().context("failed to make a folder")?;
         let identities = Identities::make(folder.path())?;
         let (etcd_address, address) = (free_address()?, SocketAddr::new(options.address, free_address()?.port()));
         identities.server("server", &["localhost", "127.0.0.1", &address.ip().to_string()])?;
@@ -252,6 +257,17 @@ impl ControlPlane {
 
 fn flag(name: &str, path: &Path) -> String {
     format!("--{name}={}", path.display())
+}
+
+/// Removes the folders of processes that were killed; two that do it at once are in each other's way, and one of them succeeds.
+fn remove_left_folders() {
+    for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| name.strip_prefix(FOLDER_PREFIX)?.split('-').next()?.parse::<u32>().ok());
+        if id.is_some_and(|id| !Path::new("/proc").join(id.to_string()).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn start_etcd(folder: &Path, address: SocketAddr) -> Result<Process> {
