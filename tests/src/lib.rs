@@ -4,7 +4,7 @@
 //! placement service of several replicas), [`pki`] (odd certificates), [`cli`] (its operator), [`fleet`] (clusters, and requests that fill
 //! them), [`agent`] (what a cluster tells), [`tenants`] (what was acknowledged), [`disk`] (one that is small), [`etcd`] (the peer of some
 //! benchmarks), [`load`] (a closed loop of clients and what it measured), [`sync`] (whether a process syncs), [`http`] (probes),
-//! [`folder`] (a data folder as large as wanted).
+//! [`folder`] (a data folder as large as wanted), [`testbed`] (real Kubernetes).
 
 pub mod process;
 pub mod client;
@@ -21,3 +21,4 @@ pub mod load;
 pub mod sync;
 pub mod folder;
 pub mod http;
+pub mod testbed;

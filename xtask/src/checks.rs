@@ -3,15 +3,18 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use crate::run::{Outcome, Step, Summary, cargo, command, root, target};
+use crate::run::{Outcome, Step, Summary, cargo, command, packages, root, target};
 use crate::{protos, purity, reference, tools};
 
 /// Seeds that the simulator plays.
 const SEEDS: u32 = 2_000;
 /// Test threads where a test starts processes of its own; more only makes each wait for the other on a small machine.
 const PROCESS_TEST_THREADS: &str = "2";
+/// The tests that start control planes of Kubernetes, and those that start nodes, too; `kubernetes` runs them, and `integration` all others.
+const CONTROL_PLANE_TESTS: [&str; 1] = ["testbed"];
+const NODE_TESTS: [&str; 1] = ["whole_clusters"];
 
 struct Check {
     name: &'static str,
@@ -21,7 +24,7 @@ struct Check {
     body: fn(&mut Step) -> Result<Outcome>,
 }
 
-const CHECKS: [Check; 15] = [
+const CHECKS: [Check; 16] = [
     Check { name: "rustfmt", what: "formatting", slow: false, body: rustfmt },
     Check { name: "purity", what: "which crate depends on what; no I/O, clock or chance in pure crates", slow: false, body: purity::check },
     Check { name: "api-docs", what: "docs/api.md is what the protos say", slow: false, body: reference::check },
@@ -35,6 +38,7 @@ const CHECKS: [Check; 15] = [
     Check { name: "unit", what: "tests inside the crates", slow: false, body: unit },
     Check { name: "python", what: "a client generated for Python", slow: false, body: python },
     Check { name: "integration", what: "tests against whole crates and over real processes", slow: true, body: integration },
+    Check { name: "kubernetes", what: "tests against real Kubernetes, built once from its sources", slow: true, body: kubernetes },
     Check { name: "simulations", what: "the simulator's own tests", slow: true, body: simulations },
     Check { name: "seeds", what: "the simulator's seeds", slow: true, body: seeds },
 ];
@@ -120,7 +124,8 @@ fn advisories(step: &mut Step) -> Result<Outcome> {
 
 /// What is built together, so that every step finds its dependencies built with the same features. The simulator is apart: it has the
 /// faults that it plants compiled in, and what is shipped must not.
-const SHIPPED: [&str; 3] = ["--workspace", "--exclude", "roadstead-simulations"];
+const SHIPPED: [&str; 3] = ["--workspace", "--exclude", SIMULATIONS];
+const SIMULATIONS: &str = "roadstead-simulations";
 
 fn build(step: &mut Step) -> Result<Outcome> {
     step.all(&mut [with(with(cargo(), &["build", "--all-targets"]), &SHIPPED)])
@@ -137,8 +142,34 @@ fn unit(step: &mut Step) -> Result<Outcome> {
 }
 
 fn integration(step: &mut Step) -> Result<Outcome> {
+    let mut names = Vec::new();
+    for package in packages()?.iter().filter(|package| package["name"] != SIMULATIONS) {
+        let targets = package["targets"].as_array().context("cargo metadata names no targets")?;
+        let tests = targets.iter().filter(|target| target["kind"][0] == "test").filter_map(|target| target["name"].as_str());
+        names.extend(tests.filter(|name| !CONTROL_PLANE_TESTS.contains(name) && !NODE_TESTS.contains(name)).map(str::to_owned));
+    }
+    over_processes(step, &names)
+}
+
+fn kubernetes(step: &mut Step) -> Result<Outcome> {
+    for tool in [tools::etcd, tools::kubernetes, tools::kwok] {
+        if let Err(why) = tool(step)? {
+            return Ok(Outcome::Missing(why));
+        }
+    }
+    let mut names = CONTROL_PLANE_TESTS.map(str::to_owned).to_vec();
+    match tools::node(step)? {
+        Ok(_) => names.extend(NODE_TESTS.map(str::to_owned)),
+        Err(why) => step.part_missing(&format!("tests with nodes: {why}")),
+    }
+    over_processes(step, &names)
+}
+
+/// Runs tests that start processes of ours and of others.
+fn over_processes(step: &mut Step, names: &[String]) -> Result<Outcome> {
     let binary = binary(step)?;
-    let mut test = with(with(cargo(), &["test", "--no-fail-fast", "--test", "*"]), &SHIPPED);
+    let mut test = with(with(cargo(), &["test", "--no-fail-fast"]), &SHIPPED);
+    test.args(names.iter().flat_map(|name| ["--test", name]));
     test.env("ROADSTEAD_BIN", binary).env("RUST_TEST_THREADS", PROCESS_TEST_THREADS);
     tests(step, &mut test)
 }
@@ -152,15 +183,14 @@ fn python(step: &mut Step) -> Result<Outcome> {
 }
 
 fn simulations(step: &mut Step) -> Result<Outcome> {
-    tests(step, &mut with(cargo(), &["test", "--no-fail-fast", "--package", "roadstead-simulations"]))
+    tests(step, &mut with(cargo(), &["test", "--no-fail-fast", "--package", SIMULATIONS]))
 }
 
 fn seeds(step: &mut Step) -> Result<Outcome> {
     // The simulator's own tests run those before them.
     let seeds = format!("{SEEDS}..{}", 2 * SEEDS);
     let mut last = String::new();
-    let mut run =
-        with(cargo(), &["run", "--quiet", "--package", "roadstead-simulations", "--bin", "roadstead-sim", "--", "--seeds", &seeds]);
+    let mut run = with(cargo(), &["run", "--quiet", "--package", SIMULATIONS, "--bin", "roadstead-sim", "--", "--seeds", &seeds]);
     let (ok, _) = step.run_lines(&mut run, |line| line.clone_into(&mut last))?;
     Ok(if ok { Outcome::ok(last) } else { Outcome::failed(format!("{SEEDS} seeds: {last}")) })
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::run::{Outcome, Step, cargo, root};
+use crate::run::{Outcome, Step, packages, root};
 
 /// Everything that a pure crate may depend on outside its tests. A new name here needs a reason in its commit.
 const PURE: [(&str, &[&str]); 3] = [
@@ -79,12 +79,8 @@ pub(crate) fn check(step: &mut Step) -> Result<Outcome> {
 
 /// The direct dependencies (not those of tests or builds) of each of our crates.
 fn metadata() -> Result<BTreeMap<String, BTreeSet<String>>> {
-    let output = cargo().args(["metadata", "--format-version", "1", "--no-deps"]).output().context("failed to run cargo metadata")?;
-    anyhow::ensure!(output.status.success(), "cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("cargo metadata's answer is not JSON")?;
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
-    Ok(packages
+    Ok(packages()?
         .iter()
         .map(|package| {
             let all = package["dependencies"].as_array().into_iter().flatten();

@@ -33,6 +33,17 @@ pub(crate) fn cargo() -> Command {
     command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// What cargo knows of the workspace's packages.
+pub(crate) fn packages() -> Result<Vec<serde_json::Value>> {
+    let output = cargo().args(["metadata", "--format-version", "1", "--no-deps"]).output().context("failed to run cargo metadata")?;
+    anyhow::ensure!(output.status.success(), "cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));
+    let mut metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("cargo metadata's answer is not JSON")?;
+    match metadata["packages"].take() {
+        serde_json::Value::Array(packages) => Ok(packages),
+        _ => anyhow::bail!("cargo metadata names no packages"),
+    }
+}
+
 /// Whether a program answers to `--version` (or `version`).
 pub(crate) fn answers(program: impl AsRef<std::ffi::OsStr>, argument: &str) -> bool {
     command(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())

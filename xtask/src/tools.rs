@@ -2,7 +2,7 @@
 //!
 //! A tool that cannot be had is `Ok(Err(why))`: the step that needs it says so and is not run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -11,8 +11,36 @@ use crate::run::{Outcome, Step, Summary, answers, cargo, command, root};
 
 const CARGO_DENY: &str = "0.20.2";
 const BUF: &str = "1.75.0";
-/// Its version is in xtask/tools/etcd/go.mod.
-const ETCD_PACKAGE: &str = "go.etcd.io/etcd/server/v3";
+/// Where distributions put the network plugins of containers.
+const NETWORK_PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
+
+/// Programs of one Go module, which a module of our own below `xtask/tools` names with its version and with all that it needs.
+struct GoPrograms {
+    /// Our module's folder.
+    folder: &'static str,
+    /// Theirs.
+    module: &'static str,
+    /// Each program and its package.
+    programs: &'static [(&'static str, &'static str)],
+    /// The packages whose variables hold the version, for those that have it from their own release scripts.
+    stamped: &'static [&'static str],
+}
+
+const ETCD: GoPrograms =
+    GoPrograms { folder: "etcd", module: "go.etcd.io/etcd/server/v3", programs: &[("etcd", "go.etcd.io/etcd/server/v3")], stamped: &[] };
+const KUBERNETES: GoPrograms = GoPrograms {
+    folder: "kubernetes",
+    module: "k8s.io/kubernetes",
+    programs: &[
+        ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+        ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+        ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+        ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
+    ],
+    stamped: &["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"],
+};
+const KWOK: GoPrograms =
+    GoPrograms { folder: "kwok", module: "sigs.k8s.io/kwok", programs: &[("kwok", "sigs.k8s.io/kwok/cmd/kwok")], stamped: &[] };
 
 /// A tool's path, or why there is none.
 pub(crate) type Tool = Result<PathBuf, String>;
@@ -84,22 +112,87 @@ pub(crate) fn buf(step: &mut Step) -> Result<Tool> {
     Ok(if done { Ok(program) } else { Err(format!("npm could not install buf {BUF}")) })
 }
 
-/// etcd, the peer of some benchmarks, built from its Go module.
+/// etcd, the peer of some benchmarks and what Kubernetes keeps its objects in, built from its Go module.
 pub(crate) fn etcd(step: &mut Step) -> Result<Tool> {
-    let program = folder().join("bin/etcd");
-    let module = root().join("xtask/tools/etcd");
-    let wanted = std::fs::read_to_string(module.join("go.mod")).context("failed to read xtask/tools/etcd/go.mod")?;
-    let wanted = wanted.lines().find_map(|line| line.trim().strip_prefix(ETCD_PACKAGE)).and_then(|rest| rest.split_whitespace().next());
-    let wanted = wanted.and_then(|version| version.strip_prefix('v')).context("xtask/tools/etcd/go.mod names no version of etcd")?;
-    let is_it = || said(command(&program).arg("--version")).is_some_and(|text| text.contains(&format!("etcd Version: {wanted}")));
-    if is_it() {
-        return Ok(Ok(program));
+    go_programs(step, &ETCD)
+}
+
+/// kube-apiserver, kube-controller-manager, kube-scheduler and kubelet, built from Kubernetes' Go module. The path is the first one's.
+pub(crate) fn kubernetes(step: &mut Step) -> Result<Tool> {
+    go_programs(step, &KUBERNETES)
+}
+
+/// kwok, which plays nodes and pods, built from its Go module.
+pub(crate) fn kwok(step: &mut Step) -> Result<Tool> {
+    go_programs(step, &KWOK)
+}
+
+/// What a whole cluster's node needs of the machine, and the program that runs in its pods. The path is that program's.
+pub(crate) fn node(step: &mut Step) -> Result<Tool> {
+    if !is_root() {
+        return Ok(Err("whole clusters need root: they make control groups, mounts and network interfaces".to_owned()));
+    }
+    let has_plugins = || NETWORK_PLUGINS.iter().any(|folder| Path::new(folder).join("bridge").is_file());
+    let packages: [(&str, &dyn Fn() -> bool); 4] = [
+        ("containerd", &|| answers("containerd", "--version")),
+        ("runc", &|| answers("runc", "--version")),
+        ("containernetworking-plugins", &has_plugins),
+        ("iproute2", &|| answers("ip", "-Version")),
+    ];
+    for (package, present) in packages {
+        if let Err(why) = debian(step, present, package)? {
+            return Ok(Err(why));
+        }
     }
     if !answers("go", "version") {
-        return Ok(Err("Go is not installed (https://go.dev/dl/); etcd is built with it".to_owned()));
+        return Ok(Err("Go is not installed (https://go.dev/dl/); what runs in pods is built with it".to_owned()));
     }
-    let done = step.run(command("go").args(["build", "-trimpath", "-o"]).arg(&program).arg(ETCD_PACKAGE).current_dir(module))?;
-    Ok(if done && is_it() { Ok(program) } else { Err(format!("etcd {wanted} could not be built with Go")) })
+    let program = folder().join("bin/testbed-guest");
+    // Its sources are here, so Go knows whether it is up to date.
+    let mut build = command("go");
+    build.args(["build", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(&program).arg(".");
+    let done = step.run(build.env("CGO_ENABLED", "0").current_dir(root().join("xtask/tools/guest")))?;
+    Ok(if done { Ok(program) } else { Err("xtask/tools/guest could not be built with Go".to_owned()) })
+}
+
+/// Builds those that are missing or of another version; the path is the first one's.
+fn go_programs(step: &mut Step, of: &GoPrograms) -> Result<Tool> {
+    let own = root().join("xtask/tools").join(of.folder);
+    let described = own.join("go.mod");
+    let described = std::fs::read_to_string(&described).with_context(|| format!("failed to read {}", described.display()))?;
+    let version = required(&described, of.module).with_context(|| format!("{}/go.mod names no version of it", own.display()))?;
+    let stamps = of.stamped.iter().map(|package| stamp(package, version)).collect::<Option<Vec<_>>>();
+    let stamps = stamps.with_context(|| format!("{version} is not a version"))?;
+    for (name, package) in of.programs {
+        let program = folder().join("bin").join(name);
+        let is_it = || said(command(&program).arg("--version")).is_some_and(|text| text.contains(version.trim_start_matches('v')));
+        if is_it() {
+            continue;
+        }
+        if !answers("go", "version") {
+            return Ok(Err(format!("Go is not installed (https://go.dev/dl/); {name} is built with it")));
+        }
+        let mut build = command("go");
+        // Without debugging symbols, which are most of such a program; without C, so that no C compiler is needed.
+        build.args(["build", "-trimpath", "-ldflags", &format!("-s -w{}", stamps.concat()), "-o"]).arg(&program).arg(package);
+        if !step.run(build.env("CGO_ENABLED", "0").current_dir(&own))? || !is_it() {
+            return Ok(Err(format!("{name} {version} could not be built with Go")));
+        }
+    }
+    Ok(Ok(folder().join("bin").join(of.programs[0].0)))
+}
+
+/// The version of a module that a go.mod requires, as in `v1.34.4`.
+fn required<'a>(go_mod: &'a str, module: &str) -> Option<&'a str> {
+    let mut words = go_mod.lines().map(|line| line.trim().trim_start_matches("require ").split_whitespace());
+    words.find_map(|mut words| (words.next()? == module).then(|| words.next()).flatten()).filter(|version| version.starts_with('v'))
+}
+
+/// Linker flags that set the version which a package of Kubernetes' tells; without them it is v0.0.0 and clients complain.
+fn stamp(package: &str, version: &str) -> Option<String> {
+    let mut numbers = version.strip_prefix('v')?.split('.');
+    let (major, minor) = (numbers.next()?, numbers.next()?);
+    Some(format!(" -X {package}.gitVersion={version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}"))
 }
 
 /// A Python with grpcio and its code generator, apart from the machine's.
@@ -131,7 +224,16 @@ type Named = (&'static str, fn(&mut Step) -> Result<Tool>);
 /// All tools, for `cargo xtask setup`.
 pub(crate) fn set_up_all() -> Result<bool> {
     let mut summary = Summary::new();
-    let all: [Named; 5] = [("strace", strace), ("cargo-deny", cargo_deny), ("buf", buf), ("etcd", etcd), ("python", python)];
+    let all: [Named; 8] = [
+        ("strace", strace),
+        ("cargo-deny", cargo_deny),
+        ("buf", buf),
+        ("python", python),
+        ("etcd", etcd),
+        ("kubernetes", kubernetes),
+        ("kwok", kwok),
+        ("node", node),
+    ];
     for (name, tool) in all {
         summary.step(name, false, |step| {
             Ok(match tool(step)? {
@@ -141,4 +243,23 @@ pub(crate) fn set_up_all() -> Result<bool> {
         })?;
     }
     Ok(summary.print())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{required, stamp};
+
+    #[test]
+    fn a_required_version_is_found_alone_and_in_a_block() {
+        let alone = "module m\n\ntool a.b/c/cmd\n\nrequire a.b/c v1.34.4\n\nreplace a.b/d v0.0.0 => a.b/d v0.34.4\n";
+        assert_eq!(required(alone, "a.b/c"), Some("v1.34.4"));
+        assert_eq!(required("tool a.b/c\n\nrequire (\n\ta.b/cd v2.0.0\n\ta.b/c v0.7.0 // indirect\n)\n", "a.b/c"), Some("v0.7.0"));
+        assert_eq!(required("tool a.b/c\n", "a.b/c"), None);
+    }
+
+    #[test]
+    fn a_version_is_stamped_whole_and_in_parts() {
+        assert_eq!(stamp("p", "v1.34.4").as_deref(), Some(" -X p.gitVersion=v1.34.4 -X p.gitMajor=1 -X p.gitMinor=34"));
+        assert_eq!(stamp("p", "1.34.4"), None);
+    }
 }

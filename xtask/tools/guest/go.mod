@@ -1,0 +1,3 @@
+module roadstead.dev/tools/guest
+
+go 1.24.0

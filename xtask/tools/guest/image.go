@@ -1,0 +1,75 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+)
+
+// Names and entry points of the images.
+var images = map[string][]string{
+	"testbed.local/guest:1": {"/guest"},
+	"testbed.local/pause:1": {"/guest", "pause"},
+}
+
+// Writes the archive that `docker save` would: images of one layer, in which is this program alone.
+func writeImages(output io.Writer) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	program, err := os.ReadFile(self)
+	if err != nil {
+		return err
+	}
+	layer := new(bytes.Buffer)
+	inLayer := tar.NewWriter(layer)
+	if err := add(inLayer, "guest", 0o755, program); err != nil {
+		return err
+	}
+	if err := inLayer.Close(); err != nil {
+		return err
+	}
+	archive := tar.NewWriter(output)
+	if err := add(archive, "layer.tar", 0o644, layer.Bytes()); err != nil {
+		return err
+	}
+	var manifest []map[string]any
+	for name, entry := range images {
+		config, err := json.Marshal(map[string]any{
+			"architecture": runtime.GOARCH,
+			"os":           "linux",
+			"config":       map[string]any{"Entrypoint": entry},
+			"rootfs":       map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer.Bytes()))}},
+		})
+		if err != nil {
+			return err
+		}
+		file := fmt.Sprintf("%x.json", sha256.Sum256(config))
+		if err := add(archive, file, 0o644, config); err != nil {
+			return err
+		}
+		manifest = append(manifest, map[string]any{"Config": file, "RepoTags": []string{name}, "Layers": []string{"layer.tar"}})
+	}
+	text, err := json.Marshal(manifest)
+	if err != nil {
+		return err
+	}
+	if err := add(archive, "manifest.json", 0o644, text); err != nil {
+		return err
+	}
+	return archive.Close()
+}
+
+func add(archive *tar.Writer, name string, mode int64, content []byte) error {
+	if err := archive.WriteHeader(&tar.Header{Name: name, Mode: mode, Size: int64(len(content))}); err != nil {
+		return err
+	}
+	_, err := archive.Write(content)
+	return err
+}

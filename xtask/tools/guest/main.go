@@ -1,0 +1,74 @@
+// What runs in the pods of tests: one static program, which also writes the images that it is in, since no registry is asked.
+//
+//	guest pause               waits for its end, as the container that holds a pod's namespaces
+//	guest serve ADDRESS FILE  keeps a log: GET reads it, POST appends to it
+//	guest image               writes an archive with the images guest and pause to its output
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "guest:", err)
+		os.Exit(1)
+	}
+}
+
+func run(arguments []string) error {
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, syscall.SIGTERM, syscall.SIGINT)
+	switch {
+	case len(arguments) == 1 && arguments[0] == "pause":
+		<-ended
+		return nil
+	case len(arguments) == 1 && arguments[0] == "image":
+		return writeImages(os.Stdout)
+	case len(arguments) == 3 && arguments[0] == "serve":
+		return serve(arguments[1], arguments[2], ended)
+	}
+	return errors.New("it is asked for nothing that it knows")
+}
+
+// Serves until it is told to end; its first line says that it has started, its last that it was told to end.
+func serve(address, path string, ended <-chan os.Signal) error {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	write := func(text []byte) error {
+		if _, err := file.Write(text); err != nil {
+			return err
+		}
+		return file.Sync()
+	}
+	if err := write([]byte("started\n")); err != nil {
+		return err
+	}
+	http.HandleFunc("GET /", func(answer http.ResponseWriter, request *http.Request) { http.ServeFile(answer, request, path) })
+	http.HandleFunc("POST /", func(answer http.ResponseWriter, request *http.Request) {
+		text, err := io.ReadAll(request.Body)
+		if err == nil {
+			err = write(text)
+		}
+		if err != nil {
+			http.Error(answer, err.Error(), http.StatusInternalServerError)
+		}
+	})
+	fmt.Println("serving", address)
+	failed := make(chan error, 1)
+	go func() { failed <- http.ListenAndServe(address, nil) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ended:
+		return write([]byte("stopped\n"))
+	}
+}
