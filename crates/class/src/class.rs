@@ -48,7 +48,7 @@ impl Class {
         for (name, process) in &template.local {
             for text in process.run.iter().chain(process.env.values()) {
                 if let Err(wrong) = expression::check(&engine, text) {
-                    findings.add(format!("spec.local.{name}"), format!("{{{{{}}}}}: {}", wrong.expression, wrong.problem));
+                    findings.add(format!("spec.local.{name}"), format!("{}: {}", wrong.expression, wrong.problem));
                 }
             }
         }

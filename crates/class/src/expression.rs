@@ -6,8 +6,10 @@ use serde_json::Value;
 
 /// Characters of one expression. A class computes little; what is longer belongs into the application.
 pub const MAX_EXPRESSION_CHARS: usize = 512;
-/// Steps of the engine for one expression: a hundred times what a long one needs.
-pub const MAX_STEPS: u64 = 10_000;
+/// Characters of one that a message shows.
+const MAX_SHOWN_CHARS: usize = 120;
+/// Steps of the engine for one expression: without loops and functions a long one needs a few hundred.
+pub const MAX_STEPS: u64 = 2_000;
 /// Bytes of one text that a filter gives: values are smaller, and filters that follow each other must not multiply.
 pub const MAX_TEXT_BYTES: usize = 64 << 10;
 
@@ -76,9 +78,10 @@ fn times(number: i64, by: i64) -> Result<i64, minijinja::Error> {
     number.checked_mul(by).ok_or_else(|| minijinja::Error::new(ErrorKind::InvalidOperation, "the product is too large"))
 }
 
-/// What is wrong with an expression: its text, and words.
+/// What is wrong with an expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wrong {
+    /// Its text as people find it, braces included.
     pub(crate) expression: String,
     pub(crate) problem: String,
 }
@@ -135,7 +138,11 @@ pub(crate) fn evaluate(engine: &Engine, text: &str, context: &minijinja::Value) 
 }
 
 fn wrong(expression: &str, problem: impl Into<String>) -> Wrong {
-    Wrong { expression: expression.chars().take(MAX_EXPRESSION_CHARS).collect(), problem: problem.into() }
+    wrong_text(&format!("{{{{{expression}}}}}"), problem)
+}
+
+fn wrong_text(text: &str, problem: impl Into<String>) -> Wrong {
+    Wrong { expression: text.chars().take(MAX_SHOWN_CHARS).collect(), problem: problem.into() }
 }
 
 fn value_of(engine: &Engine, expression: &str, context: &minijinja::Value) -> Result<Value, Wrong> {
@@ -198,8 +205,11 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>, Wrong> {
     let (mut pieces, mut rest) = (Vec::new(), text);
     loop {
         let (open, statement) = (rest.find("{{"), rest.find("{%"));
-        if statement.is_some_and(|at| open.is_none_or(|open| at < open)) {
-            return Err(wrong(rest, "statements (`{% %}`) are not part of classes: an expression may say `a if condition else b`"));
+        if let Some(at) = statement.filter(|at| open.is_none_or(|open| *at < open)) {
+            return Err(wrong_text(
+                &rest[at..],
+                "statements (`{% %}`) are not part of classes: an expression may say `a if condition else b`",
+            ));
         }
         let Some(open) = open else {
             if !rest.is_empty() {
@@ -211,7 +221,7 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>, Wrong> {
             pieces.push(Piece::Text(&rest[..open]));
         }
         let inner = &rest[open + 2..];
-        let end = end_of(inner).ok_or_else(|| wrong(inner, "is not closed by `}}`"))?;
+        let end = end_of(inner).ok_or_else(|| wrong_text(&rest[open..], "is not closed by `}}`"))?;
         pieces.push(Piece::Expression(&inner[..end]));
         rest = &inner[end + 2..];
     }

@@ -4,8 +4,8 @@
 //! `roadstead apply` agree. It knows no API server and decides nothing about order or time; that is [`roadstead_core::reconcile`].
 //!
 //! Modules in reading order: `template` and `manifests` (what a class says), `kinds` (what it may bring), `class` (both, understood),
-//! `schema` and `expression` (values, and where they go), `render`, `sums` (what its pods ask for), `check` (what is refused before it is
-//! written anywhere).
+//! `schema` and `expression` (values, and where they go), `render`, `sums` (what its pods ask for), `check` and `change` (what is
+//! refused before it is written anywhere).
 
 mod finding;
 mod units;
@@ -20,7 +20,12 @@ mod manifests;
 mod class;
 mod render;
 mod sums;
+mod pod_security;
+mod check;
+mod change;
 
+pub use change::check_change;
+pub use check::check;
 pub use class::Class;
 pub use expression::{MAX_EXPRESSION_CHARS, MAX_STEPS, MAX_TEXT_BYTES};
 pub use finding::Finding;

@@ -53,7 +53,7 @@ pub(crate) fn parse(files: &[File], findings: &mut Findings) -> Vec<Object> {
             }
             match object(file, body) {
                 Ok(object) => {
-                    for problem in problems(&object) {
+                    for problem in problems(&object.kind, &object.body) {
                         findings.add("spec.manifests", format!("{at}{}: {problem}", named(&object)));
                     }
                     objects.push(object);
@@ -66,7 +66,7 @@ pub(crate) fn parse(files: &[File], findings: &mut Findings) -> Vec<Object> {
     for object in &objects {
         let mut check = |path: &str, text: &str| {
             if let Err(wrong) = expression::check(&engine, text) {
-                let message = format!("{}: {}: {path}: {{{{{}}}}}: {}", object.file, named(object), wrong.expression, wrong.problem);
+                let message = format!("{}: {}: {path}: {}: {}", object.file, named(object), wrong.expression, wrong.problem);
                 findings.add("spec.manifests", message);
             }
         };
@@ -149,10 +149,11 @@ fn named(object: &Object) -> String {
     format!("{}/{}", object.kind, object.body.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("?"))
 }
 
-fn problems(object: &Object) -> Vec<String> {
+/// What no object of a class may say, whether it is written there or comes from values.
+pub(crate) fn problems(kind: &str, body: &Value) -> Vec<String> {
     let mut found = Vec::new();
     let empty = Map::new();
-    let metadata = object.body.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
+    let metadata = body.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
     if !metadata.get("name").is_some_and(|name| name.as_str().is_some_and(|name| !name.is_empty())) {
         found.push("needs a metadata.name".to_owned());
     }
@@ -164,25 +165,25 @@ fn problems(object: &Object) -> Vec<String> {
         let keys = map.as_object().into_iter().flatten().map(|(key, _)| key).filter(|key| key.starts_with(OURS));
         found.extend(keys.map(|key| format!("metadata.{field}: {key} is not a class's to say")));
     }
-    if object.body.get("status").is_some() {
+    if body.get("status").is_some() {
         found.push("has a status, which is the cluster's to say".to_owned());
     }
-    if object.kind == "ServiceAccount" && metadata.get("name").and_then(Value::as_str) == Some(crate::render::ACCOUNT) {
+    if kind == "ServiceAccount" && metadata.get("name").and_then(Value::as_str) == Some(crate::render::ACCOUNT) {
         found.push(format!("the account {} is made for every tenant", crate::render::ACCOUNT));
     }
-    if object.body.pointer("/spec/volumeClaimTemplates").is_some() {
+    if body.pointer("/spec/volumeClaimTemplates").is_some() {
         found.push(
             "spec.volumeClaimTemplates: declare volumes under spec.volumes of the class, so that their data moves with the tenant"
                 .to_owned(),
         );
     }
-    match object.kind.as_str() {
-        "Role" => role(&object.body, &mut found),
-        "RoleBinding" => binding(&object.body, &mut found),
+    match kind {
+        "Role" => role(body, &mut found),
+        "RoleBinding" => binding(body, &mut found),
         _ => {}
     }
-    if let Some(path) = kinds::pod_template(&object.kind) {
-        let volumes = at(&object.body, path).and_then(|template| template.pointer("/spec/volumes")).and_then(Value::as_array);
+    if let Some(path) = kinds::pod_template(kind) {
+        let volumes = at(body, path).and_then(|template| template.pointer("/spec/volumes")).and_then(Value::as_array);
         for volume in volumes.into_iter().flatten().filter(|volume| volume.get("ephemeral").is_some()) {
             let name = volume.get("name").and_then(Value::as_str).unwrap_or("?");
             found.push(format!("volume {name} would make a claim of its own: declare it under spec.volumes of the class, or use emptyDir"));

@@ -163,6 +163,8 @@ async fn codes_tell_what_went_wrong(service: &Service) {
     service.run(&["get", "clusters", "--server", "127.0.0.1:1", "--timeout", "500ms"]).await.exits(5).says("no replica answered");
     let changed = service.write("class.yaml", "apiVersion: roadstead.dev/v1\nkind: Class\nmetadata: {name: devices}\nspec:\n  version: 1.0.0\n  requests: {cpu: 1, memory: 1Gi, pods: 1, largestPod: {cpu: 1, memory: 1Gi}}\n");
     service.run(&["apply", "-f", &changed]).await.exits(4).says("versions are immutable");
+    let smaller = service.write("sqldb.yaml", "apiVersion: roadstead.dev/v1\nkind: Class\nmetadata: {name: sqldb}\nspec:\n  version: 1.1.0\n  requests: {cpu: 1, memory: 1Gi, pods: 1, largestPod: {cpu: 1, memory: 1Gi}}\n  volumes: [{name: data, size: 1Gi, storage: fast}]\n");
+    service.run(&["apply", "-f", &smaller]).await.exits(2).says("sqldb.yaml:7:").says("volumes never shrink (compared with sqldb@1.0.0)");
     let mut pki = roadstead_cli::pki::Store::open(&service.trial.folder.join("pki")).expect("the authority");
     let viewer = pki.ensure(&Subject::new(Role::Viewer, "v"), 30).expect("a certificate");
     let (cert, key) = (viewer.certificate.to_string_lossy(), viewer.key.to_string_lossy());

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use crate::class::{Class, hex};
 use crate::expression::{self, Wrong};
-use crate::manifests::{Object, scalars};
+use crate::manifests::{Object, problems, scalars};
 use crate::rendered::{LocalProcess, Manifest, ObjectId, Rendered, SecretPlan, SecretSource};
 use crate::site::Site;
 use crate::units::bytes_text;
@@ -58,15 +58,25 @@ pub enum RenderError {
         problem: String,
     },
     /// An expression has no value.
-    #[error("{file}: {object}: {path}: {{{{{expression}}}}}: {problem}")]
+    #[error("{file}: {object}: {path}: {expression}: {problem}")]
     Expression {
-        /// The manifest's file, or `spec.local`.
+        /// The manifest's file.
         file: String,
         /// Kind and name as the class writes it.
         object: String,
         /// Where in the object, as in `spec.replicas`.
         path: String,
-        /// The expression.
+        /// The expression, braces included.
+        expression: String,
+        /// Why not.
+        problem: String,
+    },
+    /// An expression of a local process has no value.
+    #[error("local.{process}: {expression}: {problem}")]
+    Local {
+        /// Which process.
+        process: String,
+        /// The expression, braces included.
         expression: String,
         /// Why not.
         problem: String,
@@ -219,6 +229,10 @@ impl Here<'_> {
                 Some(name) if is_object_name(name) => name.to_owned(),
                 other => return Err(wrong(other.unwrap_or("?"), "its name is none: use a-z, 0-9, '-' and '.'")),
             };
+            // Values may have brought in what the class could not have said itself.
+            if let Some(problem) = problems(&object.kind, &body).first() {
+                return Err(wrong(&name, problem));
+            }
             let id = ObjectId { api_version: object.api_version.clone(), kind: object.kind.clone(), name };
             if !seen.insert(id.clone()) {
                 return Err(wrong(&id.name, "is there twice"));
@@ -233,13 +247,7 @@ impl Here<'_> {
         let text = |name: &str, text: &str| match expression::evaluate(&engine, text, &context) {
             Ok(Value::String(text)) => Ok(text),
             Ok(value @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_))) => Ok(value.to_string()),
-            Err(Wrong { expression, problem }) => Err(RenderError::Expression {
-                file: "spec.local".to_owned(),
-                object: name.to_owned(),
-                path: "run".to_owned(),
-                expression,
-                problem,
-            }),
+            Err(Wrong { expression, problem }) => Err(RenderError::Local { process: name.to_owned(), expression, problem }),
         };
         let processes = self.class.template.local.iter().map(|(name, process)| {
             let run = process.run.iter().map(|part| text(name, part)).collect::<Result<_, _>>()?;

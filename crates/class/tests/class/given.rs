@@ -122,3 +122,26 @@ pub(crate) fn site() -> Site {
         ..Site::default()
     }
 }
+
+/// A workload named `web` with one container of 100m and 128Mi; `fields` are further ones of its spec.
+pub(crate) fn workload(kind: &str, fields: &str) -> String {
+    let group = if kind.ends_with("Job") { "batch/v1" } else { "apps/v1" };
+    format!(
+        "apiVersion: {group}
+kind: {kind}
+metadata: {{name: web}}
+spec:
+  {fields}
+  selector: {{matchLabels: {{app: web}}}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec:
+      securityContext: {{runAsNonRoot: true, seccompProfile: {{type: RuntimeDefault}}}}
+      containers:
+      - name: web
+        image: registry.example/web:1
+        securityContext: {{allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}
+        resources: {{requests: {{cpu: 100m, memory: 128Mi}}}}
+"
+    )
+}

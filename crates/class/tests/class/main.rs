@@ -4,3 +4,6 @@
 mod given;
 mod examples;
 mod render;
+mod refusals;
+mod sums;
+mod properties;

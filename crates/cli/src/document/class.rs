@@ -1,13 +1,17 @@
 //! Classes as documents, and their form on the wire.
 //!
 //! What the placement service counts (requests, volumes, retention) is typed; the rest of the template (manifests, secrets, network,
-//! readiness, quiescing) is carried to the clusters' agents as it is written.
+//! readiness, quiescing) is carried to the clusters' agents as it is written, and read and checked by [`roadstead_class`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use roadstead_api::v1;
-use roadstead_class::Schema;
+use roadstead_class::{Class, Finding};
+use roadstead_core::class::{ClassVersion, VolumeSpec};
+use roadstead_core::id::{Name, Revision};
+use roadstead_core::resources::{Bytes as CoreBytes, Millicores, PodSize, Requests as CoreRequests, Resources};
+use roadstead_core::time::Millis;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -16,8 +20,6 @@ use super::Findings;
 use super::quantity::{Bytes, Label, Span};
 use super::resources::Requests;
 
-/// The largest template of one version in bytes, as the service accepts it.
-pub const MAX_TEMPLATE_BYTES: usize = roadstead_core::class::MAX_TEMPLATE_BYTES;
 /// Files that the manifests of one class may name.
 pub const MAX_MANIFESTS: usize = 256;
 
@@ -135,8 +137,8 @@ struct Template {
 }
 
 impl ClassSpec {
-    /// Combinations that no single field's type can refuse.
-    pub fn check(&self, findings: &mut Findings) {
+    /// Combinations that no single field's type can refuse, and what the class's tenants would become.
+    pub fn check(&self, name: &str, findings: &mut Findings) {
         if self.version.is_empty() || self.version.len() > roadstead_core::class::MAX_VERSION_LEN {
             findings.add("spec.version", format!("must have 1 to {} characters", roadstead_core::class::MAX_VERSION_LEN));
         } else if let Some(bad) = self.version.chars().find(|c| !(c.is_ascii_alphanumeric() || ".-+_".contains(*c))) {
@@ -155,13 +157,52 @@ impl ClassSpec {
                 findings.add(format!("spec.volumes[{index}].name"), format!("`{}` is volume {first}'s name already", volume.name));
             }
         }
-        if let Some(Err(problem)) = self.values_schema().map(|schema| Schema::parse(&schema)) {
-            findings.add("spec.values", problem);
+        // What follows from a problem that was found already is not told, too.
+        let is_sound = findings.is_empty();
+        let found = match self.parsed(name) {
+            Ok(Some(class)) if is_sound => roadstead_class::check(&class),
+            Ok(_) => Vec::new(),
+            Err(found) => found,
+        };
+        for Finding { field, problem } in found {
+            findings.add(field, problem);
         }
-        let template = template_of(self).len();
-        if template > MAX_TEMPLATE_BYTES {
-            findings.add("spec.manifests", format!("the template has {template} bytes, at most {MAX_TEMPLATE_BYTES} are allowed"));
-        }
+    }
+
+    /// This class, understood; `None` if its name is none.
+    ///
+    /// # Errors
+    /// What no class may say.
+    pub fn parsed(&self, name: &str) -> Result<Option<Class>, Vec<Finding>> {
+        self.to_version(name).map(|version| Class::parse(&version)).transpose()
+    }
+
+    /// This class as the service keeps it; `None` if it or one of its volumes has no name.
+    fn to_version(&self, name: &str) -> Option<ClassVersion> {
+        let volume = |volume: &Volume| {
+            let name = Name::new(&volume.name.0).ok()?;
+            Some(VolumeSpec { name, size: CoreBytes(volume.size.0), storage: volume.storage.clone(), grow: volume.grow })
+        };
+        let requests = &self.requests;
+        Some(ClassVersion {
+            name: Name::new(name).ok()?,
+            version: self.version.clone(),
+            requests: CoreRequests {
+                total: Resources {
+                    cpu: Millicores(requests.cpu.0),
+                    memory: CoreBytes(requests.memory.0),
+                    pods: requests.pods,
+                    storage: CoreBytes(requests.storage.0),
+                    attachments: requests.attachments,
+                },
+                largest_pod: PodSize { cpu: Millicores(requests.largest_pod.cpu.0), memory: CoreBytes(requests.largest_pod.memory.0) },
+            },
+            volumes: self.volumes.iter().map(volume).collect::<Option<_>>()?,
+            retain: Millis(self.retain.0),
+            values_schema: self.values_schema().unwrap_or_default(),
+            template: template_of(self),
+            created: Revision::default(),
+        })
     }
 
     /// The JSON Schema of tenants' values as text, if there is one.

@@ -269,7 +269,7 @@ fn read_document(source: &Source, node: Node) -> Result<Loaded, Vec<Problem>> {
         Spec::Policy(_) | Spec::Pool(_) => {}
         Spec::Class(class) => {
             class.inline(&source.folder, &mut findings);
-            class.check(&mut findings);
+            class.check(&name, &mut findings);
         }
         Spec::Cluster(cluster) => cluster.check(&mut findings),
         Spec::Tenant(tenant) => tenant.check(&mut findings),

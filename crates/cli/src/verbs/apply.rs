@@ -9,7 +9,9 @@ use roadstead_api::v1;
 use crate::apply::put::{place_of, send};
 use crate::apply::{Change, Difference, Mode, apply_all};
 use crate::client::{Client, Connection, Services, request_id};
-use crate::document::files::{Loaded, check_references, load};
+use crate::document::class::ClassSpec;
+use crate::document::files::{BadInput, Known, Loaded, check_references, load};
+use crate::document::tenant::ClassRef;
 use crate::document::{Kind, Spec};
 use crate::failure::{Exit, Failure, joined};
 use crate::output::objects::Object;
@@ -43,9 +45,41 @@ impl Input {
         let known = if tenants_only { client.known_if_allowed().await? } else { Some(client.known().await?) };
         if let Some(known) = known {
             check_references(&loaded, &known)?;
+            check_changes(&client, &loaded, &known).await?;
         }
         Ok((client, loaded))
     }
+}
+
+/// Checks that tenants of the latest version can be given a class version that the service does not have yet.
+async fn check_changes(client: &Client, loaded: &[Loaded], known: &Known) -> Result<(), Failure> {
+    let is_new = |name: &str, version: &str| {
+        let others = known.classes.keys().any(|class| class.name == name);
+        others && !known.classes.contains_key(&ClassRef { name: name.to_owned(), version: version.to_owned() })
+    };
+    let mut listed = None;
+    let mut problems = Vec::new();
+    for item in loaded {
+        let Spec::Class(spec) = &item.document.spec else { continue };
+        let name = &item.document.name;
+        if !is_new(name, &spec.version) {
+            continue;
+        }
+        let classes = match &listed {
+            Some(classes) => classes,
+            None => listed.insert(client.classes(false).await?),
+        };
+        let created = |class: &&v1::Class| class.revision.as_ref().map(|revision| (revision.incarnation, revision.index));
+        let Some(latest) = classes.iter().filter(|class| class.name == *name).max_by_key(created) else { continue };
+        let before = ClassRef { name: name.clone(), version: latest.version.clone() };
+        let latest = client.class(&before, false).await?;
+        // What the service has and cannot be understood here is not this document's fault.
+        if let (Ok(Some(old)), Ok(Some(new))) = (ClassSpec::from(&latest).parsed(name), spec.parsed(name)) {
+            let found = roadstead_class::check_change(&old, &new).into_iter();
+            problems.extend(found.map(|finding| item.problem(&finding.field, format!("{} (compared with {before})", finding.problem))));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(BadInput(problems).into()) }
 }
 
 /// See [`super::Cli`].

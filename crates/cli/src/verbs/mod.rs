@@ -7,6 +7,7 @@ pub mod wait;
 pub mod change;
 pub mod place;
 pub mod insight;
+pub mod render;
 pub mod watch;
 pub mod admin;
 pub mod server;
@@ -46,6 +47,8 @@ enum Verb {
     Apply(apply::Apply),
     /// Show what `apply` would change.
     Diff(apply::Diff),
+    /// Show the Kubernetes objects that tenants become.
+    Render(render::Render),
     /// Place one tenant without a file.
     Place(place::Place),
     /// Delete things; a tenant's volumes are kept for a while.
@@ -128,6 +131,7 @@ impl Verb {
             Self::Describe(verb) => verb.run().await,
             Self::Apply(verb) => verb.run().await,
             Self::Diff(verb) => verb.run().await,
+            Self::Render(verb) => verb.run().await,
             Self::Place(verb) => verb.run().await,
             Self::Delete(verb) => verb.run().await,
             Self::Undelete(verb) => verb.run().await,

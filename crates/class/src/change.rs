@@ -1,0 +1,89 @@
+//! Changes from one version of a class to another that a cluster could never carry out: fields that the API server lets nobody change.
+
+use serde_json::Value;
+
+use crate::check::{rendered, samples};
+use crate::class::Class;
+use crate::finding::{Finding, Findings};
+use crate::rendered::Rendered;
+
+/// Fields that the API server never lets anybody change, by kind, each with its default; a change of one answers 422 for ever. No rule
+/// covers them: making the object anew would end what runs, and is the class's author's to decide, by another name.
+const IMMUTABLE: [(&str, &[(&str, Option<&str>)]); 6] = [
+    ("Deployment", &[("/spec/selector", None)]),
+    ("StatefulSet", &[("/spec/selector", None), ("/spec/serviceName", None), ("/spec/podManagementPolicy", Some("OrderedReady"))]),
+    (
+        "Job",
+        &[("/spec/selector", None), ("/spec/template", None), ("/spec/completions", None), ("/spec/completionMode", Some("NonIndexed"))],
+    ),
+    ("Service", &[("/spec/clusterIP", None), ("/spec/ipFamilies", None)]),
+    ("RoleBinding", &[("/roleRef", None)]),
+    ("Secret", &[("/type", None)]),
+];
+
+/// What of `new` cannot be applied to tenants that have `old`. Both must pass [`crate::check`].
+#[must_use]
+pub fn check_change(old: &Class, new: &Class) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    volumes(old, new, &mut findings);
+    if let (Some(old), Some(new)) = (sample(old), sample(new)) {
+        objects(&old, &new, &mut findings);
+    }
+    findings.0
+}
+
+/// A class rendered with the first values that it is tried with.
+fn sample(class: &Class) -> Option<Rendered> {
+    let samples = samples(class, &mut Findings::default());
+    rendered(class, &samples.first()?.values).ok()
+}
+
+fn volumes(old: &Class, new: &Class, findings: &mut Findings) {
+    for (index, volume) in new.volumes.iter().enumerate() {
+        // A volume that is dropped is only detached, and a new one is made.
+        let Some(before) = old.volumes.iter().find(|before| before.name == volume.name) else { continue };
+        let field = format!("spec.volumes[{index}]");
+        if before.storage != volume.storage {
+            let (was, is) = (&before.storage, &volume.storage);
+            findings.add(
+                format!("{field}.storage"),
+                format!("was `{was}` and would be `{is}`: a claim keeps its storage for good, so give the volume another name"),
+            );
+        }
+        if volume.size < before.size {
+            findings
+                .add(format!("{field}.size"), format!("was {} bytes and would be {}: volumes never shrink", before.size.0, volume.size.0));
+        }
+        if volume.size > before.size && !before.grow {
+            findings.add(format!("{field}.size"), "would be larger, and the volume cannot grow: `grow` is not set");
+        }
+    }
+}
+
+fn objects(old: &Rendered, new: &Rendered, findings: &mut Findings) {
+    for after in new.manifests() {
+        let Some(before) = old.manifests().find(|before| before.id == after.id) else { continue };
+        let mut tell = |path: &str| {
+            let field = path.trim_start_matches('/').replace('/', ".");
+            let problem = format!("{}: {field} would change, which no cluster allows: give the object another name", after.id);
+            findings.add("spec.manifests", problem);
+        };
+        let fields = IMMUTABLE.iter().find(|(kind, _)| *kind == after.id.kind).map_or(&[][..], |(_, fields)| fields);
+        for (path, default) in fields {
+            if value(&before.body, path, *default) != value(&after.body, path, *default) {
+                tell(path);
+            }
+        }
+        if before.body.get("immutable") == Some(&Value::Bool(true)) {
+            for path in ["/data", "/binaryData", "/immutable"] {
+                if before.body.pointer(path) != after.body.pointer(path) {
+                    tell(path);
+                }
+            }
+        }
+    }
+}
+
+fn value(body: &Value, path: &str, default: Option<&str>) -> Option<Value> {
+    body.pointer(path).cloned().or_else(|| default.map(Value::from))
+}

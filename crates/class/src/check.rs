@@ -1,0 +1,214 @@
+//! What is refused of a class before it is written anywhere: it is rendered with its defaults, with the examples of its schema and with the
+//! largest values, and what comes out is looked at.
+
+use std::collections::BTreeSet;
+
+use roadstead_core::id::{Incarnation, Owner, Revision, ShardId, TenantId};
+use roadstead_core::intent::{Role, TenantIntent, VolumeIntent};
+use roadstead_core::reconcile::Part;
+use serde_json::{Value, json};
+
+use crate::class::Class;
+use crate::finding::{Finding, Findings};
+use crate::kinds;
+use crate::manifests::at;
+use crate::pod_security;
+use crate::render::{RenderError, render};
+use crate::rendered::{ObjectId, Rendered, StopStep};
+use crate::site::{Entry, Site};
+use crate::sums::sum;
+use crate::template::PodSecurity;
+
+/// Values that a class is tried with, and what they are called.
+pub(crate) struct Sample {
+    name: String,
+    pub(crate) values: Value,
+}
+
+/// Everything for which a class is refused. Empty: its tenants can be rendered, and ask for no more than the class says.
+#[must_use]
+pub fn check(class: &Class) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    let samples = samples(class, &mut findings);
+    if samples.is_empty() && findings.0.is_empty() {
+        findings.add("spec.values", "asks for values that have no default, so that nothing can be tried: give `examples` of the whole");
+    }
+    for sample in &samples {
+        match rendered(class, &sample.values) {
+            Ok(rendered) => {
+                references(class, &rendered, &mut findings);
+                workloads(class.template.pod_security, &rendered, &mut findings);
+                requests(class, sample, &rendered, &mut findings);
+            }
+            Err(error) => findings.add(field_of(&error), error.to_string()),
+        }
+    }
+    findings.0
+}
+
+/// Values to try a class with: its defaults, its examples, and the first of them with integers as large as they may be.
+pub(crate) fn samples(class: &Class, findings: &mut Findings) -> Vec<Sample> {
+    let schema = &class.schema;
+    let mut samples = Vec::new();
+    let (nothing, mut defaults) = (json!({}), json!({}));
+    schema.fill_defaults(&mut defaults);
+    let (without, with) = (schema.violations(&nothing), schema.violations(&defaults));
+    for wrong in with.iter().filter(|wrong| !without.contains(wrong)) {
+        findings.add("spec.values", format!("the default of {} {}", wrong.field, wrong.problem));
+    }
+    if with.is_empty() {
+        samples.push(Sample { name: "its defaults".to_owned(), values: defaults });
+    }
+    for (index, example) in schema.examples().iter().enumerate() {
+        let mut values = example.clone();
+        schema.fill_defaults(&mut values);
+        match schema.violations(&values).first() {
+            Some(wrong) => findings.add("spec.values", format!("examples[{index}]: {} {}", wrong.field, wrong.problem)),
+            None => samples.push(Sample { name: format!("examples[{index}] of its values"), values }),
+        }
+    }
+    if let Some(first) = samples.first() {
+        let mut values = first.values.clone();
+        schema.fill_maxima(&mut values);
+        if values != first.values && schema.violations(&values).is_empty() {
+            samples.push(Sample { name: "the largest values".to_owned(), values });
+        }
+    }
+    samples
+}
+
+/// A tenant of the class in a cluster that has everything.
+pub(crate) fn rendered(class: &Class, values: &Value) -> Result<Rendered, RenderError> {
+    let volume =
+        |spec: &roadstead_core::class::VolumeSpec| VolumeIntent { name: spec.name.clone(), size: spec.size, storage: spec.storage.clone() };
+    let volumes: Vec<VolumeIntent> = class.volumes.iter().map(volume).collect();
+    let mut requests = class.requests;
+    requests.total.storage.0 = volumes.iter().fold(requests.total.storage.0, |sum, volume| sum.saturating_add(volume.size.0));
+    let tenant = TenantIntent {
+        id: TenantId::new(Incarnation(0), 1),
+        epoch: Revision::default(),
+        shard: ShardId(0),
+        role: Role::Run,
+        name: class.name.clone(),
+        owner: Owner::new(class.name.as_str()).expect("every name is an owner's, too"),
+        class: class.name.clone(),
+        version: class.version.clone(),
+        values: values.to_string(),
+        hostnames: vec!["tenant.example".to_owned()],
+        volumes,
+        requests,
+    };
+    let site = Site {
+        cluster: "any".to_owned(),
+        region: "any".to_owned(),
+        storage: class.volumes.iter().map(|volume| (volume.storage.clone(), "any".to_owned())).collect(),
+        entry: Entry::Ingress { class: "any".to_owned(), from_namespace: "any".to_owned() },
+        ..Site::default()
+    };
+    render(class, &tenant, &site)
+}
+
+/// The field of the class's document that an error is about.
+fn field_of(error: &RenderError) -> &'static str {
+    match error {
+        RenderError::Values { .. } => "spec.values",
+        RenderError::Local { .. } => "spec.local",
+        RenderError::Expression { .. } | RenderError::Object { .. } | RenderError::TooLarge => "spec.manifests",
+        RenderError::Storage { .. } => "spec.volumes",
+        RenderError::Denied { .. } | RenderError::Site { .. } => "spec.network.egress",
+        RenderError::Expose { .. } => "spec.network.expose",
+    }
+}
+
+/// What the class names elsewhere must be among its objects.
+fn references(class: &Class, rendered: &Rendered, findings: &mut Findings) {
+    let there: BTreeSet<String> = rendered.manifests().map(|manifest| manifest.id.to_string()).collect();
+    let mut check = |field: String, object: &str| {
+        if !there.contains(object) {
+            findings.add(field, format!("{object} is not among the manifests"));
+        }
+    };
+    for (index, ceded) in class.template.ceded.iter().enumerate() {
+        check(format!("spec.cede[{index}]"), &ceded.object);
+    }
+    for (index, observe) in class.template.also.iter().enumerate() {
+        check(format!("spec.ready.also[{index}]"), &observe.object);
+    }
+    for (index, step) in class.template.stop.iter().enumerate() {
+        let target = match step {
+            StopStep::Scale(target) => target,
+            StopStep::Exec(exec) => &exec.target,
+        };
+        check(format!("spec.quiesce.steps[{index}]"), target);
+    }
+}
+
+/// What the API server, or the accounting, would not bear.
+fn workloads(level: PodSecurity, rendered: &Rendered, findings: &mut Findings) {
+    let volumes: BTreeSet<&str> = rendered.volumes.keys().map(roadstead_core::id::Name::as_str).collect();
+    let secrets: BTreeSet<&str> = rendered.secrets.iter().map(|secret| secret.manifest.id.name.as_str()).collect();
+    for manifest in rendered.parts.get(&Part::Workloads).into_iter().flatten() {
+        let Some(pod) = kinds::pod_template(&manifest.id.kind).and_then(|path| at(&manifest.body, path)?.get("spec")) else { continue };
+        let mut tell = |problem: String| findings.add("spec.manifests", format!("{}: {problem}", manifest.id));
+        let overlap = manifest.body.pointer("/spec/concurrencyPolicy").and_then(Value::as_str).unwrap_or("Allow");
+        if manifest.id.kind == "CronJob" && overlap == "Allow" {
+            tell("its runs may pile up beyond what is requested: say concurrencyPolicy Forbid or Replace".to_owned());
+        }
+        for refusal in pod_security::refusals(level, pod) {
+            tell(format!("{refusal} (podSecurity: {})", level.name()));
+        }
+        let list = |owner: &'_ Value, field: &str| owner.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
+        let declared: BTreeSet<String> = list(pod, "volumes").iter().map(|volume| text(volume, "/name")).collect();
+        for volume in list(pod, "volumes") {
+            let claim = text(&volume, "/persistentVolumeClaim/claimName");
+            if !claim.is_empty() && !volumes.contains(claim.as_str()) {
+                tell(format!("claims volume {claim}, which is not among spec.volumes"));
+            }
+        }
+        for container in list(pod, "initContainers").iter().chain(&list(pod, "containers")) {
+            let name = text(container, "/name");
+            for mount in list(container, "volumeMounts") {
+                let mounted = text(&mount, "/name");
+                if !declared.contains(&mounted) {
+                    tell(format!("container {name} mounts {mounted}, which is neither among spec.volumes nor the pod's own"));
+                }
+            }
+            let from = list(container, "envFrom").into_iter().map(|from| ("/secretRef", from));
+            let env = list(container, "env").into_iter().map(|env| ("/valueFrom/secretKeyRef", env));
+            for (path, source) in from.chain(env) {
+                let secret = text(&source, &format!("{path}/name"));
+                let optional = source.pointer(&format!("{path}/optional")) == Some(&Value::Bool(true));
+                if !secret.is_empty() && !optional && !secrets.contains(secret.as_str()) {
+                    tell(format!("container {name} needs secret {secret}, which is not among spec.secrets"));
+                }
+            }
+        }
+    }
+}
+
+fn text(value: &Value, pointer: &str) -> String {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+/// The pods against what the class says that they ask for.
+fn requests(class: &Class, sample: &Sample, rendered: &Rendered, findings: &mut Findings) {
+    let mut tell = |id: &ObjectId, problem: String| findings.add("spec.manifests", format!("{id}: {problem}"));
+    let (asked, said) = (sum(rendered, &mut tell), class.requests);
+    let together = [
+        ("cpu", asked.total.cpu.0, said.total.cpu.0, "m"),
+        ("memory", asked.total.memory.0, said.total.memory.0, " bytes"),
+        ("pods", asked.total.pods, said.total.pods, ""),
+        ("largestPod.cpu", asked.largest_pod.cpu.0, said.largest_pod.cpu.0, "m"),
+        ("largestPod.memory", asked.largest_pod.memory.0, said.largest_pod.memory.0, " bytes"),
+    ];
+    for (field, asked, said, unit) in together {
+        if asked > said {
+            let name = &sample.name;
+            let whose = if field.starts_with("largestPod") { "one pod asks" } else { "the manifests ask" };
+            findings.add(
+                format!("spec.requests.{field}"),
+                format!("is {said}{unit}, but with {name} {whose} for {asked}{unit}, surge of updates included"),
+            );
+        }
+    }
+}
