@@ -79,8 +79,12 @@ pub(crate) fn samples(class: &Class, findings: &mut Findings) -> Vec<Sample> {
 
 /// A tenant of the class in a cluster that has everything.
 pub(crate) fn rendered(class: &Class, values: &Value) -> Result<Rendered, RenderError> {
-    let volume =
-        |spec: &roadstead_core::class::VolumeSpec| VolumeIntent { name: spec.name.clone(), size: spec.size, storage: spec.storage.clone() };
+    let volume = |spec: &roadstead_core::class::VolumeSpec| VolumeIntent {
+        name: spec.name.clone(),
+        size: spec.size,
+        storage: spec.storage.clone(),
+        uid: None,
+    };
     let volumes: Vec<VolumeIntent> = class.volumes.iter().map(volume).collect();
     let mut requests = class.requests;
     requests.total.storage.0 = volumes.iter().fold(requests.total.storage.0, |sum, volume| sum.saturating_add(volume.size.0));

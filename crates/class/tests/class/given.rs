@@ -95,7 +95,7 @@ pub(crate) fn class_of(spec: Value, manifests: &str) -> Result<Class, Vec<Findin
 
 /// A tenant of a class, with values.
 pub(crate) fn tenant(class: &Class, values: &Value) -> TenantIntent {
-    let volume = |spec: &VolumeSpec| VolumeIntent { name: spec.name.clone(), size: spec.size, storage: spec.storage.clone() };
+    let volume = |spec: &VolumeSpec| VolumeIntent { name: spec.name.clone(), size: spec.size, storage: spec.storage.clone(), uid: None };
     TenantIntent {
         id: TenantId::new(Incarnation(0), 7),
         epoch: Revision { incarnation: Incarnation(1), index: 42 },

@@ -167,7 +167,7 @@ fn tenant(class: &Class, name: &str, spec: &TenantSpec) -> Result<TenantIntent, 
     }
     let volume = |volume: &VolumeSpec| {
         let size = spec.volumes.get(volume.name.as_str()).map_or(volume.size, |size| Bytes(size.0));
-        VolumeIntent { name: volume.name.clone(), size, storage: volume.storage.clone() }
+        VolumeIntent { name: volume.name.clone(), size, storage: volume.storage.clone(), uid: None }
     };
     let volumes: Vec<VolumeIntent> = class.volumes.iter().map(volume).collect();
     let mut requests = class.requests;
