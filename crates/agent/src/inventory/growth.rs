@@ -1,0 +1,262 @@
+//! What autoscaled groups of nodes may still add. Kept apart from what there is: where idle nodes are removed, a cluster that counts only
+//! what it has would never be given anything to grow for.
+//!
+//! cluster-autoscaler tells how many nodes each group may still get (its status in `kube-system/cluster-autoscaler-status`, written as YAML
+//! since 1.30), but not how large they are: that is taken from the nodes of the group, known by their provider's label, whose value is part
+//! of the group's name. A group without any node has no known size. Karpenter's NodePools have limits; one without may grow without end.
+
+use std::collections::BTreeMap;
+
+use roadstead_core::resources::{Bytes, Millicores, PodSize};
+use serde::Deserialize;
+
+use super::quantity::Quantity;
+use super::slim::Kind;
+
+/// What autoscaled groups may still add.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Growth {
+    /// Sum over the groups whose room is known.
+    pub room: PodSize,
+    /// Each group, by name.
+    pub groups: Vec<Group>,
+}
+
+/// One autoscaled group of nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    /// Its name.
+    pub name: Box<str>,
+    /// How many nodes it may still get, where it counts nodes.
+    pub nodes: Option<u32>,
+    /// What they may have together, where that is known.
+    pub room: Option<PodSize>,
+    /// Whether it cannot grow at the moment: its provider has none left, or it is not healthy.
+    pub held_back: bool,
+}
+
+/// What cluster-autoscaler says of its groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AutoscalerStatus {
+    /// Name of the ConfigMap.
+    pub(crate) name: Box<str>,
+    /// Each group's name, nodes that it may still get, and whether it is held back.
+    pub(crate) groups: Vec<(Box<str>, u32, bool)>,
+}
+
+/// One of Karpenter's pools of nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NodePool {
+    /// Its name.
+    pub(crate) name: Box<str>,
+    /// Its limits less what it has; `None` where it is not limited in both.
+    pub(crate) room: Option<PodSize>,
+}
+
+/// Groups with their room, given the least node of each pool.
+pub(super) fn growth<'a>(
+    statuses: impl Iterator<Item = &'a AutoscalerStatus>,
+    pools: impl Iterator<Item = &'a NodePool>,
+    sizes: &BTreeMap<&str, PodSize>,
+) -> Growth {
+    let counted = statuses.flat_map(|status| &status.groups).map(|(name, nodes, held_back)| Group {
+        name: name.clone(),
+        nodes: Some(*nodes),
+        room: size_of(name, sizes).map(|size| PodSize {
+            cpu: Millicores(size.cpu.0.saturating_mul(u64::from(*nodes))),
+            memory: Bytes(size.memory.0.saturating_mul(u64::from(*nodes))),
+        }),
+        held_back: *held_back,
+    });
+    let limited = pools.map(|pool| Group { name: pool.name.clone(), nodes: None, room: pool.room, held_back: false });
+    let mut groups: Vec<Group> = counted.chain(limited).collect();
+    groups.sort_by(|a, b| a.name.cmp(&b.name));
+    let able = groups.iter().filter(|group| !group.held_back).filter_map(|group| group.room);
+    let room = able.fold(PodSize::default(), |sum, room| PodSize {
+        cpu: Millicores(sum.cpu.0.saturating_add(room.cpu.0)),
+        memory: Bytes(sum.memory.0.saturating_add(room.memory.0)),
+    });
+    Growth { room, groups }
+}
+
+/// The size of the pool whose label is part of a group's name; of several the longest.
+fn size_of(group: &str, sizes: &BTreeMap<&str, PodSize>) -> Option<PodSize> {
+    let parts = |pool: &&str| {
+        let ends = |text: &str, at: Option<char>| text.is_empty() || at.is_some_and(|letter| !letter.is_ascii_alphanumeric());
+        group.match_indices(*pool).any(|(start, found)| {
+            let (before, after) = (&group[..start], &group[start + found.len()..]);
+            !pool.is_empty() && ends(before, before.chars().next_back()) && ends(after, after.chars().next())
+        })
+    };
+    sizes.iter().filter(|(pool, _)| parts(pool)).max_by_key(|(pool, _)| pool.len()).map(|(_, size)| *size)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Meta {
+    #[serde(default)]
+    name: Box<str>,
+    #[serde(default)]
+    resource_version: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct WireConfigMap {
+    metadata: Meta,
+    #[serde(default)]
+    data: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireStatus {
+    #[serde(default)]
+    node_groups: Vec<WireGroup>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireGroup {
+    #[serde(default)]
+    name: Box<str>,
+    #[serde(default)]
+    health: WireHealth,
+    #[serde(default)]
+    scale_up: WireScaleUp,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireHealth {
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    cloud_provider_target: u32,
+    #[serde(default)]
+    max_size: u32,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct WireScaleUp {
+    #[serde(default)]
+    status: String,
+}
+
+impl Kind for AutoscalerStatus {
+    const NAMES: [&'static str; 4] = ["", "v1", "ConfigMap", "configmaps"];
+    type Wire<'de> = WireConfigMap;
+
+    fn read(wire: WireConfigMap) -> (String, Self) {
+        let status = wire.data.get("status").and_then(|text| serde_saphyr::from_str::<WireStatus>(text).ok());
+        let groups = status.unwrap_or_default().node_groups.into_iter().map(|group| {
+            let more = group.health.max_size.saturating_sub(group.health.cloud_provider_target);
+            (group.name, more, group.health.status != "Healthy" || group.scale_up.status == "Backoff")
+        });
+        (wire.metadata.resource_version, Self { name: wire.metadata.name, groups: groups.collect() })
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct WirePool {
+    metadata: Meta,
+    #[serde(default)]
+    spec: WirePoolSpec,
+    #[serde(default)]
+    status: WirePoolStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct WirePoolSpec {
+    #[serde(default)]
+    limits: WireAmounts,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct WirePoolStatus {
+    #[serde(default)]
+    resources: WireAmounts,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct WireAmounts {
+    cpu: Option<Quantity>,
+    memory: Option<Quantity>,
+}
+
+impl Kind for NodePool {
+    const NAMES: [&'static str; 4] = ["karpenter.sh", "v1", "NodePool", "nodepools"];
+    type Wire<'de> = WirePool;
+
+    fn read(WirePool { metadata, spec, status }: WirePool) -> (String, Self) {
+        let left = |limit: Option<Quantity>, used: Option<Quantity>, read: fn(Quantity) -> u64| {
+            Some(read(limit?).saturating_sub(read(used.unwrap_or_default())))
+        };
+        let cpu = left(spec.limits.cpu, status.resources.cpu, Quantity::millicores);
+        let memory = left(spec.limits.memory, status.resources.memory, Quantity::whole);
+        let room = cpu.zip(memory).map(|(cpu, memory)| PodSize { cpu: Millicores(cpu), memory: Bytes(memory) });
+        (metadata.resource_version, Self { name: metadata.name, room })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str = r"
+time: 2026-01-05 10:11:12.131415161 +0000 UTC
+autoscalerStatus: Running
+clusterWide:
+  health: {status: Healthy}
+nodeGroups:
+- name: eks-apps-0ec2-11
+  health:
+    status: Healthy
+    nodeCounts: {registered: {total: 3, ready: 3, notStarted: 0}}
+    cloudProviderTarget: 3
+    minSize: 1
+    maxSize: 10
+  scaleUp: {status: NoActivity}
+- name: eks-gpu-77ab-22
+  health: {status: Healthy, cloudProviderTarget: 0, minSize: 0, maxSize: 4}
+  scaleUp: {status: Backoff}
+";
+
+    fn size(cpu: u64, memory: u64) -> PodSize {
+        PodSize { cpu: Millicores(cpu), memory: Bytes(memory) }
+    }
+
+    #[test]
+    fn a_group_may_grow_by_the_nodes_that_it_lacks_to_its_largest_size() {
+        let map = serde_json::json!({"metadata": {"name": "s", "resourceVersion": "5"}, "data": {"status": STATUS}});
+        let (version, status) = AutoscalerStatus::read(serde_json::from_value(map).unwrap());
+        assert_eq!(version, "5");
+        assert_eq!(status.groups, [("eks-apps-0ec2-11".into(), 7, false), ("eks-gpu-77ab-22".into(), 4, true)]);
+        let sizes = [("apps", size(4_000, 16 << 30)), ("app", size(1, 1)), ("gpu", size(64_000, 1 << 40))].into();
+        let growth = growth([&status].into_iter(), [].into_iter(), &sizes);
+        assert_eq!(growth.room, size(28_000, 112 << 30));
+        assert!(growth.groups[1].held_back);
+    }
+
+    #[test]
+    fn a_pool_may_grow_to_its_limits_and_one_without_is_not_summed() {
+        let pool = |limits: serde_json::Value| {
+            let resources = serde_json::json!({"cpu": "12", "memory": "48Gi", "nodes": "3"});
+            let pool = serde_json::json!({"metadata": {"name": "p"}, "spec": {"limits": limits}, "status": {"resources": resources}});
+            NodePool::read(serde_json::from_value(pool).unwrap()).1
+        };
+        let limited = pool(serde_json::json!({"cpu": 100, "memory": "400Gi"}));
+        assert_eq!(limited.room, Some(size(88_000, 352 << 30)));
+        let endless = pool(serde_json::json!({"cpu": 100}));
+        assert_eq!(endless.room, None);
+        let growth = growth([].into_iter(), [&limited, &endless].into_iter(), &BTreeMap::new());
+        assert_eq!((growth.room, growth.groups.len()), (size(88_000, 352 << 30), 2));
+    }
+
+    #[test]
+    fn a_status_that_cannot_be_read_has_no_groups() {
+        for text in ["Cluster-autoscaler status at 2019:\nCluster-wide:\n  Health: Healthy", "nodeGroups: 7", ":"] {
+            let map = serde_json::json!({"metadata": {"name": "s"}, "data": {"status": text}});
+            assert!(AutoscalerStatus::read(serde_json::from_value(map).unwrap()).1.groups.is_empty());
+        }
+    }
+}

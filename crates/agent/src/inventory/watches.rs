@@ -1,0 +1,284 @@
+//! The watches: lists in pages and then changes, each parsed straight into what is kept of it, and one task that owns the sums.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::stream::{BoxStream, SelectAll};
+use futures::{FutureExt, Stream, StreamExt, future, stream};
+use kube::core::DynamicResourceScope;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client, Resource};
+use roadstead_core::cluster::Capacity;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use super::Held;
+use super::growth::{AutoscalerStatus, NodePool};
+use super::slim::{Attachment, Kind, Namespace, Node, NodeDrivers, Pod, Slim, StorageClass, StorageLeft, Volume};
+use super::tally::{Counted, Options, Step, Tally};
+use super::telling::{Gist, Telling};
+use crate::interpreter::ClusterFacts;
+
+/// Objects in one page of a list: 500 pods of 6 KiB are 3 MiB, held twice while they are parsed.
+const PAGE: u32 = 500;
+/// First pause after a watch failed; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause where there must be something to watch.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// Longest pause where there may be nothing: nobody serves it, or we may not read it.
+const LONGEST_PAUSE_OPTIONAL: Duration = Duration::from_secs(600);
+/// A watch that went well for so long starts again with the first pause.
+const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+/// How often the version of the cluster is asked for.
+const VERSION_EVERY: Duration = Duration::from_secs(300);
+/// How often it is asked for until it is known.
+const VERSION_SOON: Duration = Duration::from_secs(2);
+/// Where cluster-autoscaler writes what it knows.
+const AUTOSCALER_STATUS: (&str, &str) = ("kube-system", "cluster-autoscaler-status");
+
+/// What a watch does to the sums.
+type Change = Box<dyn FnOnce(&mut Tally) + Send>;
+
+/// A running inventory. Dropping it ends its task.
+#[derive(Debug)]
+pub struct Inventory {
+    held: watch::Receiver<Option<Arc<Held>>>,
+    orphans: watch::Sender<BTreeSet<Box<str>>>,
+    pod_lists: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl Inventory {
+    /// Starts to watch a cluster.
+    #[must_use]
+    pub fn start(client: Client, options: Options) -> Self {
+        let (sender, held) = watch::channel(None);
+        let (orphans, told_orphans) = watch::channel(BTreeSet::new());
+        let pod_lists = Arc::new(AtomicU64::new(0));
+        let task = tokio::spawn(run(client, options, sender, told_orphans, pod_lists.clone()));
+        Self { held, orphans, pod_lists, task }
+    }
+
+    /// What the cluster holds; `None` until everything was listed once. Changes are coalesced, see [`mod@super::telling`].
+    #[must_use]
+    pub fn held(&self) -> watch::Receiver<Option<Arc<Held>>> {
+        self.held.clone()
+    }
+
+    /// Tenants, by the value of their namespaces' label, that nobody counts: what they use is told as others'.
+    pub fn set_orphans(&self, orphans: impl IntoIterator<Item = Box<str>>) {
+        self.orphans.send_replace(orphans.into_iter().collect());
+    }
+
+    /// How often all pods were listed: once at the start, and whenever the API server could not tell any more what had changed.
+    #[must_use]
+    pub fn pod_lists(&self) -> u64 {
+        self.pod_lists.load(Ordering::Relaxed)
+    }
+
+    /// Waits for its end, which only a panic brings about.
+    pub async fn ended(&mut self) {
+        if let Err(error) = (&mut self.task).await {
+            warn!(%error, "the inventory has ended");
+        }
+    }
+}
+
+impl Drop for Inventory {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn run(
+    client: Client,
+    options: Options,
+    sender: watch::Sender<Option<Arc<Held>>>,
+    mut orphans: watch::Receiver<BTreeSet<Box<str>>>,
+    pod_lists: Arc<AtomicU64>,
+) {
+    let mut tally = Tally::new(options);
+    let mut changes = watches(&client, pod_lists);
+    let mut versions = versions(client).boxed();
+    let (start, mut telling, mut version, mut due) = (Instant::now(), Telling::default(), String::new(), None);
+    loop {
+        tokio::select! {
+            Some(change) = changes.next() => {
+                change(&mut tally);
+                // What is there already is taken before anybody asks whether to tell it.
+                for _ in 1..PAGE {
+                    let Some(Some(change)) = changes.next().now_or_never() else { break };
+                    change(&mut tally);
+                }
+            }
+            Some(told) = versions.next() => version = told,
+            Ok(()) = orphans.changed() => tally.set_orphans(orphans.borrow_and_update().clone()),
+            () = sleep_until(due.unwrap_or(start)), if due.is_some() => {
+                due = None;
+                let held = Arc::new(held(&tally, &version));
+                telling.told(gist(&tally, &version), start.elapsed());
+                sender.send_replace(Some(held));
+                continue;
+            }
+        }
+        if tally.complete() && !tally.uid().is_empty() && !version.is_empty() {
+            due = telling.changed(&gist(&tally, &version), start.elapsed()).map(|due| start + due);
+        }
+    }
+}
+
+fn gist(tally: &Tally, version: &str) -> Gist {
+    Gist { sums: tally.sums(), census: tally.census().clone(), identity: (tally.uid().to_owned(), version.to_owned()) }
+}
+
+fn held(tally: &Tally, version: &str) -> Held {
+    let census = tally.census().clone();
+    let capacity: Capacity = tally.capacity();
+    let (ready_nodes, nodes) = (census.ready, census.nodes);
+    let facts = ClusterFacts { uid: tally.uid().to_owned(), capacity, version: version.to_owned(), ready_nodes, nodes };
+    Held { facts, census, storage: tally.storage(), growth: tally.growth() }
+}
+
+/// The cluster's version, again and again.
+fn versions(client: Client) -> impl Stream<Item = String> + Send {
+    stream::unfold((client, Duration::ZERO), |(client, mut pause)| async move {
+        loop {
+            tokio::time::sleep(pause).await;
+            match client.apiserver_version().await {
+                Ok(version) => return Some((version.git_version, (client, VERSION_EVERY))),
+                Err(error) => {
+                    info!(%error, "the cluster does not tell its version");
+                    pause = VERSION_SOON;
+                }
+            }
+        }
+    })
+}
+
+fn watches(client: &Client, pod_lists: Arc<AtomicU64>) -> SelectAll<BoxStream<'static, Change>> {
+    let status = Api::namespaced_with(client.clone(), AUTOSCALER_STATUS.0, &());
+    let only = watcher::Config::default().fields(&format!("metadata.name={}", AUTOSCALER_STATUS.1));
+    stream::select_all([
+        required::<Namespace>(client),
+        required::<Node>(client),
+        required::<Volume>(client),
+        counted::<Pod>(client, pod_lists),
+        optional::<StorageClass>(Api::all(client.clone()), paged()),
+        optional::<StorageLeft>(Api::all(client.clone()), paged()),
+        optional::<NodeDrivers>(Api::all(client.clone()), paged()),
+        optional::<Attachment>(Api::all(client.clone()), paged()),
+        optional::<NodePool>(Api::all(client.clone()), paged()),
+        optional::<AutoscalerStatus>(status, only),
+    ])
+}
+
+fn paged() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE)
+}
+
+/// A kind without which nothing can be told.
+fn required<K: Kind + Counted>(client: &Client) -> BoxStream<'static, Change> {
+    steps::<K>(Api::all(client.clone()), paged(), LONGEST_PAUSE).filter_map(|step| future::ready(step.ok().map(change))).boxed()
+}
+
+/// Pods, whose lists are counted.
+fn counted<K: Kind + Counted>(client: &Client, lists: Arc<AtomicU64>) -> BoxStream<'static, Change> {
+    let steps = steps::<K>(Api::all(client.clone()), paged(), LONGEST_PAUSE);
+    let count = move |step: Result<Step<K>, watcher::Error>| {
+        if matches!(step, Ok(Step::Done)) {
+            lists.fetch_add(1, Ordering::Relaxed);
+        }
+        future::ready(step.ok().map(change))
+    };
+    steps.filter_map(count).boxed()
+}
+
+/// A kind that may be missing: while it is not served, or may not be read, there is nothing of it.
+fn optional<K: Kind + Counted>(api: Api<Slim<K>>, config: watcher::Config) -> BoxStream<'static, Change> {
+    let missing = |error: watcher::Error| is(&error, &[403, 404]).then(|| Box::new(Tally::unavailable::<K>) as Change);
+    let steps = steps::<K>(api, config, LONGEST_PAUSE_OPTIONAL);
+    steps.filter_map(move |step| future::ready(step.map_or_else(missing, |step| Some(change(step))))).boxed()
+}
+
+fn change<K: Counted + Send + 'static>(step: Step<K>) -> Change {
+    Box::new(move |tally| tally.take(step))
+}
+
+/// Lists and watches a kind for ever.
+fn steps<K: Kind + Counted>(
+    api: Api<Slim<K>>,
+    config: watcher::Config,
+    longest: Duration,
+) -> impl Stream<Item = Result<Step<K>, watcher::Error>> + Send
+where
+    Slim<K>: Resource<DynamicType = (), Scope = DynamicResourceScope>,
+{
+    // A watch that is refused as too old when it is opened would be opened with the same version for ever: it ends here, and another
+    // begins with a list.
+    let fresh = move || {
+        let refused =
+            |event: &Result<_, watcher::Error>| matches!(event, Err(error @ watcher::Error::WatchStartFailed(_)) if is(error, &[410]));
+        watcher::watcher(api.clone(), config.clone()).take_while(move |event| future::ready(!refused(event)))
+    };
+    let events = stream::repeat_with(fresh).flatten().backoff(Pauses { longest, ..Pauses::default() });
+    events.map(|event| match event {
+        Ok(Event::Init) => Ok(Step::Begin),
+        Ok(Event::InitApply(slim) | Event::Apply(slim)) => Ok(Step::Is(slim.object)),
+        Ok(Event::Delete(slim)) => Ok(Step::Gone(slim.object)),
+        Ok(Event::InitDone) => Ok(Step::Done),
+        Err(error) => {
+            info!(kind = K::NAMES[2], %error, "a watch failed and is tried again");
+            Err(error)
+        }
+    })
+}
+
+/// Whether an error is an answer of the API server with one of these codes.
+fn is(error: &watcher::Error, codes: &[u16]) -> bool {
+    let code = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => status.code,
+        watcher::Error::WatchError(status) => status.code,
+        watcher::Error::InitialListFailed(_)
+        | watcher::Error::WatchStartFailed(_)
+        | watcher::Error::WatchFailed(_)
+        | watcher::Error::NoResourceVersion => return false,
+    };
+    codes.contains(&code)
+}
+
+/// Pauses between tries: each twice as long as the one before.
+#[derive(Debug, Default)]
+struct Pauses {
+    tries: u32,
+    longest: Duration,
+    last: Option<Instant>,
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        let pause = |tries: u32| FIRST_PAUSE.saturating_mul(2u32.saturating_pow(tries));
+        if self.last.replace(now).is_some_and(|last| now - last > self.longest.min(pause(self.tries)) + HEALTHY_AFTER) {
+            self.tries = 0;
+        }
+        let pause = pause(self.tries).min(self.longest);
+        self.tries += 1;
+        Some(pause)
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        // Only time resets it: a list that begins is no success yet.
+    }
+}
