@@ -13,6 +13,7 @@ mod watch;
 mod failover;
 mod restart;
 mod trace;
+mod inventory;
 
 use std::process::ExitCode;
 
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Every benchmark and what it measures.
-const BENCHES: [(&str, &str); 9] = [
+const BENCHES: [(&str, &str); 10] = [
     ("core-place", "placements a second of the scheduler alone, 1,000 clusters, one core"),
     ("durable-place", "durable placements per second, one a request, against etcd"),
     ("durable-stream", "durable placements per second, streamed, against etcd"),
@@ -31,6 +32,7 @@ const BENCHES: [(&str, &str); 9] = [
     ("restart", "time until a replica with 1,000,000 tenants answers, and its memory"),
     ("join", "time until an empty replica has caught up with 1,000,000 tenants"),
     ("trace", "smallest fleet in which nobody waits, 100 copies of a real trace, against the lower bound"),
+    ("inventory", "memory of telling what a cluster of 5,000 nodes and 100,000 pods holds, on a real API server"),
 ];
 
 fn main() -> ExitCode {
@@ -66,6 +68,8 @@ fn run(name: &str, arguments: &[String]) -> anyhow::Result<Option<report::Report
         "restart" => runtime.block_on(restart::restart(arguments)).map(Some),
         "join" => runtime.block_on(restart::join(arguments)).map(Some),
         "trace" => trace::run(arguments).map(Some),
+        "inventory" => runtime.block_on(inventory::run(arguments)).map(Some),
+        inventory::WATCHER => runtime.block_on(inventory::watch(arguments)).map(|()| None),
         other => anyhow::bail!("no benchmark is called {other}; `cargo xtask bench list` names them"),
     }
 }

@@ -1,0 +1,405 @@
+//! `inventory`: 5,000 nodes and 100,000 pods of 6 KiB on a real API server. How much memory and CPU does a process take that tells what the
+//! cluster holds, through the first list, 200 changes a second and a list that is forced anew; and how soon is a change told?
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use prost::Message;
+use roadstead_agent::inventory::{Held, Inventory, Options};
+use roadstead_api::v1;
+use roadstead_core::resources::{PodSize, Resources};
+use roadstead_tests::load::histogram;
+use roadstead_tests::testbed::{ControlPlane, Options as PlaneOptions};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStdout};
+use tokio::sync::watch;
+use tonic::codegen::http::Request;
+
+use crate::report::{Check, Report};
+
+/// Name of the hidden subcommand that is the process which is measured.
+pub(crate) const WATCHER: &str = "inventory-watcher";
+/// Namespaces; every second one is a tenant's.
+const NAMESPACES: usize = 100;
+/// Of one pod as the API server gives it, `managedFields` included.
+const POD_BYTES: usize = 6 * 1024;
+/// How long the watcher may take for anything; a list of everything takes some seconds.
+const SOON: Duration = Duration::from_secs(120);
+/// Time between two probes.
+const PROBE_EVERY: Duration = Duration::from_millis(1_000);
+/// Clock ticks a second in `/proc/PID/stat`: fixed for programs on Linux.
+const TICKS: f64 = 100.0;
+const MIB: f64 = 1_048_576.0;
+
+/// Settings; the defaults are what the bars are meant for.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "roadstead-bench inventory", disable_help_subcommand = true)]
+struct Settings {
+    /// Nodes.
+    #[arg(long, default_value_t = 5_000)]
+    nodes: usize,
+    /// Pods.
+    #[arg(long, default_value_t = 100_000)]
+    pods: usize,
+    /// Changes a second.
+    #[arg(long, default_value_t = 200)]
+    rate: u32,
+    /// Seconds of changes.
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
+    /// Requests in flight while the cluster is filled.
+    #[arg(long, default_value_t = 64)]
+    concurrency: usize,
+}
+
+/// One line of the watcher.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Told {
+    open: u32,
+    nodes: u32,
+    other_pods: u64,
+    other_millicores: u64,
+    report_bytes: usize,
+    pod_lists: u64,
+}
+
+/// The process that is measured: an inventory and nothing else. Ends when nobody reads what it says.
+pub(crate) async fn watch(arguments: &[String]) -> Result<()> {
+    let file = arguments.first().context("no kubeconfig file is named")?;
+    let kubeconfig = Kubeconfig::read_from(file).context("failed to read a kubeconfig file")?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.context("a kubeconfig file is wrong")?;
+    let inventory = Inventory::start(Client::try_from(config).context("failed to make a client")?, Options::default());
+    let mut held = inventory.held();
+    loop {
+        held.changed().await.context("the inventory has ended")?;
+        let Some(held) = held.borrow_and_update().clone() else { continue };
+        let used = held.facts.capacity.used_by_others;
+        let told = Told {
+            open: held.census.open,
+            nodes: held.facts.nodes,
+            other_pods: used.pods,
+            other_millicores: used.cpu.0,
+            report_bytes: report(&held).encoded_len(),
+            pod_lists: inventory.pod_lists(),
+        };
+        println!("{}", serde_json::to_string(&told)?);
+    }
+}
+
+/// What the placement service would be sent.
+fn report(held: &Held) -> v1::Capacity {
+    let resources = |resources: Resources| v1::Resources {
+        cpu_millicores: resources.cpu.0,
+        memory_bytes: resources.memory.0,
+        pods: resources.pods,
+        storage_bytes: resources.storage.0,
+        attachments: resources.attachments,
+    };
+    let size = |size: PodSize| Some(v1::PodSize { cpu_millicores: size.cpu.0, memory_bytes: size.memory.0 });
+    let capacity = &held.facts.capacity;
+    let nodes = capacity.nodes.iter();
+    v1::Capacity {
+        allocatable: Some(resources(capacity.allocatable)),
+        used_by_others: Some(resources(capacity.used_by_others)),
+        nodes: nodes
+            .map(|node| v1::NodeSize { allocatable: size(node.allocatable), largest_free: size(node.largest_free), count: node.count })
+            .collect(),
+    }
+}
+
+/// Runs it.
+pub(crate) async fn run(arguments: &[String]) -> Result<Report> {
+    let settings = Settings::parse_from(std::iter::once("inventory").chain(arguments.iter().map(String::as_str)));
+    // Nobody is there to make service accounts, or to take the first taint off a node.
+    let flags = vec!["--disable-admission-plugins=ServiceAccount,TaintNodesByCondition".to_owned()];
+    let options = PlaneOptions { controllers: false, api_server_flags: flags, ..PlaneOptions::default() };
+    let mut plane = ControlPlane::start(options).await?;
+    let client = plane.client().await?;
+    let started = Instant::now();
+    let pod_bytes = fill(&client, &settings).await?;
+    let fill_s = started.elapsed().as_secs_f64();
+    eprintln!("filled in {fill_s:.0} s; a pod has {pod_bytes} bytes");
+
+    let mut watcher = Watcher::start(plane.kubeconfig())?;
+    let started = Instant::now();
+    let others = u64::try_from(settings.pods / 2)?;
+    let first = watcher.told("a first look", |told| told.other_pods == others && u64::from(told.nodes) == settings.nodes as u64).await?;
+    let first_s = started.elapsed().as_secs_f64();
+    let first_memory = watcher.memory()?;
+    eprintln!("first look after {first_s:.1} s, {:.0} MiB: {first:?}", first_memory / MIB);
+
+    let (cpu, load_started) = (watcher.cpu_seconds()?, Instant::now());
+    let changed = Arc::new(AtomicU64::new(0));
+    let load = tokio::spawn(load(client.clone(), settings.clone(), changed.clone()));
+    let (lag, written) = probe(&client, &mut watcher, &settings).await?;
+    load.await.context("the load panicked")??;
+    let took = load_started.elapsed().as_secs_f64();
+    let share = (watcher.cpu_seconds()? - cpu) / took * 100.0;
+    let changes = changed.load(Ordering::Relaxed);
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    let rate = changes as f64 / took;
+    let load_memory = watcher.memory()?;
+    eprintln!("{rate:.0} changes/s, {share:.1} % of a core, {:.0} MiB", load_memory / MIB);
+
+    let started = Instant::now();
+    plane.restart_api_server().await?;
+    let relisted = relist(&client, &mut watcher, &settings).await?;
+    let relist_s = started.elapsed().as_secs_f64();
+    let memory = watcher.memory()?;
+    let ms = |us: u64| Duration::from_micros(us).as_secs_f64() * 1e3;
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    let (report_kib, pod_count) = (watcher.largest_report as f64 / 1024.0, settings.pods as f64);
+    Ok(Report {
+        bench: "inventory",
+        unit: "MiB",
+        value: memory / MIB,
+        ratio: memory / MIB / 512.0,
+        checks: vec![
+            Check::below("VmHWM in MiB through first list and forced list", memory / MIB, 512.0),
+            Check::below("percent of a core", share, 20.0),
+            Check::below("largest ms from a change until it is told", ms(lag.max()), 1_000.0),
+            Check::below("KiB of the largest report", report_kib, 64.0),
+            Check::at_least("changes/s", rate, f64::from(settings.rate) * 0.95),
+            Check::at_least("pods", pod_count, 100_000.0),
+            Check::at_least("bytes of a pod", f64::from(u32::try_from(pod_bytes)?), 6_000.0),
+        ],
+        details: json!({
+            "fill_s": fill_s, "first_look_s": first_s, "first_look_mib": first_memory / MIB, "load_mib": load_memory / MIB,
+            "forced_list_s_with_restart": relist_s, "pod_lists": relisted.pod_lists, "probes": lag.len(),
+            "told_p50_ms": ms(lag.value_at_quantile(0.5)), "told_p99_ms": ms(lag.value_at_quantile(0.99)),
+            "write_p50_ms": ms(written.value_at_quantile(0.5)), "write_max_ms": ms(written.max()), "reports_told": watcher.lines,
+        }),
+    })
+}
+
+/// Writes namespaces, nodes and pods; how large a pod is.
+async fn fill(client: &Client, settings: &Settings) -> Result<usize> {
+    for number in 0..NAMESPACES {
+        let labels = (number % 2 == 0).then(|| json!({"roadstead.dev/tenant": format!("{number:016x}")}));
+        let namespace = json!({"metadata": {"name": format!("space-{number}"), "labels": labels}});
+        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &serde_json::from_value(namespace)?).await?;
+    }
+    let nodes = Api::<Node>::all(client.clone());
+    let made = stream::iter(0..settings.nodes).map(|number| {
+        let nodes = nodes.clone();
+        async move {
+            let cores = 8 << (number % 3);
+            let node = json!({
+                "metadata": {"name": format!("node-{number}"), "labels": {"topology.kubernetes.io/zone": format!("zone-{}", number % 3)}},
+                "status": {
+                    "allocatable": {"cpu": cores.to_string(), "memory": format!("{}Ki", ((cores * 4) << 20) - number % 50), "pods": "110"},
+                    "conditions": [{"type": "Ready", "status": "True"}],
+                },
+            });
+            nodes.create(&PostParams::default(), &serde_json::from_value(node)?).await.context("failed to create a node")
+        }
+    });
+    made.buffer_unordered(settings.concurrency).try_for_each(|_| async { Ok(()) }).await?;
+    let padding = padding(client, settings).await?;
+    let made = stream::iter(0..settings.pods).map(|number| create(client, pod(number, "pod", settings, padding), number));
+    made.buffer_unordered(settings.concurrency).try_for_each(|_| async { Ok(()) }).await?;
+    let sample = Request::get("/api/v1/namespaces/space-0/pods/pod-0").body(Vec::new()).context("a request is malformed")?;
+    Ok(client.request_text(sample).await.context("failed to get a pod")?.len())
+}
+
+/// How much a pod's annotation must hold so that the whole is as large as wanted.
+async fn padding(client: &Client, settings: &Settings) -> Result<usize> {
+    let bare = create(client, pod(0, "bare", settings, 0), 0).await?;
+    Api::<Pod>::namespaced(client.clone(), "space-0").delete("bare-0", &DeleteParams::default().grace_period(0)).await?;
+    Ok(POD_BYTES.saturating_sub(bare))
+}
+
+/// A pod of three containers, with what pods usually have.
+fn pod(number: usize, prefix: &str, settings: &Settings, padding: usize) -> Value {
+    let container = |name: &str, cpu: usize| {
+        let variable = |index: usize| json!({"name": format!("VARIABLE_{index}"), "value": format!("value-{index}")});
+        json!({
+            "name": name, "image": format!("registry.example/{name}:1.0.0"), "ports": [{"containerPort": 8000 + cpu}],
+            "env": (0..4).map(variable).collect::<Vec<_>>(),
+            "resources": {"requests": {"cpu": format!("{cpu}m"), "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
+            "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8000 + cpu}},
+            "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+        })
+    };
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": format!("{prefix}-{number}"), "labels": {"app": format!("app-{}", number % 100), "pod-template-hash": "5d4f8c7b9"},
+            "annotations": {"example.com/padding": "x".repeat(padding)},
+        },
+        "spec": {
+            "nodeName": format!("node-{}", number % settings.nodes), "volumes": [{"name": "scratch", "emptyDir": {}}],
+            "containers": [container("main", 20), container("proxy", 10), container("logs", 5)],
+        },
+    })
+}
+
+/// Creates a pod in the namespace that its number stands for; how large it is.
+async fn create(client: &Client, pod: Value, number: usize) -> Result<usize> {
+    let path = format!("/api/v1/namespaces/space-{}/pods", number % NAMESPACES);
+    let request = Request::post(path).header("content-type", "application/json").body(pod.to_string().into_bytes());
+    Ok(client.request_text(request.context("a request is malformed")?).await.context("failed to create a pod")?.len())
+}
+
+/// Changes pods at a steady rate: half are edited, a quarter is deleted, and as many others come instead.
+async fn load(client: Client, settings: Settings, changed: Arc<AtomicU64>) -> Result<()> {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / settings.rate);
+    let (mut tasks, total) = (tokio::task::JoinSet::new(), settings.rate as usize * settings.seconds as usize);
+    for change in 0..total {
+        ticks.tick().await;
+        let (client, settings, changed) = (client.clone(), settings.clone(), changed.clone());
+        tasks.spawn(async move {
+            // Each quadruple of changes has pods of its own; those that are replaced are never edited.
+            let number = change / 4 * 4 % settings.pods;
+            let pods = |number: usize| Api::<Pod>::namespaced(client.clone(), &format!("space-{}", number % NAMESPACES));
+            match change % 4 {
+                edit @ 0..=1 => {
+                    let edited = Patch::Merge(json!({"metadata": {"annotations": {"example.com/edited": change.to_string()}}}));
+                    let number = number + edit;
+                    pods(number).patch(&format!("pod-{number}"), &PatchParams::default(), &edited).await.context("failed to edit a pod")?;
+                }
+                2 => {
+                    let (name, now) = (format!("pod-{}", number + 2), DeleteParams::default().grace_period(0));
+                    pods(number + 2).delete(&name, &now).await.context("failed to delete a pod")?;
+                }
+                _ => {
+                    let next = pod(number + 2, &format!("next-{change}"), &settings, 3_000);
+                    create(&client, next, number + 2).await?;
+                }
+            }
+            changed.fetch_add(1, Ordering::Relaxed);
+            anyhow::Ok(())
+        });
+        while let Some(done) = tasks.try_join_next() {
+            done.context("a change panicked")??;
+        }
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.context("a change panicked")??;
+    }
+    Ok(())
+}
+
+/// Cordons a node, uncordons it, and so on while there is load: microseconds until that is told, and until it was written.
+async fn probe(
+    client: &Client,
+    watcher: &mut Watcher,
+    settings: &Settings,
+) -> Result<(hdrhistogram::Histogram<u64>, hdrhistogram::Histogram<u64>)> {
+    let (mut lag, mut written) = (histogram(), histogram());
+    let nodes = Api::<Node>::all(client.clone());
+    let (end, all) = (Instant::now() + Duration::from_secs(settings.seconds.into()), u32::try_from(settings.nodes)?);
+    let mut ticks = tokio::time::interval(PROBE_EVERY);
+    let mut cordoned = false;
+    while Instant::now() < end || cordoned {
+        ticks.tick().await;
+        cordoned = !cordoned;
+        let patch = Patch::Merge(json!({"spec": {"unschedulable": cordoned}}));
+        let started = Instant::now();
+        nodes.patch("node-7", &PatchParams::default(), &patch).await.context("failed to cordon a node")?;
+        written.saturating_record(micros(started.elapsed()));
+        let open = if cordoned { all - 1 } else { all };
+        watcher.told("a cordon", |told| told.open == open).await?;
+        lag.saturating_record(micros(watcher.told_at.duration_since(started)));
+    }
+    Ok((lag, written))
+}
+
+/// Waits for the list that a restarted API server forces, since it cannot tell what had changed before. A list that finds nothing new is not
+/// told of: a node is cordoned and uncordoned until it is.
+async fn relist(client: &Client, watcher: &mut Watcher, settings: &Settings) -> Result<Told> {
+    let (nodes, end, all) = (Api::<Node>::all(client.clone()), Instant::now() + SOON, u32::try_from(settings.nodes)?);
+    loop {
+        for (cordoned, open) in [(true, all - 1), (false, all)] {
+            let patch = Patch::Merge(json!({"spec": {"unschedulable": cordoned}}));
+            nodes.patch("node-7", &PatchParams::default(), &patch).await.context("failed to cordon a node")?;
+            watcher.told("a cordon", |told| told.open == open).await?;
+        }
+        if watcher.last.pod_lists > 1 {
+            ensure!(watcher.last.nodes == all, "after the second list there are {} nodes", watcher.last.nodes);
+            return Ok(watcher.last);
+        }
+        ensure!(Instant::now() < end, "pods were not listed anew within {SOON:?}");
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The process that is measured, and what it said.
+struct Watcher {
+    child: Child,
+    lines: u64,
+    largest_report: usize,
+    last: Told,
+    told_at: Instant,
+    told: watch::Receiver<(Told, Instant, u64, usize)>,
+}
+
+impl Watcher {
+    fn start(kubeconfig: &Path) -> Result<Self> {
+        let mut command = tokio::process::Command::new(std::env::current_exe().context("this program has no path")?);
+        command.arg(WATCHER).arg(kubeconfig).stdout(Stdio::piped()).stdin(Stdio::null()).kill_on_drop(true);
+        let mut child = command.spawn().context("failed to start the process to be measured")?;
+        let stdout = child.stdout.take().context("its output is read")?;
+        let (sender, told) = watch::channel((Told::default(), Instant::now(), 0, 0));
+        tokio::spawn(read(stdout, sender));
+        Ok(Self { child, lines: 0, largest_report: 0, last: Told::default(), told_at: Instant::now(), told })
+    }
+
+    /// What it says as soon as that is as expected; `told_at` is when it said so.
+    async fn told(&mut self, what: &str, expected: impl Fn(&Told) -> bool) -> Result<Told> {
+        let found = tokio::time::timeout(SOON, self.told.wait_for(|(told, ..)| expected(told))).await;
+        let last = self.last;
+        let (told, at, lines, largest) =
+            *found.with_context(|| format!("{what}: not within {SOON:?}; before it was {last:?}"))?.context("the watcher has ended")?;
+        (self.last, self.told_at, self.lines, self.largest_report) = (told, at, lines, largest);
+        Ok(told)
+    }
+
+    fn file(&self, name: &str) -> Result<String> {
+        let path = format!("/proc/{}/{name}", self.child.id().context("the watcher has ended")?);
+        std::fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))
+    }
+
+    /// VmHWM in bytes.
+    fn memory(&self) -> Result<f64> {
+        let status = self.file("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM is told")?;
+        let kib: u32 = line.trim().trim_end_matches(" kB").parse().context("VmHWM is no number")?;
+        Ok(f64::from(kib) * 1024.0)
+    }
+
+    /// Seconds of CPU that it has used.
+    fn cpu_seconds(&self) -> Result<f64> {
+        let stat = self.file("stat")?;
+        let (_, fields) = stat.rsplit_once(") ").context("stat is malformed")?;
+        // The fields after the name: utime is the 12th, stime the 13th.
+        let ticks: Vec<u32> = fields.split(' ').skip(11).take(2).map(str::parse).collect::<Result<_, _>>().context("stat is malformed")?;
+        Ok(f64::from(ticks.iter().sum::<u32>()) / TICKS)
+    }
+}
+
+async fn read(stdout: ChildStdout, sender: watch::Sender<(Told, Instant, u64, usize)>) {
+    let mut lines = BufReader::new(stdout).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let now = Instant::now();
+        let Ok(told) = serde_json::from_str::<Told>(&line) else { continue };
+        sender.send_modify(|(last, at, lines, largest)| {
+            (*last, *at, *lines, *largest) = (told, now, *lines + 1, told.report_bytes.max(*largest));
+        });
+    }
+}
