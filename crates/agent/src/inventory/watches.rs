@@ -23,7 +23,7 @@ use super::growth::{AutoscalerStatus, NodePool};
 use super::slim::{Attachment, Kind, Namespace, Node, NodeDrivers, Pod, Slim, StorageClass, StorageLeft, Volume};
 use super::tally::{Counted, Options, Step, Tally};
 use super::telling::{Gist, Telling};
-use crate::interpreter::ClusterFacts;
+use crate::interpreter::{ClusterFacts, Failed};
 
 /// Objects in one page of a list: 500 pods of 6 KiB are 3 MiB, held twice while they are parsed.
 const PAGE: u32 = 500;
@@ -69,6 +69,16 @@ impl Inventory {
     #[must_use]
     pub fn held(&self) -> watch::Receiver<Option<Arc<Held>>> {
         self.held.clone()
+    }
+
+    /// What the placement service is to be told, as it was last told here.
+    ///
+    /// # Errors
+    /// Until everything was listed once.
+    pub fn facts(&self) -> Result<ClusterFacts, Failed> {
+        let held = self.held.borrow();
+        let why = || Failed::Later { why: "the cluster's nodes, pods and volumes are still being listed".to_owned(), after: None };
+        held.as_ref().map(|held| held.facts.clone()).ok_or_else(why)
     }
 
     /// Tenants, by the value of their namespaces' label, that nobody counts: what they use is told as others'.
@@ -121,9 +131,15 @@ async fn run(
             Ok(()) = orphans.changed() => tally.set_orphans(orphans.borrow_and_update().clone()),
             () = sleep_until(due.unwrap_or(start)), if due.is_some() => {
                 due = None;
-                let held = Arc::new(held(&tally, &version));
                 telling.told(gist(&tally, &version), start.elapsed());
-                sender.send_replace(Some(held));
+                let held = held(&tally, &version);
+                sender.send_if_modified(|last| {
+                    let differs = last.as_deref() != Some(&held);
+                    if differs {
+                        *last = Some(Arc::new(held));
+                    }
+                    differs
+                });
                 continue;
             }
         }

@@ -3,8 +3,6 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -141,15 +139,11 @@ pub(crate) async fn run(arguments: &[String]) -> Result<Report> {
     eprintln!("first look after {first_s:.1} s, {:.0} MiB: {first:?}", first_memory / MIB);
 
     let (cpu, load_started) = (watcher.cpu_seconds()?, Instant::now());
-    let changed = Arc::new(AtomicU64::new(0));
-    let load = tokio::spawn(load(client.clone(), settings.clone(), changed.clone()));
-    let (lag, written) = probe(&client, &mut watcher, &settings).await?;
-    load.await.context("the load panicked")??;
-    let took = load_started.elapsed().as_secs_f64();
-    let share = (watcher.cpu_seconds()? - cpu) / took * 100.0;
-    let changes = changed.load(Ordering::Relaxed);
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-    let rate = changes as f64 / took;
+    let load = tokio::spawn(load(client.clone(), settings.clone()));
+    let (lag, written) = probe(&client, &mut watcher, &settings, || load.is_finished()).await?;
+    let share = (watcher.cpu_seconds()? - cpu) / load_started.elapsed().as_secs_f64() * 100.0;
+    let load_took = load.await.context("the load panicked")??;
+    let rate = f64::from(settings.rate) * f64::from(settings.seconds) / load_took.as_secs_f64();
     let load_memory = watcher.memory()?;
     eprintln!("{rate:.0} changes/s, {share:.1} % of a core, {:.0} MiB", load_memory / MIB);
 
@@ -253,13 +247,15 @@ async fn create(client: &Client, pod: Value, number: usize) -> Result<usize> {
     Ok(client.request_text(request.context("a request is malformed")?).await.context("failed to create a pod")?.len())
 }
 
-/// Changes pods at a steady rate: half are edited, a quarter is deleted, and as many others come instead.
-async fn load(client: Client, settings: Settings, changed: Arc<AtomicU64>) -> Result<()> {
+/// Changes pods at a steady rate: half are edited, a quarter is deleted, and as many others come instead. How long that took until the last
+/// was acknowledged.
+async fn load(client: Client, settings: Settings) -> Result<Duration> {
+    let started = Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / settings.rate);
     let (mut tasks, total) = (tokio::task::JoinSet::new(), settings.rate as usize * settings.seconds as usize);
     for change in 0..total {
         ticks.tick().await;
-        let (client, settings, changed) = (client.clone(), settings.clone(), changed.clone());
+        let (client, settings) = (client.clone(), settings.clone());
         tasks.spawn(async move {
             // Each quadruple of changes has pods of its own; those that are replaced are never edited.
             let number = change / 4 * 4 % settings.pods;
@@ -279,7 +275,6 @@ async fn load(client: Client, settings: Settings, changed: Arc<AtomicU64>) -> Re
                     create(&client, next, number + 2).await?;
                 }
             }
-            changed.fetch_add(1, Ordering::Relaxed);
             anyhow::Ok(())
         });
         while let Some(done) = tasks.try_join_next() {
@@ -289,7 +284,7 @@ async fn load(client: Client, settings: Settings, changed: Arc<AtomicU64>) -> Re
     while let Some(done) = tasks.join_next().await {
         done.context("a change panicked")??;
     }
-    Ok(())
+    Ok(started.elapsed())
 }
 
 /// Cordons a node, uncordons it, and so on while there is load: microseconds until that is told, and until it was written.
@@ -297,13 +292,14 @@ async fn probe(
     client: &Client,
     watcher: &mut Watcher,
     settings: &Settings,
+    is_over: impl Fn() -> bool,
 ) -> Result<(hdrhistogram::Histogram<u64>, hdrhistogram::Histogram<u64>)> {
     let (mut lag, mut written) = (histogram(), histogram());
     let nodes = Api::<Node>::all(client.clone());
-    let (end, all) = (Instant::now() + Duration::from_secs(settings.seconds.into()), u32::try_from(settings.nodes)?);
+    let all = u32::try_from(settings.nodes)?;
     let mut ticks = tokio::time::interval(PROBE_EVERY);
     let mut cordoned = false;
-    while Instant::now() < end || cordoned {
+    while !is_over() || cordoned {
         ticks.tick().await;
         cordoned = !cordoned;
         let patch = Patch::Merge(json!({"spec": {"unschedulable": cordoned}}));

@@ -317,3 +317,8 @@ fn a_node_without_room_for_a_pod_has_no_room() {
     tally.take(Step::Is(Pod { uid: 1, namespace: "s".into(), node: Some("n".into()), ..Pod::default() }));
     assert_eq!(tally.capacity().nodes[0].largest_free, PodSize::default());
 }
+
+#[test]
+fn a_pod_is_kept_in_64_bytes() {
+    assert!(size_of::<(u128, (PodKept, u32))>() <= 64);
+}
