@@ -1,0 +1,410 @@
+//! Requests to the API server, and the actions that make a tenant. Nothing is forced over anybody but ourselves and hands at a keyboard.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client};
+use roadstead_class::rendered::ObjectId;
+use roadstead_class::{Manifest, Rendered};
+use roadstead_core::id::{Name, TenantId};
+use roadstead_core::intent::Role;
+use roadstead_core::reconcile::{Action, Home as HomeSeen, Part, VolumeSeen};
+use serde_json::{Value, json};
+
+use super::owned::{MANAGER, REST_MANAGER, held};
+use super::record::{self, Record};
+use super::seen::{self, ceded, differs, home_of, namespace_body, secret_hashes};
+use super::store::{Extra, Inner, Live, Store, epoch_of, version};
+use super::words::{self, REQUEST_WITHIN};
+use super::{Drift, EPOCH_LABEL, TENANT_LABEL, secrets};
+use crate::interpreter::{Failed, Job};
+
+/// Managers that stand for somebody at a keyboard.
+const HANDS: &str = "kubectl";
+
+/// Whoever writes.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) client: Client,
+    pub(super) store: Arc<Store>,
+    pub(super) drift: Drift,
+    /// Since when tenants are being stopped.
+    pub(super) stops: Mutex<HashMap<TenantId, Instant>>,
+}
+
+impl std::fmt::Debug for super::KubeInterpreter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KubeInterpreter")
+    }
+}
+
+/// An action on a tenant in its namespace.
+pub(super) struct Work<'a> {
+    pub(super) writer: &'a Writer,
+    pub(super) job: &'a Job,
+    pub(super) namespace: String,
+}
+
+/// One request, with an end to it.
+pub(super) async fn call<T>(what: &str, request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Failed> {
+    match tokio::time::timeout(REQUEST_WITHIN, request).await {
+        Ok(answer) => answer.map_err(|error| words::failed(error, what)),
+        Err(_) => Err(words::late(what)),
+    }
+}
+
+/// As [`call`]; what is not there is `None`.
+pub(super) async fn call_opt<T>(what: &str, request: impl Future<Output = Result<T, kube::Error>>) -> Result<Option<T>, Failed> {
+    match tokio::time::timeout(REQUEST_WITHIN, request).await {
+        Ok(Ok(answer)) => Ok(Some(answer)),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(None),
+        Ok(Err(error)) => Err(words::failed(error, what)),
+        Err(_) => Err(words::late(what)),
+    }
+}
+
+impl Writer {
+    /// Where objects of a kind are; in no namespace for a Namespace.
+    pub(super) fn api(&self, id: &ObjectId, namespace: &str) -> Result<(usize, Api<DynamicObject>), Failed> {
+        let inner = self.store.read();
+        let kind = inner.kind_of(&id.api_version, &id.kind);
+        let found = kind.and_then(|kind| Some((kind, inner.kinds[kind].resource.clone()?)));
+        drop(inner);
+        let Some((kind, mut resource)) = found else {
+            return Err(Failed::Refused(format!("the cluster serves no {} ({})", id.kind, id.api_version)));
+        };
+        // It is written in the version in which it is rendered.
+        resource.api_version.clone_from(&id.api_version);
+        if let Some((_, version)) = id.api_version.rsplit_once('/') {
+            version.clone_into(&mut resource.version);
+        }
+        let api = match kind {
+            0 => Api::all_with(self.client.clone(), &resource),
+            _ => Api::namespaced_with(self.client.clone(), namespace, &resource),
+        };
+        Ok((kind, api))
+    }
+
+    /// Applies an object: what is in it is ours then, what was and is not in it is given up.
+    pub(super) async fn apply(&self, id: &ObjectId, namespace: &str, body: &Value, manager: &str) -> Result<DynamicObject, Failed> {
+        let (kind, api) = self.api(id, namespace)?;
+        let what = id.to_string();
+        let mut params = PatchParams::apply(manager).validation_strict();
+        params.force = manager == REST_MANAGER;
+        let patch = Patch::Apply(body);
+        let mut answer = tokio::time::timeout(REQUEST_WITHIN, api.patch(&id.name, &params, &patch)).await.map_err(|_| words::late(&what))?;
+        if let Err(kube::Error::Api(status)) = &answer
+            && status.code == 409
+        {
+            let others = words::conflicts(status);
+            let ours_to_take = |manager: &str| manager.starts_with(MANAGER) || (manager.starts_with(HANDS) && self.drift == Drift::Repair);
+            if others.is_empty() {
+                return Err(words::again(format!("{what}: it changed meanwhile: {}", status.message)));
+            }
+            if !others.iter().all(|(manager, _)| ours_to_take(manager)) {
+                return Err(Failed::Refused(words::owned_by_others(&what, &others)));
+            }
+            params.force = true;
+            answer = tokio::time::timeout(REQUEST_WITHIN, api.patch(&id.name, &params, &patch)).await.map_err(|_| words::late(&what))?;
+        }
+        let object = answer.map_err(|error| words::failed(error, &what))?;
+        self.store.put(kind, object.clone(), true);
+        Ok(object)
+    }
+
+    /// Deletes an object if it is still the one that was seen. What is gone already is fine.
+    pub(super) async fn delete(&self, id: &ObjectId, namespace: &str, live: &Live) -> Result<(), Failed> {
+        let (_, api) = self.api(id, namespace)?;
+        let same = Preconditions { uid: Some(live.uid.to_string()), resource_version: None };
+        let params = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
+        call_opt(&id.to_string(), api.delete(&id.name, &params)).await.map(drop)
+    }
+}
+
+pub(super) fn core(kind: &str, name: &str) -> ObjectId {
+    ObjectId { api_version: "v1".to_owned(), kind: kind.to_owned(), name: name.to_owned() }
+}
+
+impl Work<'_> {
+    /// Carries an action out.
+    pub(super) async fn act(&self, action: &Action) -> Result<(), Failed> {
+        match action {
+            Action::Claim => return self.claim().await,
+            Action::Delete => return self.delete_all().await,
+            Action::Put(_) | Action::MakeVolume(_) | Action::GrowVolume(_) | Action::Unroute | Action::Stop => {}
+        }
+        // Whoever acts must have claimed it: another agent with a newer intent may have.
+        let home = self.look(|inner| home_of(inner.homes.get(&self.namespace), self.job.intent.id));
+        if home != HomeSeen::Ours(self.job.intent.epoch) {
+            return Err(words::again(format!("namespace {} is not claimed in epoch {}", self.namespace, self.job.intent.epoch)));
+        }
+        match action {
+            Action::Put(Part::Secrets) => self.put_secrets().await,
+            Action::Put(part) => self.put(*part).await,
+            Action::MakeVolume(name) => self.make_volume(name).await,
+            Action::GrowVolume(name) => self.grow_volume(name).await,
+            Action::Unroute => self.unroute().await,
+            Action::Stop => self.stop().await,
+            Action::Claim | Action::Delete => Ok(()),
+        }
+    }
+
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Inner) -> T) -> T {
+        look(&self.writer.store.read())
+    }
+
+    /// An object of the tenant, as last seen.
+    pub(super) fn live(&self, id: &ObjectId) -> Option<Live> {
+        self.look(|inner| inner.peek(inner.homes.get(&self.namespace)?, id).cloned())
+    }
+
+    pub(super) fn rendered(&self) -> Result<&Rendered, Failed> {
+        self.job.rendered.as_deref().map_err(|why| Failed::Refused(why.clone()))
+    }
+
+    async fn apply(&self, id: &ObjectId, body: &Value) -> Result<DynamicObject, Failed> {
+        self.writer.apply(id, &self.namespace, body, MANAGER).await
+    }
+
+    /// Makes the namespace, or moves its epoch up.
+    async fn claim(&self) -> Result<(), Failed> {
+        let id = core("Namespace", &self.namespace);
+        let (kind, api) = self.writer.api(&id, "")?;
+        let what = id.to_string();
+        let Some(there) = call_opt(&what, api.get(&self.namespace)).await? else {
+            // Created, not applied: whoever was faster keeps it, and it is looked at again.
+            let body = namespace_body(self.job, self.rendered()?);
+            let object = serde_json::from_value(body).map_err(|error| Failed::Refused(format!("{what}: {error}")))?;
+            let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+            let made = call(&what, api.create(&params, &object)).await?;
+            self.writer.store.put(kind, made, true);
+            return Ok(());
+        };
+        self.is_ours(&there).await?;
+        let label = |name: &str| there.metadata.labels.iter().flatten().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
+        let epoch = label(EPOCH_LABEL).and_then(epoch_of).unwrap_or_default();
+        if epoch > self.job.intent.epoch {
+            return Err(Failed::Refused(format!("{what} was acted on in epoch {epoch}, which is newer than {}", self.job.intent.epoch)));
+        }
+        let labels = json!({ TENANT_LABEL: self.job.intent.id.to_string(), EPOCH_LABEL: self.job.intent.epoch.to_string() });
+        let patch = json!({ "metadata": { "resourceVersion": there.metadata.resource_version, "labels": labels } });
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let moved = call(&what, api.patch(&self.namespace, &params, &Patch::Merge(patch))).await?;
+        self.writer.store.put(kind, moved, true);
+        Ok(())
+    }
+
+    /// Whether a namespace that was just read is this tenant's, and can still be worked in.
+    async fn is_ours(&self, there: &DynamicObject) -> Result<(), Failed> {
+        if there.metadata.deletion_timestamp.is_some() {
+            return Err(words::again(format!("namespace {} is being deleted", self.namespace)));
+        }
+        let tenant = self.job.intent.id.to_string();
+        let label = there.metadata.labels.iter().flatten().find(|(known, _)| *known == TENANT_LABEL).map(|(_, value)| value.clone());
+        let ours = match &label {
+            Some(label) => *label == tenant,
+            None => {
+                let (_, api) = self.writer.api(&core("ConfigMap", record::NAME), &self.namespace)?;
+                let record = call_opt("ConfigMap/roadstead-record", api.get(record::NAME)).await?.and_then(|object| Record::of(&object.data));
+                record.is_some_and(|record| record.tenant == tenant && there.metadata.uid.as_deref() == Some(&record.namespace_uid))
+            }
+        };
+        let whose = label.map_or_else(|| "no tenant's".to_owned(), |label| format!("labelled {TENANT_LABEL}={label}"));
+        if ours { Ok(()) } else { Err(Failed::Refused(format!("the namespace {} is there and is {whose}", self.namespace))) }
+    }
+
+    /// Deletes the namespace that was just read and is this tenant's in this epoch.
+    async fn delete_all(&self) -> Result<(), Failed> {
+        let id = core("Namespace", &self.namespace);
+        let (_, api) = self.writer.api(&id, "")?;
+        let what = id.to_string();
+        let Some(there) = call_opt(&what, api.get(&self.namespace)).await? else { return Ok(()) };
+        if there.metadata.deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let label = |name: &str| there.metadata.labels.iter().flatten().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
+        let (tenant, epoch) = (label(TENANT_LABEL), label(EPOCH_LABEL).as_deref().and_then(epoch_of));
+        if tenant != Some(self.job.intent.id.to_string()) || epoch != Some(self.job.intent.epoch) {
+            return Err(Failed::Refused(format!("namespace {} is not that of tenant {} in epoch {}", self.namespace, self.job.intent.id, self.job.intent.epoch)));
+        }
+        let same = Preconditions { uid: there.metadata.uid, resource_version: there.metadata.resource_version };
+        let params = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
+        call_opt(&what, api.delete(&self.namespace, &params)).await.map(drop)
+    }
+
+    async fn put(&self, part: Part) -> Result<(), Failed> {
+        let rendered = self.rendered()?;
+        self.record(part == Part::Workloads).await?;
+        let mut in_step = true;
+        if part == Part::Bounds && self.look(|inner| seen::namespace_differs(inner, self.job, rendered, &self.namespace)) {
+            in_step = false;
+            self.apply(&rendered.namespace.id, &namespace_body(self.job, rendered)).await?;
+        }
+        for manifest in rendered.parts.get(&part).into_iter().flatten() {
+            in_step &= !self.put_object(rendered, manifest).await?;
+        }
+        let waits = || rendered.parts.get(&part).into_iter().flatten().any(|manifest| self.live(&manifest.id).is_none_or(|live| live.waits.is_some()));
+        if in_step && !waits() {
+            self.prune(part, rendered).await?;
+        }
+        if part == Part::Workloads {
+            self.writer.stops.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.job.intent.id);
+        }
+        Ok(())
+    }
+
+    /// Applies an object unless it is as rendered; whether it did.
+    async fn put_object(&self, rendered: &Rendered, manifest: &Manifest) -> Result<bool, Failed> {
+        let (body, is_held) = {
+            let inner = self.writer.store.read();
+            let Some(home) = inner.homes.get(&self.namespace) else { return Err(words::again("its namespace is gone")) };
+            let live = inner.peek(home, &manifest.id);
+            if live.is_some_and(|live| differs(&inner, home, manifest, rendered, live).is_ok()) {
+                return Ok(false);
+            }
+            let hashes = |name: &str| secret_hashes(&inner, home, name);
+            let mut body = secrets::with_restarts(&manifest.body, rendered, &hashes).into_owned();
+            for path in ceded(rendered, manifest, live) {
+                // What is still ours keeps the value that it has; left out, it would be taken away.
+                cede(&mut body, path, live.and_then(|live| live.owned.value_at(path)));
+            }
+            (body, live.is_some_and(|live| live.held))
+        };
+        let mut object = self.apply(&manifest.id, &body).await?;
+        if is_held && held(object.metadata.managed_fields.as_deref().unwrap_or_default()) {
+            let nothing = json!({ "apiVersion": manifest.id.api_version, "kind": manifest.id.kind, "metadata": { "name": manifest.id.name } });
+            object = self.writer.apply(&manifest.id, &self.namespace, &nothing, REST_MANAGER).await?;
+        }
+        let version = version(object.metadata.resource_version.as_deref());
+        self.writer.store.of_home(&self.namespace, |home| {
+            home.applied.insert(manifest.id.to_string(), (version, rendered.digest.clone()));
+        });
+        Ok(true)
+    }
+
+    /// Deletes what was made for a part and is not rendered any more. Claims are never among it.
+    async fn prune(&self, part: Part, rendered: &Rendered) -> Result<(), Failed> {
+        let stale: Vec<(ObjectId, Live)> = self.look(|inner| {
+            let Some((home, record)) = inner.homes.get(&self.namespace).and_then(|home| Some((home, home.record.as_ref()?))) else { return Vec::new() };
+            let there = record.stale(part, rendered).filter_map(|made| Some((made.id(), inner.peek(home, &made.id())?.clone())));
+            there.filter(|(id, live)| is_ours_to_delete(id, live)).collect()
+        });
+        for (id, live) in stale {
+            self.writer.delete(&id, &self.namespace, &live).await?;
+        }
+        Ok(())
+    }
+
+    async fn make_volume(&self, name: &Name) -> Result<(), Failed> {
+        let claim = self.rendered()?.volumes.get(name).ok_or_else(|| Failed::Refused(format!("volume `{name}` is not in the class")))?;
+        self.record(false).await?;
+        let seen = self.look(|inner| seen::seen(inner, self.job, Some(&self.namespace), self.job.rendered.as_deref().ok()));
+        let seen = seen.map_err(|_| words::again(format!("volume `{name}` is being looked for")))?;
+        match seen.volumes.get(name) {
+            None | Some(VolumeSeen::Never) => {}
+            Some(VolumeSeen::There { .. }) => return Ok(()),
+            Some(VolumeSeen::Lost) => return Err(Failed::Refused(format!("volume `{name}` was there and is lost: it is not made again"))),
+        }
+        let what = claim.id.to_string();
+        let (kind, api) = self.writer.api(&claim.id, &self.namespace)?;
+        let object = serde_json::from_value(claim.body.clone()).map_err(|error| Failed::Refused(format!("{what}: {error}")))?;
+        let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        let made = match call(&what, api.create(&params, &object)).await {
+            Ok(made) => made,
+            Err(failed) => {
+                let there = call_opt(&what, api.get(&claim.id.name)).await?.ok_or(failed)?;
+                let tenant = there.metadata.labels.iter().flatten().any(|(name, value)| name == TENANT_LABEL && *value == self.job.intent.id.to_string());
+                if !tenant {
+                    return Err(Failed::Refused(format!("{what} is there already and is not this tenant's")));
+                }
+                there
+            }
+        };
+        self.writer.store.put(kind, made, true);
+        if self.job.intent.role != Role::Run { self.record(true).await } else { Ok(()) }
+    }
+
+    async fn grow_volume(&self, name: &Name) -> Result<(), Failed> {
+        let claim = self.rendered()?.volumes.get(name).ok_or_else(|| Failed::Refused(format!("volume `{name}` is not in the class")))?;
+        let size = self.job.intent.volumes.iter().find(|volume| volume.name == *name).map_or(0, |volume| volume.size.0);
+        let requested = match self.live(&claim.id).map(|live| live.extra) {
+            Some(Extra::Claim { requested, .. }) => requested,
+            Some(Extra::Nothing | Extra::Secret(_)) | None => return Err(words::again(format!("{} is not there", claim.id))),
+        };
+        // It has been asked for already, or it is larger than it need be.
+        if requested >= size {
+            return Ok(());
+        }
+        let (kind, api) = self.writer.api(&claim.id, &self.namespace)?;
+        let patch = json!({ "spec": { "resources": { "requests": { "storage": size.to_string() } } } });
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let grown = call(&claim.id.to_string(), api.patch(&claim.id.name, &params, &Patch::Merge(patch))).await?;
+        self.writer.store.put(kind, grown, true);
+        Ok(())
+    }
+
+    /// The record as it is known.
+    async fn recorded(&self) -> Result<Record, Failed> {
+        let id = core("ConfigMap", record::NAME);
+        let (known, empty) = self.look(|inner| {
+            let home = inner.homes.get(&self.namespace);
+            (home.and_then(|home| home.record.clone()), home.is_none_or(|home| home.objects.values().all(std::collections::BTreeMap::is_empty)))
+        });
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        if empty {
+            return Ok(Record::default());
+        }
+        // It may be there without the label by which it is watched.
+        let (_, api) = self.writer.api(&id, &self.namespace)?;
+        match call_opt(&id.to_string(), api.get(record::NAME)).await? {
+            None => Ok(Record::default()),
+            Some(object) => Record::of(&object.data).ok_or_else(|| Failed::Refused(format!("{id} cannot be read; what was made for the tenant is not known"))),
+        }
+    }
+
+    /// Writes down what is rendered; with `identities` also which volumes and secrets have been made.
+    pub(super) async fn record(&self, identities: bool) -> Result<(), Failed> {
+        let rendered = self.rendered()?;
+        let known = self.recorded().await?;
+        let uid = self.look(|inner| inner.homes.get(&self.namespace).and_then(|home| home.space.as_ref()).map(|space| space.live.uid.to_string()));
+        let mut record = known.with(self.job.intent.id, &uid.unwrap_or_default(), rendered);
+        if identities {
+            for made in record.volumes.values_mut().filter(|made| made.uid.is_none()) {
+                made.uid = self.live(&core("PersistentVolumeClaim", &made.claim)).map(|live| live.uid.to_string());
+            }
+            for (name, made) in record.secrets.iter_mut().filter(|(_, made)| made.hash.is_none()) {
+                made.hash = self.live(&core("Secret", name)).and_then(|live| match live.extra {
+                    Extra::Secret(hashes) => Some(secrets::digest(&hashes)),
+                    Extra::Nothing | Extra::Claim { .. } => None,
+                });
+            }
+        }
+        if record == known {
+            return Ok(());
+        }
+        // While it is written anyway: what is neither rendered nor there any more.
+        let rendered = |made: &record::Made| rendered.parts.values().flatten().any(|manifest| made.is(&manifest.id));
+        record.objects.retain(|made| rendered(made) || self.live(&made.id()).is_some());
+        self.apply(&core("ConfigMap", record::NAME), &record.body(&self.namespace)).await.map(drop)
+    }
+}
+
+/// Whether an object that was made is still ours, and nobody's else.
+pub(super) fn is_ours_to_delete(id: &ObjectId, live: &Live) -> bool {
+    id.kind != "PersistentVolumeClaim" && !live.controlled && !live.deleting && !live.owned.is_nothing()
+}
+
+/// Sets a field of a body, or takes it out.
+fn cede(body: &mut Value, path: &[String], value: Option<&Value>) {
+    let Some((last, above)) = path.split_last() else { return };
+    let Some(parent) = above.iter().try_fold(body, |body, name| body.get_mut(name)).and_then(Value::as_object_mut) else { return };
+    match value {
+        Some(value) => drop(parent.insert(last.clone(), value.clone())),
+        None => drop(parent.remove(last)),
+    }
+}

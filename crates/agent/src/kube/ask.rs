@@ -1,0 +1,126 @@
+//! What is asked of the API server beside watching: whether what is recorded and not seen is really gone, and why no pods are made.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Event;
+use kube::Api;
+use kube::api::ListParams;
+use tokio::sync::Notify;
+use tracing::debug;
+
+use super::act::{Writer, call, call_opt, core};
+use super::seen::Question;
+
+/// How often workloads without pods are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// How many of them are asked about at once.
+const AT_ONCE: usize = 10;
+/// How long an answer about one of them holds.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
+/// Events of one object that are read.
+const EVENTS: u32 = 20;
+/// How long it takes until a question that was not answered is asked again.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+
+/// What waits to be asked.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    open: Mutex<BTreeSet<Question>>,
+    wake: Notify,
+}
+
+impl Questions {
+    /// Asks these, each once.
+    pub(super) fn ask(&self, questions: Vec<Question>) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).extend(questions);
+        self.wake.notify_one();
+    }
+
+    fn first(&self) -> Option<Question> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()
+    }
+}
+
+/// Answers questions one by one.
+pub(super) async fn answer(writer: Arc<Writer>, questions: Arc<Questions>) {
+    loop {
+        let Some(question) = questions.first() else {
+            questions.wake.notified().await;
+            continue;
+        };
+        let (namespace, kind, name) = &question;
+        let id = core(kind, name);
+        let found = match writer.api(&id, namespace) {
+            Ok((kind, api)) => call_opt(&id.to_string(), api.get(name)).await.map(|object| (kind, object)),
+            Err(failed) => Err(failed),
+        };
+        match found {
+            Ok((kind_id, object)) => {
+                questions.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&question);
+                let is_there = object.is_some();
+                // Where its watch lags behind, this is the newest there is.
+                if let Some(object) = object {
+                    writer.store.put(kind_id, object, true);
+                }
+                writer.store.of_home(namespace, |home| drop(home.asked.insert((*kind, name.as_str().into()), is_there)));
+            }
+            Err(error) => {
+                debug!(%error, "a question waits");
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
+        }
+    }
+}
+
+/// Looks for workloads that wait and have no pods, and reads why from their events: nothing else tells of a StatefulSet's.
+pub(super) async fn explain(writer: Arc<Writer>) {
+    let mut asked: HashMap<(String, String), Instant> = HashMap::new();
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        asked.retain(|_, at| at.elapsed() < ASK_AGAIN);
+        for (namespace, kind, name) in without_pods(&writer, &asked) {
+            let workload = format!("{kind}/{name}");
+            asked.insert((namespace.clone(), workload.clone()), Instant::now());
+            let why = why_no_pods(&writer, &namespace, &kind, &name).await;
+            let known = writer.store.read().homes.get(&namespace).and_then(|home| home.told.get(workload.as_str()).cloned());
+            if let Some(why) = why
+                && known.as_deref() != Some(&*why)
+            {
+                writer.store.of_home(&namespace, |home| drop(home.told.insert(workload.into(), why.into())));
+            }
+        }
+    }
+}
+
+fn without_pods(writer: &Writer, asked: &HashMap<(String, String), Instant>) -> Vec<(String, String, String)> {
+    let inner = writer.store.read();
+    let mut found = Vec::new();
+    for (namespace, home) in inner.homes.iter().filter(|(_, home)| home.space.as_ref().is_some_and(|space| space.tenant.is_some())) {
+        for (kind, objects) in &home.objects {
+            let kind = &inner.kinds[*kind].kind.kind;
+            if !matches!(kind.as_str(), "StatefulSet" | "Job" | "DaemonSet") {
+                continue;
+            }
+            for (name, _) in objects.iter().filter(|(_, live)| live.waits.is_some()) {
+                let workload = format!("{kind}/{name}");
+                let has_trouble = home.pods.values().any(|pod| *pod.owner == *workload && pod.trouble.is_some());
+                if !has_trouble && !asked.contains_key(&(namespace.clone(), workload)) && found.len() < AT_ONCE {
+                    found.push((namespace.clone(), kind.clone(), name.to_string()));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The newest warning about a workload.
+async fn why_no_pods(writer: &Writer, namespace: &str, kind: &str, name: &str) -> Option<String> {
+    let events: Api<Event> = Api::namespaced(writer.client.clone(), namespace);
+    let params = ListParams::default().fields(&format!("involvedObject.kind={kind},involvedObject.name={name},type=Warning")).limit(EVENTS);
+    let listed = call("events", events.list(&params)).await.ok()?;
+    let when = |event: &Event| event.last_timestamp.clone().map(|time| time.0).or_else(|| event.event_time.clone().map(|time| time.0));
+    let newest = listed.items.into_iter().max_by_key(when)?;
+    newest.message
+}

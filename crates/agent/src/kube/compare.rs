@@ -1,0 +1,238 @@
+//! Whether an object is as rendered: every rendered field is ours and has its value, and nothing is ours that is not rendered.
+//!
+//! `resourceVersion` says nothing about that (every status moves it), nor does `generation` (Secrets have none). Fields that the API server
+//! filled in and those of others do not matter, unless they are inside a value that can only be owned as a whole.
+
+use serde_json::Value;
+
+use super::owned::{ItemKey, Owned};
+
+/// Objects whose scalars are quantities: the API server rewrites `1000m` to `1`.
+const QUANTITIES: &[&str] = &[
+    "capacity", "default", "defaultRequest", "emptyDir", "hard", "limits", "max", "maxLimitRequestRatio", "min", "overhead", "requests",
+    "resourceFieldRef", "target",
+];
+/// Nano units in one: quantities have at most nine decimal places.
+const NANO: i128 = 1_000_000_000;
+
+/// The first field that is not as rendered, outermost name last; what was compared on the way. Written as `spec.replicas`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Difference(Vec<String>);
+
+impl Difference {
+    fn at(name: &str) -> Self {
+        Self(vec![name.to_owned()])
+    }
+
+    fn below(mut self, name: &str) -> Self {
+        self.0.push(name.to_owned());
+        self
+    }
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path: Vec<&str> = self.0.iter().rev().map(String::as_str).collect();
+        f.write_str(&path.join("."))
+    }
+}
+
+/// Paths of field names that are not looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ceded<'a> {
+    paths: &'a [&'a [String]],
+    depth: usize,
+}
+
+impl<'a> Ceded<'a> {
+    /// These paths.
+    pub(super) fn new(paths: &'a [&'a [String]]) -> Self {
+        Self { paths, depth: 0 }
+    }
+
+    fn is_empty(self) -> bool {
+        self.paths.is_empty()
+    }
+}
+
+/// Whether an object is as rendered.
+///
+/// # Errors
+/// The first field that is not.
+pub(super) fn in_step(body: &Value, owned: &Owned, ceded: Ceded<'_>) -> Result<(), Difference> {
+    let Owned::Fields(fields) = owned else { return Err(Difference::at("metadata")) };
+    let Some(object) = body.as_object() else { return Err(Difference::at("kind")) };
+    let rendered = object.iter().filter(|(name, _)| !matches!(name.as_str(), "apiVersion" | "kind"));
+    match_fields(rendered, fields, ceded, Place::Top)
+}
+
+/// Where in an object a value is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// The object itself.
+    Top,
+    /// Its metadata, whose name and namespace are nobody's fields.
+    Metadata,
+    /// An object whose scalars are quantities.
+    Quantities,
+    /// Anything else.
+    Elsewhere,
+}
+
+impl Place {
+    fn below(self, name: &str) -> Self {
+        match self {
+            Self::Top if name == "metadata" => Self::Metadata,
+            // Annotations, labels, a ConfigMap's data: texts, whatever they are called.
+            Self::Top if matches!(name, "data" | "binaryData" | "stringData") => Self::Metadata,
+            Self::Metadata => Self::Metadata,
+            Self::Top | Self::Quantities | Self::Elsewhere if QUANTITIES.contains(&name) => Self::Quantities,
+            Self::Top | Self::Quantities | Self::Elsewhere => Self::Elsewhere,
+        }
+    }
+}
+
+fn differs(rendered: &Value, owned: &Owned, ceded: Ceded<'_>, place: Place) -> Result<(), Difference> {
+    match (owned, rendered) {
+        (Owned::Leaf(value), _) if contains(rendered, value, place) => Ok(()),
+        (Owned::Fields(fields), Value::Object(object)) => match_fields(object.iter(), fields, ceded, place),
+        (Owned::Fields(fields), Value::Array(items)) if fields.is_empty() && items.is_empty() => Ok(()),
+        // Paths are of field names: none goes through a list.
+        (Owned::Items(owned), Value::Array(items)) => match_items(items, owned),
+        (Owned::Leaf(_) | Owned::Fields(_) | Owned::Items(_), _) => Err(Difference(Vec::new())),
+    }
+}
+
+fn match_fields<'a>(
+    rendered: impl Iterator<Item = (&'a String, &'a Value)>,
+    owned: &[(std::sync::Arc<str>, Owned)],
+    ceded: Ceded<'_>,
+    place: Place,
+) -> Result<(), Difference> {
+    let mut matched = 0;
+    for (name, value) in rendered {
+        if value.is_null() || is_ceded(ceded, name) || (place == Place::Metadata && matches!(name.as_str(), "name" | "namespace")) {
+            continue;
+        }
+        let Ok(at) = owned.binary_search_by(|(known, _)| known.as_ref().cmp(name.as_str())) else { return Err(Difference::at(name)) };
+        let mut kept = [&[][..]; 8];
+        let below = below(ceded, name, &mut kept);
+        differs(value, &owned[at].1, below, place.below(name)).map_err(|difference| difference.below(name))?;
+        matched += 1;
+    }
+    let left = if ceded.is_empty() { 0 } else { owned.iter().filter(|(name, _)| is_ceded(ceded, name)).count() };
+    if matched + left == owned.len() {
+        return Ok(());
+    }
+    Err(Difference::at("a field that is no longer rendered"))
+}
+
+fn is_ceded(ceded: Ceded<'_>, name: &str) -> bool {
+    ceded.paths.iter().any(|path| path.len() == ceded.depth + 1 && path[ceded.depth] == name)
+}
+
+/// The ceded paths that go on below a field; past eight the rest is looked at as usual.
+fn below<'a, 'b: 'a>(ceded: Ceded<'b>, name: &str, kept: &'a mut [&'b [String]; 8]) -> Ceded<'a> {
+    if ceded.is_empty() {
+        return ceded;
+    }
+    let going_on = ceded.paths.iter().filter(|path| path.len() > ceded.depth + 1 && path[ceded.depth] == name);
+    let count = kept.iter_mut().zip(going_on).map(|(slot, path)| *slot = *path).count();
+    Ceded { paths: &kept[..count], depth: ceded.depth + 1 }
+}
+
+/// Items in their order: that of init containers and of environment variables matters.
+fn match_items(rendered: &[Value], owned: &[(ItemKey, Owned)]) -> Result<(), Difference> {
+    if rendered.len() != owned.len() {
+        return Err(Difference::at("an item more or less"));
+    }
+    for (place, (item, (key, owned))) in rendered.iter().zip(owned).enumerate() {
+        let name = || item.get("name").and_then(Value::as_str).map_or_else(|| format!("[{place}]"), |name| format!("[{name}]"));
+        if !is_item(item, key) {
+            return Err(Difference::at(&name()));
+        }
+        differs(item, owned, Ceded::new(&[]), Place::Elsewhere).map_err(|difference| difference.below(&name()))?;
+    }
+    Ok(())
+}
+
+/// Whether an item has this key. A port's protocol may be left out: the schema makes it `TCP`.
+fn is_item(item: &Value, key: &ItemKey) -> bool {
+    match key {
+        ItemKey::Whole(whole) => item == whole,
+        ItemKey::Fields(fields) => fields.iter().all(|(name, value)| match item.get(name.as_ref()) {
+            Some(found) => found == value,
+            None => name.as_ref() == "protocol" && value == "TCP",
+        }),
+    }
+}
+
+/// Whether a value has all that is rendered of it. Below a field that is owned as a whole, the API server fills in defaults.
+fn contains(rendered: &Value, live: &Value, place: Place) -> bool {
+    match (rendered, live) {
+        (Value::Object(rendered), Value::Object(live)) => rendered.iter().all(|(name, value)| match live.get(name) {
+            Some(live) => contains(value, live, place.below(name)),
+            None => is_zero(value),
+        }),
+        (Value::Array(rendered), Value::Array(live)) => {
+            rendered.len() == live.len() && rendered.iter().zip(live).all(|(rendered, live)| contains(rendered, live, place))
+        }
+        // What has the value that it has when it is not there is left out when it is stored.
+        (rendered, Value::Null) => is_zero(rendered),
+        (rendered, live) => {
+            rendered == live || (place == Place::Quantities && nano(rendered).is_some_and(|quantity| Some(quantity) == nano(live)))
+        }
+    }
+}
+
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(value) => !value,
+        Value::Number(value) => value.as_f64() == Some(0.0),
+        Value::String(value) => value.is_empty(),
+        Value::Array(value) => value.is_empty(),
+        Value::Object(value) => value.values().all(is_zero),
+    }
+}
+
+/// A Kubernetes quantity in billionths; `None` if it is none, or too large or too fine to compare.
+pub(super) fn nano(value: &Value) -> Option<i128> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
+    };
+    let end = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '-' | '+'))).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(end);
+    let (factor, divisor): (i128, i128) = match suffix {
+        "" => (1, 1),
+        "n" => (1, 1_000_000_000),
+        "u" => (1, 1_000_000),
+        "m" => (1, 1_000),
+        "k" => (1_000, 1),
+        "M" => (1_000_000, 1),
+        "G" => (1_000_000_000, 1),
+        "T" => (1_000_000_000_000, 1),
+        "P" => (1_000_000_000_000_000, 1),
+        "E" => (1_000_000_000_000_000_000, 1),
+        "Ki" => (1 << 10, 1),
+        "Mi" => (1 << 20, 1),
+        "Gi" => (1 << 30, 1),
+        "Ti" => (1 << 40, 1),
+        "Pi" => (1 << 50, 1),
+        "Ei" => (1 << 60, 1),
+        exponent => {
+            let exponent: i32 = exponent.strip_prefix(['e', 'E'])?.parse().ok()?;
+            let power = 10_i128.checked_pow(exponent.unsigned_abs())?;
+            if exponent < 0 { (1, power) } else { (power, 1) }
+        }
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if fraction.len() > 9 || (whole.is_empty() && fraction.is_empty()) {
+        return None;
+    }
+    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
+    let scale = 10_i128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    digits.checked_mul(factor)?.checked_mul(NANO)?.checked_div(divisor.checked_mul(scale)?)
+}

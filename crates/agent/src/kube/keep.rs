@@ -1,0 +1,63 @@
+//! A tenant's secrets, copied or generated, as actions.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use roadstead_class::{SecretPlan, SecretSource};
+use roadstead_core::intent::Role;
+use serde_json::{Value, json};
+
+use super::act::{Work, call_opt};
+use super::owned::MANAGER;
+use super::secrets;
+use super::words;
+use crate::interpreter::Failed;
+
+impl Work<'_> {
+    /// Makes the secrets, and puts those right that differ. Data that exists nowhere else is read before it is written again.
+    pub(super) async fn put_secrets(&self) -> Result<(), Failed> {
+        self.record(false).await?;
+        for plan in &self.rendered()?.secrets {
+            let data = match &plan.source {
+                SecretSource::Copy { from } => self.template(from).await?,
+                SecretSource::Generate { keys } => match self.existing(plan).await? {
+                    Some(data) => data,
+                    None => secrets::generate(keys),
+                },
+            };
+            let body = secrets::body(plan, data);
+            let id = &plan.manifest.id;
+            self.writer.apply(id, &self.namespace, &body, MANAGER).await?;
+        }
+        if self.job.intent.role == Role::Run { Ok(()) } else { self.record(true).await }
+    }
+
+    async fn template(&self, from: &str) -> Result<Value, Failed> {
+        let namespace = self.look(|inner| inner.templates_from.clone());
+        let api: Api<Secret> = Api::namespaced(self.writer.client.clone(), &namespace);
+        let secret = call_opt(&format!("Secret/{from}"), api.get(from)).await?;
+        let secret = secret.ok_or_else(|| Failed::Refused(format!("there is no secret `{from}` in namespace {namespace} to copy")))?;
+        Ok(json!(secret.data.unwrap_or_default()))
+    }
+
+    /// The data of a secret that was generated; `None` if it never was.
+    async fn existing(&self, plan: &SecretPlan) -> Result<Option<Value>, Failed> {
+        let name = &plan.manifest.id.name;
+        let lost = |what: &str| Failed::Refused(format!("the secret `{name}` was generated once and {what} is gone: it is not made again"));
+        let api: Api<Secret> = Api::namespaced(self.writer.client.clone(), &self.namespace);
+        let made = self.look(|inner| {
+            let record = inner.homes.get(&self.namespace).and_then(|home| home.record.as_ref());
+            record.is_some_and(|record| record.secrets.get(name).is_some_and(|made| made.generated && made.hash.is_some()))
+        });
+        let Some(there) = call_opt(&format!("Secret/{name}"), api.get(name)).await? else {
+            return if made { Err(lost("it")) } else { Ok(None) };
+        };
+        if there.metadata.deletion_timestamp.is_some() {
+            return Err(words::again(format!("Secret/{name} is being deleted")));
+        }
+        let data = json!(there.data.unwrap_or_default());
+        match secrets::missing_key(plan, &secrets::hashes(&data)) {
+            Some(key) => Err(lost(&format!("its key `{key}`"))),
+            None => Ok(Some(data)),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What has been made for a tenant, written down in its namespace before it is made: only that is ever pruned, and what is in it and not
+//! there has been lost.
+//!
+//! A volume's identity and a secret's hash are written after they were made and before anything runs: until then nothing of them is lost
+//! that matters, and they may be made again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use roadstead_class::rendered::ObjectId;
+use roadstead_class::Rendered;
+use roadstead_core::id::TenantId;
+use roadstead_core::reconcile::Part;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::TENANT_LABEL;
+
+/// Name of the ConfigMap that it is kept in.
+pub(super) const NAME: &str = "roadstead-record";
+/// Its only key.
+const KEY: &str = "record";
+
+/// What has been made for a tenant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Record {
+    /// Whose it is, and of which namespace: a copy elsewhere says nothing.
+    pub(super) tenant: String,
+    pub(super) namespace_uid: String,
+    /// Objects but for secrets and volumes.
+    pub(super) objects: BTreeSet<Made>,
+    /// By the volume's name.
+    pub(super) volumes: BTreeMap<String, MadeVolume>,
+    /// By the secret's name.
+    pub(super) secrets: BTreeMap<String, MadeSecret>,
+}
+
+/// One object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Made {
+    pub(super) part: PartName,
+    pub(super) api_version: String,
+    pub(super) kind: String,
+    pub(super) name: String,
+}
+
+/// One volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MadeVolume {
+    /// Name of its claim.
+    pub(super) claim: String,
+    /// UID of its claim, once that has been there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) uid: Option<String>,
+}
+
+/// One secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MadeSecret {
+    /// Whether its data exists nowhere else.
+    pub(super) generated: bool,
+    /// Of its data, once it has been there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) hash: Option<String>,
+}
+
+/// A [`Part`] as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum PartName {
+    Bounds,
+    Secrets,
+    Workloads,
+    Routes,
+}
+
+impl From<Part> for PartName {
+    fn from(part: Part) -> Self {
+        match part {
+            Part::Bounds => Self::Bounds,
+            Part::Secrets => Self::Secrets,
+            Part::Workloads => Self::Workloads,
+            Part::Routes => Self::Routes,
+        }
+    }
+}
+
+impl Made {
+    fn new(part: Part, id: &ObjectId) -> Self {
+        Self { part: part.into(), api_version: id.api_version.clone(), kind: id.kind.clone(), name: id.name.clone() }
+    }
+
+    /// Whether it is this object; the version of its API may have moved on.
+    pub(super) fn is(&self, id: &ObjectId) -> bool {
+        self.kind == id.kind && self.name == id.name && group(&self.api_version) == group(&id.api_version)
+    }
+
+    /// As people name it.
+    pub(super) fn id(&self) -> ObjectId {
+        ObjectId { api_version: self.api_version.clone(), kind: self.kind.clone(), name: self.name.clone() }
+    }
+}
+
+/// `apps` of `apps/v1`; empty for the core group.
+pub(super) fn group(api_version: &str) -> &str {
+    api_version.split_once('/').map_or("", |(group, _)| group)
+}
+
+impl Record {
+    /// The record that a ConfigMap holds. One that cannot be read is `None`, which means that it is not known what was made.
+    pub(super) fn of(live: &Value) -> Option<Self> {
+        serde_json::from_str(live["data"][KEY].as_str()?).ok()
+    }
+
+    /// With all names that are rendered: what is there already stays.
+    pub(super) fn with(&self, tenant: TenantId, namespace_uid: &str, rendered: &Rendered) -> Self {
+        let mut record = self.clone();
+        record.tenant = tenant.to_string();
+        namespace_uid.clone_into(&mut record.namespace_uid);
+        for (part, manifests) in &rendered.parts {
+            record.objects.extend(manifests.iter().map(|manifest| Made::new(*part, &manifest.id)));
+        }
+        for (name, claim) in &rendered.volumes {
+            let made = record.volumes.entry(name.to_string()).or_default();
+            if made.claim.is_empty() {
+                made.claim.clone_from(&claim.id.name);
+            }
+        }
+        for plan in &rendered.secrets {
+            let generated = matches!(plan.source, roadstead_class::SecretSource::Generate { .. });
+            record.secrets.entry(plan.manifest.id.name.clone()).or_default().generated |= generated;
+        }
+        record
+    }
+
+    /// What was made for a part and is not rendered any more.
+    pub(super) fn stale<'a>(&'a self, part: Part, rendered: &'a Rendered) -> impl Iterator<Item = &'a Made> {
+        let is_rendered = |made: &Made| rendered.parts.values().flatten().any(|manifest| made.is(&manifest.id));
+        self.objects.iter().filter(move |made| made.part == PartName::from(part) && !is_rendered(made))
+    }
+
+    /// As an object to apply.
+    pub(super) fn body(&self, namespace: &str) -> Value {
+        let text = serde_json::to_string(self).unwrap_or_default();
+        let labels = json!({ TENANT_LABEL: self.tenant });
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": { "name": NAME, "namespace": namespace, "labels": labels },
+            "data": { KEY: text },
+        })
+    }
+}

@@ -1,0 +1,121 @@
+//! Bringing a tenant to rest: its way in away, its workloads to zero in the class's order. Whether it is at rest is for others to see.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use roadstead_class::StopStep;
+use roadstead_class::rendered::ObjectId;
+use roadstead_core::reconcile::Part;
+use serde_json::{Value, json};
+
+use super::act::{Work, is_ours_to_delete};
+use super::owned::REST_MANAGER;
+use super::record::PartName;
+use super::store::Live;
+use crate::interpreter::Failed;
+
+/// How long the class's steps may take if it does not say.
+const STOP_WITHIN: Duration = Duration::from_secs(60);
+
+/// How a kind is brought to rest.
+enum Rest {
+    /// A field of `spec`.
+    Set(&'static str, Value),
+    /// It cannot be otherwise.
+    Delete,
+    /// It starts nothing.
+    Leave,
+}
+
+fn rest_of(kind: &str) -> Rest {
+    match kind {
+        "Deployment" | "StatefulSet" | "ReplicaSet" => Rest::Set("replicas", json!(0)),
+        "CronJob" | "Job" => Rest::Set("suspend", json!(true)),
+        "HorizontalPodAutoscaler" | "DaemonSet" | "Pod" => Rest::Delete,
+        _ => Rest::Leave,
+    }
+}
+
+impl Work<'_> {
+    /// What was made for a part, or is rendered for it, and is there.
+    fn made(&self, part: Part) -> Vec<(ObjectId, Live)> {
+        let rendered = self.job.rendered.iter().flat_map(|rendered| rendered.parts.get(&part)).flatten().map(|manifest| manifest.id.clone());
+        self.look(|inner| {
+            let Some(home) = inner.homes.get(&self.namespace) else { return Vec::new() };
+            let recorded = home.record.iter().flat_map(|record| &record.objects).filter(|made| made.part == PartName::from(part));
+            let mut ids: Vec<ObjectId> = rendered.chain(recorded.map(super::record::Made::id)).collect();
+            ids.sort();
+            ids.dedup();
+            ids.into_iter().filter_map(|id| inner.peek(home, &id).cloned().map(|live| (id, live))).collect()
+        })
+    }
+
+    /// Takes the hostnames' way in away.
+    pub(super) async fn unroute(&self) -> Result<(), Failed> {
+        for (id, live) in self.made(Part::Routes) {
+            if is_ours_to_delete(&id, &live) {
+                self.writer.delete(&id, &self.namespace, &live).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends everything that runs: the class's steps, each when the one before it is done or the time for all of them is over; then the
+    /// rest. It is called again and again until all is at rest, and asks for nothing twice.
+    pub(super) async fn stop(&self) -> Result<(), Failed> {
+        let workloads = self.made(Part::Workloads);
+        // What would scale up again goes first.
+        for (id, live) in workloads.iter().filter(|(id, _)| id.kind == "HorizontalPodAutoscaler") {
+            self.rest(id, live).await?;
+        }
+        let steps: &[StopStep] = self.job.rendered.as_ref().map_or(&[], |rendered| &rendered.stop);
+        for step in steps {
+            let target = match step {
+                StopStep::Scale(target) => target,
+                StopStep::Exec(exec) => {
+                    return Err(Failed::Refused(format!("the class stops `{}` by a command, and this agent cannot run one yet", exec.target)));
+                }
+            };
+            let Some((id, live)) = workloads.iter().find(|(id, _)| id.to_string() == *target) else { continue };
+            self.rest(id, live).await?;
+            if !self.has_ended(id, live) && !self.is_out_of_time() {
+                return Ok(());
+            }
+        }
+        for (id, live) in &workloads {
+            self.rest(id, live).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a workload has no pods left.
+    fn has_ended(&self, id: &ObjectId, live: &Live) -> bool {
+        let workload = id.to_string();
+        let pods = self.look(|inner| inner.homes.get(&self.namespace).is_some_and(|home| home.pods.values().any(|pod| *pod.owner == *workload)));
+        live.at_rest && !pods
+    }
+
+    /// Whether stopping has taken longer than the class's steps may take.
+    fn is_out_of_time(&self) -> bool {
+        let within = self.job.rendered.as_ref().ok().and_then(|rendered| rendered.stop_within);
+        let within = within.map_or(STOP_WITHIN, |within| Duration::from_millis(within.0));
+        let mut stops = self.writer.stops.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        now.duration_since(*stops.entry(self.job.intent.id).or_insert(now)) >= within
+    }
+
+    async fn rest(&self, id: &ObjectId, live: &Live) -> Result<(), Failed> {
+        match rest_of(&id.kind) {
+            Rest::Leave => Ok(()),
+            Rest::Delete if is_ours_to_delete(id, live) => self.writer.delete(id, &self.namespace, live).await,
+            Rest::Delete => Ok(()),
+            // Held already, or a Job that has ended.
+            Rest::Set(..) if live.held || (id.kind == "Job" && live.at_rest) || live.deleting => Ok(()),
+            Rest::Set(field, value) => {
+                let spec = json!({ field: value });
+                let body = json!({ "apiVersion": id.api_version, "kind": id.kind, "metadata": { "name": id.name }, "spec": spec });
+                self.writer.apply(id, &self.namespace, &body, REST_MANAGER).await.map(drop)
+            }
+        }
+    }
+}

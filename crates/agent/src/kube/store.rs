@@ -1,0 +1,447 @@
+//! What is there, as the watches last told: by namespace, as little of each object as comparing and judging needs.
+//!
+//! It is fed by watches and by the answers to our own writes, and asked by everybody. An answer that the watch has already overtaken is
+//! dropped, so that what was deleted since does not come back.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use kube::api::{ApiResource, DynamicObject};
+use roadstead_class::rendered::ObjectId;
+use roadstead_core::id::{Epoch, Incarnation, Revision, TenantId};
+use roadstead_core::reconcile::TenantSeen;
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use super::owned::{Names, Owned, held};
+use super::pods::SlimPod;
+use super::record::{self, Record, group};
+use super::{EPOCH_LABEL, Kind, TENANT_LABEL, ready, secrets};
+use crate::interpreter::Changed;
+
+/// A place in [`Inner::kinds`].
+pub(super) type KindId = usize;
+
+/// An object's `resourceVersion` as a number: they are etcd's revisions. Zero if there is none.
+pub(super) fn version(text: Option<&str>) -> u64 {
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// One object.
+#[derive(Clone, Debug)]
+pub(super) struct Live {
+    pub(super) version: u64,
+    pub(super) uid: Box<str>,
+    /// What of it is ours.
+    pub(super) owned: Owned,
+    /// Whether a controller of another object looks after it: it is never pruned.
+    pub(super) controlled: bool,
+    /// Whether it is held at rest.
+    pub(super) held: bool,
+    /// Whether it is on its way out.
+    pub(super) deleting: bool,
+    /// What it waits for.
+    pub(super) waits: Option<Box<str>>,
+    /// Types of its conditions that are true.
+    pub(super) conditions: Box<[Box<str>]>,
+    /// Whether nothing can start because of it.
+    pub(super) at_rest: bool,
+    /// What is needed of some kinds only.
+    pub(super) extra: Extra,
+}
+
+/// What is needed of some kinds only.
+#[derive(Clone, Debug)]
+pub(super) enum Extra {
+    Nothing,
+    /// A PersistentVolumeClaim: how large it is and is to be, whether it has lost its volume, which one that is.
+    Claim {
+        bytes: u64,
+        requested: u64,
+        lost: bool,
+        volume: Box<str>,
+    },
+    /// A Secret: hashes of its values.
+    Secret(secrets::Hashes),
+}
+
+impl Live {
+    /// What is kept of an object.
+    pub(super) fn of(kind: &Kind, object: DynamicObject, names: &Names) -> Self {
+        let entries = object.metadata.managed_fields.clone().unwrap_or_default();
+        let mut live = serde_json::to_value(&object).unwrap_or_default();
+        let extra = match kind.kind.as_str() {
+            "Secret" => {
+                let hashes = secrets::hashes(&live["data"]);
+                // A comparison sees hashes, and so does a dump of this process.
+                if let Some(data) = live.get_mut("data").filter(|data| data.is_object()) {
+                    *data = serde_json::to_value(&hashes).unwrap_or_default();
+                }
+                Extra::Secret(hashes)
+            }
+            "PersistentVolumeClaim" => claim(&live),
+            _ => Extra::Nothing,
+        };
+        let owners = object.metadata.owner_references.iter().flatten();
+        Self {
+            version: version(object.metadata.resource_version.as_deref()),
+            uid: object.metadata.uid.as_deref().unwrap_or_default().into(),
+            owned: Owned::of(&live, &entries, names),
+            controlled: owners.into_iter().any(|owner| owner.controller == Some(true)),
+            held: held(&entries),
+            deleting: object.metadata.deletion_timestamp.is_some(),
+            waits: ready::waits(&kind.kind, &live).map(Box::from),
+            conditions: ready::true_conditions(&live),
+            at_rest: ready::at_rest(&kind.kind, &live),
+            extra,
+        }
+    }
+}
+
+fn claim(live: &Value) -> Extra {
+    let size = |path: &str| live.pointer(path).and_then(super::compare::nano).and_then(|nano| u64::try_from(nano / 1_000_000_000).ok());
+    let requested = size("/spec/resources/requests/storage").unwrap_or(0);
+    Extra::Claim {
+        bytes: size("/status/capacity/storage").unwrap_or(requested),
+        requested,
+        lost: live["status"]["phase"] == "Lost",
+        volume: live["spec"]["volumeName"].as_str().unwrap_or_default().into(),
+    }
+}
+
+/// A namespace.
+#[derive(Clone, Debug)]
+pub(super) struct Space {
+    /// Its own object.
+    pub(super) live: Live,
+    /// The tenant that its label names.
+    pub(super) tenant: Option<TenantId>,
+    /// What the label says, if it names no tenant.
+    pub(super) label: Option<Box<str>>,
+    /// The epoch that its label names; the oldest of all without one.
+    pub(super) epoch: Epoch,
+    /// Why it does not end, while it is on its way out.
+    pub(super) stuck: Option<Box<str>>,
+}
+
+impl Space {
+    /// What is kept of a namespace.
+    pub(super) fn of(kind: &Kind, object: DynamicObject, names: &Names) -> Self {
+        let label = |name: &str| object.metadata.labels.iter().flatten().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
+        let text = label(TENANT_LABEL);
+        let conditions = object.data["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
+        let stuck = conditions.iter().filter(|condition| condition["status"] == "True").find_map(|condition| condition["message"].as_str());
+        Self {
+            tenant: text.as_deref().and_then(tenant_of),
+            epoch: label(EPOCH_LABEL).as_deref().and_then(epoch_of).unwrap_or_default(),
+            label: text.map(Box::from),
+            stuck: stuck.map(Box::from),
+            live: Live::of(kind, object, names),
+        }
+    }
+}
+
+/// The tenant that a label names: 16 hexadecimal digits.
+pub(super) fn tenant_of(label: &str) -> Option<TenantId> {
+    (label.len() == 16).then(|| u64::from_str_radix(label, 16).ok().map(TenantId)).flatten()
+}
+
+/// The epoch that a label names, as in `0.17`.
+pub(super) fn epoch_of(label: &str) -> Option<Revision> {
+    let (incarnation, index) = label.split_once('.')?;
+    Some(Revision { incarnation: Incarnation(incarnation.parse().ok()?), index: index.parse().ok()? })
+}
+
+/// A namespace and what is in it.
+#[derive(Debug, Default)]
+pub(super) struct Home {
+    pub(super) space: Option<Space>,
+    pub(super) objects: BTreeMap<KindId, BTreeMap<Box<str>, Live>>,
+    pub(super) pods: BTreeMap<Box<str>, SlimPod>,
+    /// Pods that vanished from a node that was not ready then, and the node: no evidence that they ended.
+    pub(super) vanished: BTreeMap<Box<str>, Box<str>>,
+    pub(super) record: Option<Record>,
+    /// Why pods of a workload are not made, as events tell.
+    pub(super) told: BTreeMap<Box<str>, Box<str>>,
+    /// Of what is recorded and not seen, by kind and name: whether it was there when the API server was asked.
+    pub(super) asked: BTreeMap<(&'static str, Box<str>), bool>,
+    /// What the API server does not keep as applied: object, its version, the digest that was applied.
+    pub(super) applied: BTreeMap<String, (u64, String)>,
+    /// Goes up with each change.
+    pub(super) changes: u64,
+    /// What was last found out, and for what.
+    pub(super) cached: Mutex<Option<(CacheKey, TenantSeen)>>,
+}
+
+/// What an answer depends on: the rendering's digest, whether the tenant is to run, the changes here, those of what is shared.
+pub(super) type CacheKey = (String, bool, u64, u64);
+
+/// Whether the cluster serves a kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Served {
+    /// Not known yet.
+    #[default]
+    Unknown,
+    /// It does, and all of it has been listed.
+    Listed,
+    /// It does not.
+    Missing,
+    /// It cannot be listed, and why: what there is of it is not known.
+    Broken(String),
+}
+
+/// One kind.
+#[derive(Debug)]
+pub(super) struct KindState {
+    pub(super) kind: Kind,
+    pub(super) served: Served,
+    pub(super) resource: Option<ApiResource>,
+    /// The newest version that its watch has brought.
+    seen: u64,
+}
+
+/// Everything.
+#[derive(Debug, Default)]
+pub(super) struct Inner {
+    pub(super) kinds: Vec<KindState>,
+    pub(super) homes: HashMap<String, Home>,
+    pub(super) spaces: HashMap<TenantId, BTreeSet<String>>,
+    /// Whether each node is ready.
+    pub(super) nodes: HashMap<String, bool>,
+    /// PersistentVolume by VolumeAttachment.
+    pub(super) attachments: HashMap<String, String>,
+    /// Secrets that are copied from, by name.
+    pub(super) templates: BTreeMap<String, secrets::Hashes>,
+    /// The namespace that they are in.
+    pub(super) templates_from: String,
+    /// Lists other than of kinds that have been read once: pods, nodes, attachments, templates.
+    pub(super) listed: BTreeSet<&'static str>,
+    /// Goes up when something changes that concerns more than one tenant.
+    pub(super) shared: u64,
+}
+
+impl Inner {
+    /// The place of a kind.
+    pub(super) fn kind_of(&self, api_version: &str, kind: &str) -> Option<KindId> {
+        let exact = self.kinds.iter().position(|known| known.kind.kind == kind && known.kind.api_version == api_version);
+        // An object is the same one in every version of its API.
+        exact.or_else(|| self.kinds.iter().position(|known| known.kind.kind == kind && group(&known.kind.api_version) == group(api_version)))
+    }
+
+    /// The namespaces with a claim that is bound to this volume.
+    pub(super) fn with_volume(&self, volume: &str) -> Vec<String> {
+        let bound = |live: &Live| matches!(&live.extra, Extra::Claim { volume: bound, .. } if **bound == *volume);
+        let homes = self.homes.iter().filter(|(_, home)| home.objects.values().flat_map(BTreeMap::values).any(bound));
+        homes.map(|(namespace, _)| namespace.clone()).collect()
+    }
+
+    /// An object of a namespace.
+    pub(super) fn peek<'a>(&self, home: &'a Home, id: &ObjectId) -> Option<&'a Live> {
+        home.objects.get(&self.kind_of(&id.api_version, &id.kind)?)?.get(id.name.as_str())
+    }
+}
+
+/// What is there.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    inner: RwLock<Inner>,
+    changed: Mutex<(BTreeSet<TenantId>, bool)>,
+    wake: Notify,
+    pub(super) names: Names,
+}
+
+impl Store {
+    /// Nothing is known of any of these kinds yet. The first is Namespace.
+    pub(super) fn new(kinds: Vec<Kind>, templates_from: &str) -> Self {
+        let state = |kind| KindState { kind, served: Served::Unknown, resource: None, seen: 0 };
+        let kinds = kinds.into_iter().map(state).collect();
+        let inner = Inner { kinds, templates_from: templates_from.to_owned(), ..Inner::default() };
+        Self { inner: RwLock::new(inner), ..Self::default() }
+    }
+
+    /// What is there now.
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes something that concerns more than one tenant.
+    pub(super) fn shared(&self, change: impl FnOnce(&mut Inner)) {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        change(&mut inner);
+        inner.shared += 1;
+        let all: Vec<TenantId> = inner.spaces.keys().copied().collect();
+        drop(inner);
+        self.tell(all, true);
+    }
+
+    /// Changes something that concerns the namespaces that are returned.
+    pub(super) fn some(&self, change: impl FnOnce(&mut Inner) -> Vec<String>) {
+        let names = change(&mut self.inner.write().unwrap_or_else(PoisonError::into_inner));
+        for name in names {
+            self.touched(self.inner.write().unwrap_or_else(PoisonError::into_inner), &name);
+        }
+    }
+
+    /// Changes something of one namespace.
+    pub(super) fn of_home(&self, namespace: &str, change: impl FnOnce(&mut Home)) {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        let home = inner.homes.entry(namespace.to_owned()).or_default();
+        change(home);
+        self.touched(inner, namespace);
+    }
+
+    fn touched(&self, mut inner: std::sync::RwLockWriteGuard<'_, Inner>, namespace: &str) {
+        let Some(home) = inner.homes.get_mut(namespace) else { return };
+        home.changes += 1;
+        let tenant = home.space.as_ref().and_then(|space| space.tenant);
+        let empty = home.space.is_none() && home.pods.is_empty() && home.objects.values().all(BTreeMap::is_empty) && home.vanished.is_empty();
+        if empty {
+            inner.homes.remove(namespace);
+        }
+        drop(inner);
+        self.tell(tenant, false);
+    }
+
+    fn tell(&self, tenants: impl IntoIterator<Item = TenantId>, cluster: bool) {
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        changed.0.extend(tenants);
+        changed.1 |= cluster;
+        if !changed.0.is_empty() || changed.1 {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits until something changed. What one caller hears no other does.
+    pub(super) async fn changed(&self) -> Changed {
+        loop {
+            {
+                let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+                let (tenants, cluster) = std::mem::take(&mut *changed);
+                if !tenants.is_empty() || cluster {
+                    return Changed { tenants: tenants.into_iter().collect(), cluster };
+                }
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    /// An object is there: told by its watch, or (`answer`) by the API server to whoever wrote it.
+    pub(super) fn put(&self, kind: KindId, object: DynamicObject, answer: bool) {
+        let Some(name) = object.metadata.name.clone() else { return };
+        let version = version(object.metadata.resource_version.as_deref());
+        let (kind_known, is_space) = {
+            let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+            let state = &mut inner.kinds[kind];
+            if answer && version <= state.seen {
+                return;
+            }
+            if !answer {
+                state.seen = state.seen.max(version);
+            }
+            (state.kind.clone(), kind == 0)
+        };
+        // Reading it is the work: done without the lock.
+        if is_space {
+            let space = Space::of(&kind_known, object, &self.names);
+            return self.put_space(name, space);
+        }
+        let Some(namespace) = object.metadata.namespace.clone() else { return };
+        let record = (kind_known.kind == "ConfigMap" && name == record::NAME).then(|| Record::of(&object.data)).flatten();
+        let live = Live::of(&kind_known, object, &self.names);
+        self.of_home(&namespace, |home| {
+            let objects = home.objects.entry(kind).or_default();
+            if objects.get(name.as_str()).is_some_and(|known| known.version > live.version) {
+                return;
+            }
+            if record.is_some() {
+                home.record = record;
+            }
+            if live.waits.is_none() {
+                home.told.remove(format!("{}/{name}", kind_known.kind).as_str());
+            }
+            home.asked.retain(|(kind, asked), _| *kind != kind_known.kind || **asked != *name);
+            objects.insert(name.into(), live);
+        });
+    }
+
+    fn put_space(&self, name: String, space: Space) {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        let home = inner.homes.entry(name.clone()).or_default();
+        if home.space.as_ref().is_some_and(|known| known.live.version > space.live.version) {
+            return;
+        }
+        let (tenant, before) = (space.tenant, home.space.replace(space).and_then(|space| space.tenant));
+        self.moved(inner, &name, before, tenant);
+    }
+
+    fn moved(&self, mut inner: std::sync::RwLockWriteGuard<'_, Inner>, name: &str, before: Option<TenantId>, now: Option<TenantId>) {
+        if before != now {
+            if let Some(tenant) = before
+                && let Some(spaces) = inner.spaces.get_mut(&tenant)
+            {
+                spaces.remove(name);
+                if spaces.is_empty() {
+                    inner.spaces.remove(&tenant);
+                }
+            }
+            if let Some(tenant) = now {
+                inner.spaces.entry(tenant).or_default().insert(name.to_owned());
+            }
+        }
+        self.touched(inner, name);
+        self.tell(before, false);
+    }
+
+    /// An object is not there any more, as its watch tells.
+    pub(super) fn remove(&self, kind: KindId, namespace: Option<&str>, name: &str, version: u64) {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut inner.kinds[kind];
+        state.seen = state.seen.max(version);
+        let is_config_map = state.kind.kind == "ConfigMap";
+        let place = if kind == 0 { name } else { namespace.unwrap_or_default() };
+        let Some(home) = inner.homes.get_mut(place) else { return };
+        if kind == 0 {
+            let before = home.space.take().and_then(|space| space.tenant);
+            home.record = None;
+            home.asked.clear();
+            home.applied.clear();
+            return self.moved(inner, name, before, None);
+        }
+        if let Some(objects) = home.objects.get_mut(&kind) {
+            objects.remove(name);
+        }
+        if name == record::NAME && is_config_map {
+            home.record = None;
+        }
+        self.touched(inner, place);
+    }
+
+    /// A kind has been listed; what is not in `there` (namespace and name) is gone.
+    pub(super) fn listed(&self, kind: KindId, there: &BTreeSet<(String, String)>) {
+        let inner = self.read();
+        let mut gone = Vec::new();
+        for (namespace, home) in &inner.homes {
+            if kind == 0 {
+                let is_there = home.space.is_none() || there.contains(&(String::new(), namespace.clone()));
+                gone.extend((!is_there).then(|| (String::new(), namespace.clone())));
+            } else {
+                let names = home.objects.get(&kind).into_iter().flat_map(BTreeMap::keys);
+                let places = names.map(|name| (namespace.clone(), name.to_string()));
+                gone.extend(places.filter(|place| !there.contains(place)));
+            }
+        }
+        let before = inner.kinds[kind].served.clone();
+        drop(inner);
+        for (namespace, name) in gone {
+            self.remove(kind, Some(&namespace), &name, 0);
+        }
+        if before != Served::Listed {
+            self.served(kind, Served::Listed);
+        }
+    }
+
+    /// Whether the cluster serves a kind has changed.
+    pub(super) fn served(&self, kind: KindId, served: Served) {
+        self.shared(|inner| inner.kinds[kind].served = served);
+    }
+}
