@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
-use roadstead_class::rendered::ObjectId;
+use roadstead_class::ObjectId;
 use roadstead_class::{Manifest, Rendered};
 use roadstead_core::id::{Name, TenantId};
 use roadstead_core::intent::Role;
@@ -26,19 +26,12 @@ use crate::interpreter::{Failed, Job};
 const HANDS: &str = "kubectl";
 
 /// Whoever writes.
-#[derive(Debug)]
 pub(super) struct Writer {
     pub(super) client: Client,
     pub(super) store: Arc<Store>,
     pub(super) drift: Drift,
     /// Since when tenants are being stopped.
     pub(super) stops: Mutex<HashMap<TenantId, Instant>>,
-}
-
-impl std::fmt::Debug for super::KubeInterpreter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("KubeInterpreter")
-    }
 }
 
 /// An action on a tenant in its namespace.
@@ -95,7 +88,8 @@ impl Writer {
         let mut params = PatchParams::apply(manager).validation_strict();
         params.force = manager == REST_MANAGER;
         let patch = Patch::Apply(body);
-        let mut answer = tokio::time::timeout(REQUEST_WITHIN, api.patch(&id.name, &params, &patch)).await.map_err(|_| words::late(&what))?;
+        let mut answer =
+            tokio::time::timeout(REQUEST_WITHIN, api.patch(&id.name, &params, &patch)).await.map_err(|_| words::late(&what))?;
         if let Err(kube::Error::Api(status)) = &answer
             && status.code == 409
         {
@@ -208,7 +202,8 @@ impl Work<'_> {
             Some(label) => *label == tenant,
             None => {
                 let (_, api) = self.writer.api(&core("ConfigMap", record::NAME), &self.namespace)?;
-                let record = call_opt("ConfigMap/roadstead-record", api.get(record::NAME)).await?.and_then(|object| Record::of(&object.data));
+                let record =
+                    call_opt("ConfigMap/roadstead-record", api.get(record::NAME)).await?.and_then(|object| Record::of(&object.data));
                 record.is_some_and(|record| record.tenant == tenant && there.metadata.uid.as_deref() == Some(&record.namespace_uid))
             }
         };
@@ -228,7 +223,10 @@ impl Work<'_> {
         let label = |name: &str| there.metadata.labels.iter().flatten().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
         let (tenant, epoch) = (label(TENANT_LABEL), label(EPOCH_LABEL).as_deref().and_then(epoch_of));
         if tenant != Some(self.job.intent.id.to_string()) || epoch != Some(self.job.intent.epoch) {
-            return Err(Failed::Refused(format!("namespace {} is not that of tenant {} in epoch {}", self.namespace, self.job.intent.id, self.job.intent.epoch)));
+            return Err(Failed::Refused(format!(
+                "namespace {} is not that of tenant {} in epoch {}",
+                self.namespace, self.job.intent.id, self.job.intent.epoch
+            )));
         }
         let same = Preconditions { uid: there.metadata.uid, resource_version: there.metadata.resource_version };
         let params = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
@@ -246,7 +244,9 @@ impl Work<'_> {
         for manifest in rendered.parts.get(&part).into_iter().flatten() {
             in_step &= !self.put_object(rendered, manifest).await?;
         }
-        let waits = || rendered.parts.get(&part).into_iter().flatten().any(|manifest| self.live(&manifest.id).is_none_or(|live| live.waits.is_some()));
+        let waits = || {
+            rendered.parts.get(&part).into_iter().flatten().any(|manifest| self.live(&manifest.id).is_none_or(|live| live.waits.is_some()))
+        };
         if in_step && !waits() {
             self.prune(part, rendered).await?;
         }
@@ -275,7 +275,8 @@ impl Work<'_> {
         };
         let mut object = self.apply(&manifest.id, &body).await?;
         if is_held && held(object.metadata.managed_fields.as_deref().unwrap_or_default()) {
-            let nothing = json!({ "apiVersion": manifest.id.api_version, "kind": manifest.id.kind, "metadata": { "name": manifest.id.name } });
+            let nothing =
+                json!({ "apiVersion": manifest.id.api_version, "kind": manifest.id.kind, "metadata": { "name": manifest.id.name } });
             object = self.writer.apply(&manifest.id, &self.namespace, &nothing, REST_MANAGER).await?;
         }
         let version = version(object.metadata.resource_version.as_deref());
@@ -288,7 +289,9 @@ impl Work<'_> {
     /// Deletes what was made for a part and is not rendered any more. Claims are never among it.
     async fn prune(&self, part: Part, rendered: &Rendered) -> Result<(), Failed> {
         let stale: Vec<(ObjectId, Live)> = self.look(|inner| {
-            let Some((home, record)) = inner.homes.get(&self.namespace).and_then(|home| Some((home, home.record.as_ref()?))) else { return Vec::new() };
+            let Some((home, record)) = inner.homes.get(&self.namespace).and_then(|home| Some((home, home.record.as_ref()?))) else {
+                return Vec::new();
+            };
             let there = record.stale(part, rendered).filter_map(|made| Some((made.id(), inner.peek(home, &made.id())?.clone())));
             there.filter(|(id, live)| is_ours_to_delete(id, live)).collect()
         });
@@ -316,7 +319,12 @@ impl Work<'_> {
             Ok(made) => made,
             Err(failed) => {
                 let there = call_opt(&what, api.get(&claim.id.name)).await?.ok_or(failed)?;
-                let tenant = there.metadata.labels.iter().flatten().any(|(name, value)| name == TENANT_LABEL && *value == self.job.intent.id.to_string());
+                let tenant = there
+                    .metadata
+                    .labels
+                    .iter()
+                    .flatten()
+                    .any(|(name, value)| name == TENANT_LABEL && *value == self.job.intent.id.to_string());
                 if !tenant {
                     return Err(Failed::Refused(format!("{what} is there already and is not this tenant's")));
                 }
@@ -351,7 +359,10 @@ impl Work<'_> {
         let id = core("ConfigMap", record::NAME);
         let (known, empty) = self.look(|inner| {
             let home = inner.homes.get(&self.namespace);
-            (home.and_then(|home| home.record.clone()), home.is_none_or(|home| home.objects.values().all(std::collections::BTreeMap::is_empty)))
+            (
+                home.and_then(|home| home.record.clone()),
+                home.is_none_or(|home| home.objects.values().all(std::collections::BTreeMap::is_empty)),
+            )
         });
         if let Some(known) = known {
             return Ok(known);
@@ -363,7 +374,8 @@ impl Work<'_> {
         let (_, api) = self.writer.api(&id, &self.namespace)?;
         match call_opt(&id.to_string(), api.get(record::NAME)).await? {
             None => Ok(Record::default()),
-            Some(object) => Record::of(&object.data).ok_or_else(|| Failed::Refused(format!("{id} cannot be read; what was made for the tenant is not known"))),
+            Some(object) => Record::of(&object.data)
+                .ok_or_else(|| Failed::Refused(format!("{id} cannot be read; what was made for the tenant is not known"))),
         }
     }
 
@@ -371,7 +383,8 @@ impl Work<'_> {
     pub(super) async fn record(&self, identities: bool) -> Result<(), Failed> {
         let rendered = self.rendered()?;
         let known = self.recorded().await?;
-        let uid = self.look(|inner| inner.homes.get(&self.namespace).and_then(|home| home.space.as_ref()).map(|space| space.live.uid.to_string()));
+        let uid = self
+            .look(|inner| inner.homes.get(&self.namespace).and_then(|home| home.space.as_ref()).map(|space| space.live.uid.to_string()));
         let mut record = known.with(self.job.intent.id, &uid.unwrap_or_default(), rendered);
         if identities {
             for made in record.volumes.values_mut().filter(|made| made.uid.is_none()) {

@@ -64,7 +64,9 @@ pub(super) async fn answer(writer: Arc<Writer>, questions: Arc<Questions>) {
                 if let Some(object) = object {
                     writer.store.put(kind_id, object, true);
                 }
-                writer.store.of_home(namespace, |home| drop(home.asked.insert((*kind, name.as_str().into()), is_there)));
+                writer.store.of_home(namespace, |home| {
+                    home.asked.insert((*kind, name.as_str().into()), is_there);
+                });
             }
             Err(error) => {
                 debug!(%error, "a question waits");

@@ -9,8 +9,19 @@ use super::owned::{ItemKey, Owned};
 
 /// Objects whose scalars are quantities: the API server rewrites `1000m` to `1`.
 const QUANTITIES: &[&str] = &[
-    "capacity", "default", "defaultRequest", "emptyDir", "hard", "limits", "max", "maxLimitRequestRatio", "min", "overhead", "requests",
-    "resourceFieldRef", "target",
+    "capacity",
+    "default",
+    "defaultRequest",
+    "emptyDir",
+    "hard",
+    "limits",
+    "max",
+    "maxLimitRequestRatio",
+    "min",
+    "overhead",
+    "requests",
+    "resourceFieldRef",
+    "target",
 ];
 /// Nano units in one: quantities have at most nine decimal places.
 const NANO: i128 = 1_000_000_000;
@@ -235,4 +246,137 @@ pub(super) fn nano(value: &Value) -> Option<i128> {
     let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
     let scale = 10_i128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
     digits.checked_mul(factor)?.checked_mul(NANO)?.checked_div(divisor.checked_mul(scale)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+    use serde_json::json;
+
+    use super::super::owned::{MANAGER, Names};
+    use super::*;
+
+    /// A Deployment as the API server keeps it, and the fields that are booked to us.
+    fn live() -> (Value, Value) {
+        let live = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "web", "namespace": "t", "uid": "u", "labels": {"app": "web", "theirs": "x"}},
+            "spec": {
+                "replicas": 2, "revisionHistoryLimit": 10, "selector": {"matchLabels": {"app": "web"}},
+                "template": {"spec": {"restartPolicy": "Always", "containers": [{
+                    "name": "web", "image": "shop:1", "imagePullPolicy": "IfNotPresent",
+                    "resources": {"requests": {"cpu": "1", "memory": "1Gi"}},
+                    "ports": [{"containerPort": 80, "protocol": "TCP"}],
+                    "env": [{"name": "A", "value": "1"}, {"name": "B"}],
+                }]}},
+            },
+        });
+        let fields = json!({
+            "f:metadata": {"f:labels": {"f:app": {}}},
+            "f:spec": {
+                "f:replicas": {}, "f:selector": {},
+                "f:template": {"f:spec": {"f:containers": {"k:{\"name\":\"web\"}": {
+                    ".": {}, "f:name": {}, "f:image": {},
+                    "f:resources": {"f:requests": {"f:cpu": {}, "f:memory": {}}},
+                    "f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {".": {}, "f:containerPort": {}}},
+                    "f:env": {"k:{\"name\":\"A\"}": {".": {}, "f:name": {}, "f:value": {}}, "k:{\"name\":\"B\"}": {".": {}, "f:name": {}, "f:value": {}}},
+                }}}},
+            },
+        });
+        (live, fields)
+    }
+
+    fn rendered() -> Value {
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "web", "namespace": "t", "labels": {"app": "web"}},
+            "spec": {
+                "replicas": 2, "selector": {"matchLabels": {"app": "web"}},
+                "template": {"spec": {"containers": [{
+                    "name": "web", "image": "shop:1",
+                    "resources": {"requests": {"cpu": "1000m", "memory": "1024Mi"}},
+                    "ports": [{"containerPort": 80}],
+                    "env": [{"name": "A", "value": "1"}, {"name": "B", "value": ""}],
+                }]}},
+            },
+        })
+    }
+
+    fn owned(live: &Value, fields: Value) -> Owned {
+        let entry = ManagedFieldsEntry {
+            manager: Some(MANAGER.to_owned()),
+            operation: Some("Apply".to_owned()),
+            fields_v1: Some(FieldsV1(fields)),
+            ..Default::default()
+        };
+        Owned::of(live, &[entry], &Names::default())
+    }
+
+    fn compare(rendered: &Value, live: &Value, fields: Value) -> Result<(), String> {
+        in_step(rendered, &owned(live, fields), Ceded::new(&[])).map_err(|difference| difference.to_string())
+    }
+
+    #[test]
+    fn an_object_as_applied_is_in_step_whatever_others_and_defaults_add() {
+        let (live, fields) = live();
+        assert_eq!(compare(&rendered(), &live, fields), Ok(()));
+    }
+
+    #[test]
+    fn a_changed_value_a_field_taken_and_a_field_given_up_are_told_apart_by_name() {
+        let (mut drifted, fields) = live();
+        drifted["spec"]["replicas"] = json!(3);
+        assert_eq!(compare(&rendered(), &drifted, fields.clone()), Err("spec.replicas".to_owned()));
+        let (live, mut taken) = live();
+        taken["f:spec"].as_object_mut().unwrap().remove("f:replicas");
+        assert_eq!(compare(&rendered(), &live, taken), Err("spec.replicas".to_owned()));
+        let mut fewer = rendered();
+        fewer["spec"].as_object_mut().unwrap().remove("replicas");
+        assert_eq!(compare(&fewer, &live, fields.clone()), Err("spec.a field that is no longer rendered".to_owned()));
+        let mut image = rendered();
+        image["spec"]["template"]["spec"]["containers"][0]["image"] = json!("shop:2");
+        assert_eq!(compare(&image, &live, fields), Err("spec.template.spec.containers.[web].image".to_owned()));
+    }
+
+    #[test]
+    fn a_quantity_is_one_only_where_quantities_are() {
+        let (mut live, fields) = live();
+        live["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] = json!("1000m");
+        assert_eq!(compare(&rendered(), &live, fields), Err("spec.template.spec.containers.[web].env.[A].value".to_owned()));
+        for (one, other) in [("1", "1000m"), ("1Gi", "1024Mi"), ("0.5", "500m"), ("1e3", "1k"), ("1500000000", "1.5G"), ("2", "2.0")] {
+            assert_eq!(nano(&json!(one)), nano(&json!(other)), "{one} {other}");
+        }
+        for wrong in ["", "x", "1x", "1.0000000001", "Gi"] {
+            assert_eq!(nano(&json!(wrong)), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_ceded_field_is_not_looked_at() {
+        let (mut live, fields) = live();
+        live["spec"]["replicas"] = json!(7);
+        let path = ["spec".to_owned(), "replicas".to_owned()];
+        assert_eq!(in_step(&rendered(), &owned(&live, fields.clone()), Ceded::new(&[&path])), Ok(()));
+        let mut taken = fields;
+        taken["f:spec"].as_object_mut().unwrap().remove("f:replicas");
+        assert_eq!(in_step(&rendered(), &owned(&live, taken), Ceded::new(&[&path])), Ok(()));
+    }
+
+    #[test]
+    fn the_order_of_items_matters() {
+        let (live, fields) = live();
+        let mut other = rendered();
+        other["spec"]["template"]["spec"]["containers"][0]["env"].as_array_mut().unwrap().reverse();
+        assert_eq!(compare(&other, &live, fields), Err("spec.template.spec.containers.[web].env.[B]".to_owned()));
+    }
+
+    #[test]
+    fn below_what_is_owned_as_a_whole_defaults_do_not_matter() {
+        let live = json!({"spec": {"ingress": [{"ports": [{"port": 80, "protocol": "TCP"}]}], "podSelector": {}}});
+        let fields = json!({"f:spec": {"f:ingress": {}, "f:podSelector": {}}});
+        let rendered = json!({"spec": {"ingress": [{"ports": [{"port": 80}]}], "podSelector": {}}});
+        assert_eq!(compare(&rendered, &live, fields.clone()), Ok(()));
+        let more = json!({"spec": {"ingress": [{"ports": [{"port": 80}, {"port": 81}]}], "podSelector": {}}});
+        assert_eq!(compare(&more, &live, fields), Err("spec.ingress".to_owned()));
+    }
 }

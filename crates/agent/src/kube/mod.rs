@@ -33,9 +33,9 @@ use serde_json::json;
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinSet;
 
-pub use self::owned::{MANAGER, REST_MANAGER};
 use self::act::{Work, Writer, call, call_opt};
 use self::ask::Questions;
+pub use self::owned::{MANAGER, REST_MANAGER};
 use self::store::Store;
 use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Job};
 

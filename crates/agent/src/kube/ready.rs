@@ -13,8 +13,21 @@ pub(super) fn waits(kind: &str, live: &Value) -> Option<String> {
         "StatefulSet" => behind(live).or_else(|| stateful_set(live)),
         "DaemonSet" => behind(live).or_else(|| daemon_set(live)),
         "Job" => condition(live, "Failed", "True").map(|why| format!("has failed: {why}")),
-        "Pod" | "PersistentVolumeClaim" | "Service" | "Ingress" | "ConfigMap" | "Secret" | "CronJob" | "ResourceQuota" | "LimitRange"
-        | "NetworkPolicy" | "ServiceAccount" | "Role" | "RoleBinding" | "HorizontalPodAutoscaler" | "PodDisruptionBudget" => None,
+        "Pod"
+        | "PersistentVolumeClaim"
+        | "Service"
+        | "Ingress"
+        | "ConfigMap"
+        | "Secret"
+        | "CronJob"
+        | "ResourceQuota"
+        | "LimitRange"
+        | "NetworkPolicy"
+        | "ServiceAccount"
+        | "Role"
+        | "RoleBinding"
+        | "HorizontalPodAutoscaler"
+        | "PodDisruptionBudget" => None,
         "HTTPRoute" => route(live),
         // Kinds of others: what their conditions say, where they have any.
         _ => behind(live).or_else(|| condition(live, "Ready", "False").map(|why| format!("is not ready: {why}"))),
@@ -135,7 +148,8 @@ mod tests {
         let old_pods = json!({"observedGeneration": 2, "updatedReplicas": 1, "availableReplicas": 2});
         assert_eq!(waits(old_pods).as_deref(), Some("1 of 2 pods are ready"));
         assert_eq!(waits(json!({"observedGeneration": 2, "updatedReplicas": 2, "availableReplicas": 2})), None);
-        let quota = json!({"observedGeneration": 2, "conditions": [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: q"}]});
+        let quota =
+            json!({"observedGeneration": 2, "conditions": [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: q"}]});
         assert_eq!(waits(quota).as_deref(), Some("0 of 2 pods are ready: exceeded quota: q"));
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use roadstead_class::rendered::ObjectId;
+use roadstead_class::ObjectId;
 use roadstead_class::Rendered;
 use roadstead_core::id::TenantId;
 use roadstead_core::reconcile::Part;

@@ -3,8 +3,8 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use roadstead_class::ObjectId;
 use roadstead_class::StopStep;
-use roadstead_class::rendered::ObjectId;
 use roadstead_core::reconcile::Part;
 use serde_json::{Value, json};
 
@@ -39,7 +39,8 @@ fn rest_of(kind: &str) -> Rest {
 impl Work<'_> {
     /// What was made for a part, or is rendered for it, and is there.
     fn made(&self, part: Part) -> Vec<(ObjectId, Live)> {
-        let rendered = self.job.rendered.iter().flat_map(|rendered| rendered.parts.get(&part)).flatten().map(|manifest| manifest.id.clone());
+        let rendered =
+            self.job.rendered.iter().flat_map(|rendered| rendered.parts.get(&part)).flatten().map(|manifest| manifest.id.clone());
         self.look(|inner| {
             let Some(home) = inner.homes.get(&self.namespace) else { return Vec::new() };
             let recorded = home.record.iter().flat_map(|record| &record.objects).filter(|made| made.part == PartName::from(part));
@@ -73,7 +74,10 @@ impl Work<'_> {
             let target = match step {
                 StopStep::Scale(target) => target,
                 StopStep::Exec(exec) => {
-                    return Err(Failed::Refused(format!("the class stops `{}` by a command, and this agent cannot run one yet", exec.target)));
+                    return Err(Failed::Refused(format!(
+                        "the class stops `{}` by a command, and this agent cannot run one yet",
+                        exec.target
+                    )));
                 }
             };
             let Some((id, live)) = workloads.iter().find(|(id, _)| id.to_string() == *target) else { continue };
@@ -91,7 +95,8 @@ impl Work<'_> {
     /// Whether a workload has no pods left.
     fn has_ended(&self, id: &ObjectId, live: &Live) -> bool {
         let workload = id.to_string();
-        let pods = self.look(|inner| inner.homes.get(&self.namespace).is_some_and(|home| home.pods.values().any(|pod| *pod.owner == *workload)));
+        let pods =
+            self.look(|inner| inner.homes.get(&self.namespace).is_some_and(|home| home.pods.values().any(|pod| *pod.owner == *workload)));
         live.at_rest && !pods
     }
 

@@ -43,7 +43,8 @@ pub(super) fn missing_key<'a>(plan: &'a SecretPlan, hashes: &Hashes) -> Option<&
 /// New data: each key a random text.
 pub(super) fn generate(keys: &BTreeMap<String, u32>) -> Value {
     let text = |length: u32| Alphanumeric.sample_string(&mut rand::rng(), length as usize);
-    let data: BTreeMap<&str, ByteString> = keys.iter().map(|(key, length)| (key.as_str(), ByteString(text(*length).into_bytes()))).collect();
+    let data: BTreeMap<&str, ByteString> =
+        keys.iter().map(|(key, length)| (key.as_str(), ByteString(text(*length).into_bytes()))).collect();
     json!(data)
 }
 
@@ -64,7 +65,10 @@ pub(super) fn with_restarts<'a>(workload: &'a Value, rendered: &Rendered, hashes
         return Cow::Borrowed(workload);
     }
     let used = rendered.secrets.iter().filter(|plan| plan.restart_on_change && uses(&template["spec"], &plan.manifest.id.name));
-    let used: Hashes = used.map(|plan| &plan.manifest.id.name).map(|name| (name.clone(), hashes(name).map_or_else(String::new, |hashes| digest(&hashes)))).collect();
+    let used: Hashes = used
+        .map(|plan| &plan.manifest.id.name)
+        .map(|name| (name.clone(), hashes(name).map_or_else(String::new, |hashes| digest(&hashes))))
+        .collect();
     if used.is_empty() {
         return Cow::Borrowed(workload);
     }

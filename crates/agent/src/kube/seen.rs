@@ -42,7 +42,8 @@ pub(super) fn namespace_body(job: &Job, rendered: &Rendered) -> Value {
 /// Whose a namespace is.
 pub(super) fn home_of(home: Option<&Home>, id: TenantId) -> HomeSeen {
     let Some((home, space)) = home.and_then(|home| Some((home, home.space.as_ref()?))) else { return HomeSeen::None };
-    let recorded = || home.record.as_ref().is_some_and(|record| record.tenant == id.to_string() && *record.namespace_uid == *space.live.uid);
+    let recorded =
+        || home.record.as_ref().is_some_and(|record| record.tenant == id.to_string() && *record.namespace_uid == *space.live.uid);
     match (space.tenant, &space.label) {
         (Some(tenant), _) if tenant == id => {}
         // Its label was taken away, and what is in it says whose it is.
@@ -245,7 +246,9 @@ impl Look<'_> {
     /// Whether something of a part is recorded, there, ours, and not rendered any more.
     fn stale(&self, part: Part, rendered: &Rendered) -> bool {
         let mut stale = self.home.record.iter().flat_map(|record| record.stale(part, rendered));
-        stale.any(|made| self.inner.peek(self.home, &made.id()).is_some_and(|live| !live.controlled && !live.deleting && !live.owned.is_nothing()))
+        stale.any(|made| {
+            self.inner.peek(self.home, &made.id()).is_some_and(|live| !live.controlled && !live.deleting && !live.owned.is_nothing())
+        })
     }
 
     /// Whether something is there that the record does not tell of.
@@ -285,7 +288,11 @@ impl Look<'_> {
         let data = match &plan.source {
             SecretSource::Copy { from } => match self.inner.templates.get(from) {
                 Some(data) => Some(data),
-                None => return Some(PartSeen::Blocked(format!("the secret `{from}`, which `{name}` is copied from, is not in the template namespace"))),
+                None => {
+                    return Some(PartSeen::Blocked(format!(
+                        "the secret `{from}`, which `{name}` is copied from, is not in the template namespace"
+                    )));
+                }
             },
             SecretSource::Generate { .. } => None,
         };
@@ -320,7 +327,10 @@ impl Look<'_> {
         match kind.map(|kind| &self.inner.kinds[kind].served) {
             Some(Served::Listed | Served::Unknown) => {}
             Some(Served::Missing) | None => {
-                return Some(PartSeen::Blocked(format!("the cluster serves no {} ({}); its CRD is missing or broken", id.kind, id.api_version)));
+                return Some(PartSeen::Blocked(format!(
+                    "the cluster serves no {} ({}); its CRD is missing or broken",
+                    id.kind, id.api_version
+                )));
             }
             Some(Served::Broken(why)) => return Some(PartSeen::Blocked(why.clone())),
         }

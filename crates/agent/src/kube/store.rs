@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use kube::api::{ApiResource, DynamicObject};
-use roadstead_class::rendered::ObjectId;
+use roadstead_class::ObjectId;
 use roadstead_core::id::{Epoch, Incarnation, Revision, TenantId};
 use roadstead_core::reconcile::TenantSeen;
 use serde_json::Value;
@@ -225,7 +225,8 @@ impl Inner {
     pub(super) fn kind_of(&self, api_version: &str, kind: &str) -> Option<KindId> {
         let exact = self.kinds.iter().position(|known| known.kind.kind == kind && known.kind.api_version == api_version);
         // An object is the same one in every version of its API.
-        exact.or_else(|| self.kinds.iter().position(|known| known.kind.kind == kind && group(&known.kind.api_version) == group(api_version)))
+        exact
+            .or_else(|| self.kinds.iter().position(|known| known.kind.kind == kind && group(&known.kind.api_version) == group(api_version)))
     }
 
     /// The namespaces with a claim that is bound to this volume.
@@ -294,7 +295,8 @@ impl Store {
         let Some(home) = inner.homes.get_mut(namespace) else { return };
         home.changes += 1;
         let tenant = home.space.as_ref().and_then(|space| space.tenant);
-        let empty = home.space.is_none() && home.pods.is_empty() && home.objects.values().all(BTreeMap::is_empty) && home.vanished.is_empty();
+        let empty =
+            home.space.is_none() && home.pods.is_empty() && home.objects.values().all(BTreeMap::is_empty) && home.vanished.is_empty();
         if empty {
             inner.homes.remove(namespace);
         }

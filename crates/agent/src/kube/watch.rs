@@ -73,7 +73,9 @@ async fn follow<K>(
                 before.iter().filter(|place| !there.contains(*place)).for_each(|place| is_gone(&store, place));
                 there = BTreeSet::new();
                 if !store.read().listed.contains(list) {
-                    store.shared(|inner| drop(inner.listed.insert(list)));
+                    store.shared(|inner| {
+                        inner.listed.insert(list);
+                    });
                 }
             }
             Ok(watcher::Event::Apply(object)) => is(&store, object),
@@ -153,9 +155,8 @@ async fn watch_kind(store: &Store, client: &Client, kind: KindId, resource: &Api
             Ok(None) => return Ok(()),
             Err(error) => {
                 let status = match &error {
-                    watcher::Error::InitialListFailed(kube::Error::Api(status)) | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => {
-                        Some(status.clone())
-                    }
+                    watcher::Error::InitialListFailed(kube::Error::Api(status))
+                    | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status.clone()),
                     watcher::Error::InitialListFailed(_)
                     | watcher::Error::WatchStartFailed(_)
                     | watcher::Error::WatchError(_)
@@ -198,7 +199,8 @@ fn pod_is_gone(store: &Store, (namespace, name): &Place) {
 }
 
 fn pods_there(inner: &Inner) -> Vec<Place> {
-    let names = |(namespace, home): (&String, &Home)| home.pods.keys().map(|name| (namespace.clone(), name.to_string())).collect::<Vec<_>>();
+    let names =
+        |(namespace, home): (&String, &Home)| home.pods.keys().map(|name| (namespace.clone(), name.to_string())).collect::<Vec<_>>();
     inner.homes.iter().flat_map(names).collect()
 }
 

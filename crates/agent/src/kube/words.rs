@@ -13,8 +13,14 @@ const MAX_MESSAGE_BYTES: usize = 600;
 
 /// Fields that cannot change once an object is there, and what is to be done about it.
 const IMMUTABLE: &[(&str, &str)] = &[
-    ("StatefulSet", "a StatefulSet can only change replicas, template, updateStrategy, ordinals, minReadySeconds and its claims' retention; delete it with `kubectl delete --cascade=orphan` and it is made anew around its pods and volumes, or give it another name"),
-    ("Job", "a Job's pods cannot change once it is there; give the new Job another name, with the class's version in it say, or delete the old one"),
+    (
+        "StatefulSet",
+        "a StatefulSet can only change replicas, template, updateStrategy, ordinals, minReadySeconds and its claims' retention; delete it with `kubectl delete --cascade=orphan` and it is made anew around its pods and volumes, or give it another name",
+    ),
+    (
+        "Job",
+        "a Job's pods cannot change once it is there; give the new Job another name, with the class's version in it say, or delete the old one",
+    ),
     ("Deployment", "its selector cannot change; give the new Deployment another name"),
     ("DaemonSet", "its selector cannot change; give the new DaemonSet another name"),
     ("Service", "its clusterIP cannot change; leave it out, or give the Service another name"),
@@ -62,7 +68,9 @@ fn refused(status: &Status, what: &str) -> Failed {
     let after = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0);
     let after = after.map(|seconds| Duration::from_secs(seconds.into()));
     match status.code {
-        429 => Failed::Later { why: format!("{what}: the API server has too many requests"), after: after.or(Some(Duration::from_secs(1))) },
+        429 => {
+            Failed::Later { why: format!("{what}: the API server has too many requests"), after: after.or(Some(Duration::from_secs(1))) }
+        }
         403 if causes().any(|cause| cause.reason == "NamespaceTerminating") => again(format!("{what}: its namespace is being deleted")),
         403 if message.contains("exceeded quota") || message.contains("status unknown for quota") => {
             Failed::Refused(format!("{what}: the quota does not allow it: {}", after_colon(message, "exceeded quota")))
@@ -85,7 +93,10 @@ fn refused(status: &Status, what: &str) -> Failed {
 }
 
 fn invalid(message: &str, what: &str) -> String {
-    let fixed = message.contains("immutable") || message.contains("updates to statefulset spec") || message.contains("may not change") || message.contains("cannot change");
+    let fixed = message.contains("immutable")
+        || message.contains("updates to statefulset spec")
+        || message.contains("may not change")
+        || message.contains("cannot change");
     let kind = what.split('/').next().unwrap_or_default();
     match IMMUTABLE.iter().find(|(known, _)| fixed && *known == kind) {
         Some((_, advice)) => format!("{what} cannot be changed as the class wants: {advice} ({message})"),
@@ -110,7 +121,8 @@ fn short(message: &str) -> &str {
 pub(super) fn conflicts(status: &Status) -> Vec<(String, String)> {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     let ours = causes.filter(|cause| cause.reason == "FieldManagerConflict");
-    ours.map(|cause| (cause.message.split('"').nth(1).unwrap_or_default().to_owned(), cause.field.trim_start_matches('.').to_owned())).collect()
+    ours.map(|cause| (cause.message.split('"').nth(1).unwrap_or_default().to_owned(), cause.field.trim_start_matches('.').to_owned()))
+        .collect()
 }
 
 /// What is said of fields that others own.
@@ -133,7 +145,14 @@ mod tests {
 
     fn cause(reason: &str, message: &str, field: &str) -> Status {
         let cause = StatusCause { reason: reason.to_owned(), message: message.to_owned(), field: field.to_owned() };
-        let details = StatusDetails { name: String::new(), group: String::new(), kind: String::new(), uid: String::new(), causes: vec![cause], retry_after_seconds: 0 };
+        let details = StatusDetails {
+            name: String::new(),
+            group: String::new(),
+            kind: String::new(),
+            uid: String::new(),
+            causes: vec![cause],
+            retry_after_seconds: 0,
+        };
         status(403, "forbidden").with_details(details)
     }
 
@@ -150,7 +169,9 @@ mod tests {
 
     #[test]
     fn an_immutable_field_comes_with_what_to_do() {
-        let Failed::Refused(why) = refused(&status(422, "Job.batch \"m\" is invalid: spec.template: field is immutable"), "Job/m") else { panic!() };
+        let Failed::Refused(why) = refused(&status(422, "Job.batch \"m\" is invalid: spec.template: field is immutable"), "Job/m") else {
+            panic!()
+        };
         assert!(why.starts_with("Job/m cannot be changed as the class wants: a Job's pods cannot change"), "{why}");
         assert!(why.contains("spec.template"), "{why}");
     }
