@@ -1,0 +1,291 @@
+//! A cluster with an interpreter of it, tenants rendered by hand, and rounds as an agent makes them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use kube::api::{DynamicObject, PostParams};
+use kube::client::{Body, ClientBuilder};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::GroupVersionKind;
+use kube::{Api, Client};
+use roadstead_agent::interpreter::{ClusterFacts, Failed, Interpreter, Job};
+use roadstead_agent::kube::{Drift, Kind, KubeInterpreter, Settings};
+use roadstead_class::{Manifest, ObjectId, Rendered, SecretPlan, SecretSource};
+use roadstead_core::id::{Name, Owner, Revision, ShardId, TenantId};
+use roadstead_core::intent::{ClusterIntent, Role, TenantIntent, VolumeIntent};
+use roadstead_core::reconcile::{ClusterSeen, Condition, Limits, Memory, Part, reconcile};
+use roadstead_core::resources::{Bytes, Requests};
+use roadstead_core::time::Timestamp;
+use roadstead_tests::process::until;
+use roadstead_tests::testbed::{ControlPlane, Options};
+use serde_json::{Value, json};
+use tonic::codegen::http::{Method, Request};
+use tower::util::MapRequestLayer;
+
+/// How long one thing may take; the machine may be busy.
+pub const SOON: Duration = Duration::from_secs(90);
+const GIB: u64 = 1 << 30;
+
+/// A cluster and an interpreter of it.
+pub struct World {
+    pub plane: Arc<ControlPlane>,
+    pub kube: KubeInterpreter,
+    client: Client,
+    counts: Arc<Counts>,
+}
+
+/// Requests of the interpreter but for its watches and their lists.
+#[derive(Default)]
+struct Counts {
+    all: AtomicU64,
+    writes: AtomicU64,
+}
+
+impl World {
+    pub async fn start(options: Options) -> Result<Self> {
+        let plane = Arc::new(ControlPlane::start(options).await?);
+        let client = plane.client().await?;
+        for namespace in ["agent", "templates"] {
+            let body = json!({"metadata": {"name": namespace}});
+            let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client.clone());
+            namespaces.create(&PostParams::default(), &serde_json::from_value(body)?).await?;
+        }
+        let template = json!({"metadata": {"name": "shared-smtp"}, "stringData": {"password": "old"}});
+        let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(client.clone(), "templates");
+        secrets.create(&PostParams::default(), &serde_json::from_value(template)?).await?;
+        Self::of(plane, client).await
+    }
+
+    async fn of(plane: Arc<ControlPlane>, client: Client) -> Result<Self> {
+        let counts = Arc::new(Counts::default());
+        let kube = interpreter(&plane, &counts).await?;
+        Ok(Self { plane, kube, client, counts })
+    }
+
+    /// Another agent of the same cluster, just started.
+    pub async fn another(&self) -> Result<Self> {
+        Self::of(self.plane.clone(), self.client.clone()).await
+    }
+
+    /// A client of the test's own.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Requests of the interpreter so far, but for watching.
+    pub fn requests(&self) -> u64 {
+        self.counts.all.load(Ordering::SeqCst)
+    }
+
+    /// Those that write.
+    pub fn writes(&self) -> u64 {
+        self.counts.writes.load(Ordering::SeqCst)
+    }
+
+    /// Renders something else.
+    pub fn change(&self, job: &mut Job, change: impl FnOnce(&mut Rendered)) {
+        let rendered = job.rendered.as_mut().expect("it is rendered");
+        let rendered = Arc::make_mut(rendered);
+        change(rendered);
+        rendered.digest.push('+');
+    }
+
+    /// One round: what is seen, what comes next, and that done. How it was before.
+    pub async fn step(&self, job: &Job) -> Result<Condition> {
+        let seen = until("it is known what is there", SOON, || async { Ok(self.kube.seen(job)?) }).await?;
+        let intent = ClusterIntent { generation: Revision::default(), tenants: vec![job.intent.clone()] };
+        let seen = ClusterSeen { generation: Revision::default(), tenants: BTreeMap::from([(job.intent.id, seen)]) };
+        let round = reconcile(&intent, &seen, &Limits::default(), &mut Memory::default(), Timestamp::default());
+        let (_, step) = round.steps.into_iter().next().context("there is a step")?;
+        for action in &step.actions {
+            match self.kube.act(job, action).await {
+                Ok(()) => {}
+                Err(Failed::Later { .. }) => break,
+                Err(Failed::Refused(why)) => bail!("{action:?}: {why}"),
+            }
+        }
+        Ok(step.condition)
+    }
+
+    /// Rounds until it is so.
+    pub async fn settles(&self, job: &Job, condition: &Condition) -> Result<()> {
+        until("it settles", SOON, || async {
+            let is = self.step(job).await?;
+            ensure!(is == *condition, "it is {is:?} instead of {condition:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Rounds until what it is contains this text.
+    pub async fn says(&self, job: &Job, text: &str) -> Result<()> {
+        until("it says so", SOON, || async {
+            let why = match self.step(job).await? {
+                Condition::Progressing(why) | Condition::Blocked(why) => why,
+                other => format!("{other:?}"),
+            };
+            ensure!(why.contains(text), "it says `{why}` instead of `{text}`");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Rounds until an action is refused in words that contain this text.
+    pub async fn fails(&self, job: &Job, text: &str) -> Result<()> {
+        until("it is refused", SOON, || async {
+            match self.step(job).await {
+                Ok(condition) => bail!("it is {condition:?} instead of refused with `{text}`"),
+                Err(error) => ensure!(error.to_string().contains(text), "it is refused with `{error}` instead of `{text}`"),
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Rounds until something holds.
+    pub async fn comes<F: Future<Output = Result<bool>>>(&self, what: &str, job: &Job, holds: impl Fn() -> F) -> Result<()> {
+        until(what, SOON, || async {
+            self.step(job).await?;
+            ensure!(holds().await?, "it does not");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Creates something that is in no namespace.
+    pub async fn create(&self, group: &str, version: &str, kind: &str, body: &Value) -> Result<()> {
+        let (resource, _) = kube::discovery::pinned_kind(&self.client, &GroupVersionKind::gvk(group, version, kind)).await?;
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        api.create(&PostParams::default(), &serde_json::from_value(body.clone())?).await?;
+        Ok(())
+    }
+}
+
+async fn interpreter(plane: &ControlPlane, counts: &Arc<Counts>) -> Result<KubeInterpreter> {
+    let kubeconfig = Kubeconfig::read_from(plane.kubeconfig())?;
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    config.default_retry = false;
+    let counts = counts.clone();
+    let count = MapRequestLayer::new(move |request: Request<Body>| {
+        let query = request.uri().query().unwrap_or_default();
+        let watches = query.contains("watch=true") || query.contains("limit=500") || !request.uri().path().contains("/namespaces/");
+        if !watches || request.method() != Method::GET {
+            counts.all.fetch_add(1, Ordering::SeqCst);
+            counts.writes.fetch_add(u64::from(request.method() != Method::GET), Ordering::SeqCst);
+        }
+        request
+    });
+    let client = ClientBuilder::try_from(config)?.with_layer(&count).build();
+    let kinds = [
+        ("v1", "Service"),
+        ("v1", "ResourceQuota"),
+        ("v1", "LimitRange"),
+        ("networking.k8s.io/v1", "NetworkPolicy"),
+        ("networking.k8s.io/v1", "Ingress"),
+        ("policy/v1", "PodDisruptionBudget"),
+        ("rbac.authorization.k8s.io/v1", "Role"),
+        ("example.com/v1", "Widget"),
+    ];
+    let kinds: BTreeSet<Kind> = kinds.map(|(api_version, kind)| Kind { api_version: api_version.to_owned(), kind: kind.to_owned() }).into();
+    let (told, facts) = tokio::sync::watch::channel(Some(ClusterFacts::default()));
+    drop(told);
+    let settings = Settings {
+        client,
+        kinds,
+        own_namespace: "agent".to_owned(),
+        template_namespace: "templates".to_owned(),
+        drift: Drift::Repair,
+        facts,
+    };
+    Ok(KubeInterpreter::start(settings))
+}
+
+pub fn name(text: &str) -> Name {
+    Name::new(text).expect("it is a name")
+}
+
+/// An object of a tenant, with the label that all have.
+pub fn manifest(namespace: &str, tenant: u64, api_version: &str, kind: &str, name: &str, body: Value) -> Manifest {
+    let mut body = body;
+    body["apiVersion"] = json!(api_version);
+    body["kind"] = json!(kind);
+    body["metadata"] = json!({"name": name, "namespace": namespace, "labels": {"roadstead.dev/tenant": format!("{tenant:016x}")}});
+    Manifest { id: ObjectId { api_version: api_version.to_owned(), kind: kind.to_owned(), name: name.to_owned() }, body }
+}
+
+/// Two pods that use a copied secret.
+pub fn deployment(namespace: &str, tenant: u64) -> Manifest {
+    let container = json!({"name": "web", "image": "shop:1", "envFrom": [{"secretRef": {"name": "smtp"}}],
+        "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "64Mi"}}});
+    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [container]}});
+    let spec = json!({"replicas": 2, "selector": {"matchLabels": {"app": "web"}}, "template": template});
+    manifest(namespace, tenant, "apps/v1", "Deployment", "web", json!({"spec": spec}))
+}
+
+/// A Job.
+pub fn job(namespace: &str, tenant: u64, name: &str) -> Manifest {
+    let container = json!({"name": "job", "image": "shop:1", "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "64Mi"}}});
+    let template = json!({"spec": {"restartPolicy": "Never", "containers": [container]}});
+    manifest(namespace, tenant, "batch/v1", "Job", name, json!({"spec": {"template": template}}))
+}
+
+pub fn secret(namespace: &str, tenant: u64) -> SecretPlan {
+    let source = SecretSource::Generate { keys: BTreeMap::from([("password".to_owned(), 32)]) };
+    let manifest = manifest(namespace, tenant, "v1", "Secret", "db", json!({"type": "Opaque"}));
+    SecretPlan { manifest, source, restart_on_change: false }
+}
+
+/// A tenant with some of everything.
+pub fn tenant(id: u64, namespace: &str, role: Role) -> Job {
+    let space = json!({"metadata": {"labels": {}}});
+    let mut space = manifest(namespace, id, "v1", "Namespace", namespace, space);
+    space.body["metadata"] = json!({"name": namespace, "labels": {"pod-security.kubernetes.io/enforce": "baseline"}});
+    let of = |api_version: &str, kind: &str, name: &str, body: Value| manifest(namespace, id, api_version, kind, name, body);
+    let bounds = vec![of("v1", "ResourceQuota", "bounds", json!({"spec": {"hard": {"pods": "20", "requests.cpu": "4000m"}}}))];
+    let workloads = vec![
+        of("v1", "ConfigMap", "settings", json!({"data": {"requests": "1000m"}})),
+        of("v1", "Service", "web", json!({"spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}})),
+        deployment(namespace, id),
+    ];
+    let rule = json!({"host": "a.example", "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web", "port": {"number": 80}}}}]}});
+    let routes = vec![of("networking.k8s.io/v1", "Ingress", "web", json!({"spec": {"rules": [rule]}}))];
+    let smtp = SecretPlan {
+        manifest: of("v1", "Secret", "smtp", json!({"type": "Opaque"})),
+        source: SecretSource::Copy { from: "shared-smtp".to_owned() },
+        restart_on_change: true,
+    };
+    let claim =
+        json!({"spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "fast", "resources": {"requests": {"storage": "1Gi"}}}});
+    let rendered = Rendered {
+        digest: format!("{namespace}-1"),
+        namespace: space,
+        parts: BTreeMap::from([(Part::Bounds, bounds), (Part::Workloads, workloads), (Part::Routes, routes)]),
+        secrets: vec![smtp, secret(namespace, id)],
+        volumes: BTreeMap::from([(name("data"), of("v1", "PersistentVolumeClaim", "data", claim))]),
+        ceded: Vec::new(),
+        also: Vec::new(),
+        ready_within: None,
+        stop: Vec::new(),
+        stop_within: None,
+        local: BTreeMap::new(),
+    };
+    let intent = TenantIntent {
+        id: TenantId(id),
+        epoch: Revision { index: 3, ..Revision::default() },
+        shard: ShardId(0),
+        role,
+        name: name(namespace),
+        owner: Owner::new("acme").expect("it is an owner"),
+        class: name("shop"),
+        version: "1".to_owned(),
+        values: "{}".to_owned(),
+        hostnames: vec!["a.example".to_owned()],
+        volumes: vec![VolumeIntent { name: name("data"), size: Bytes(GIB), storage: "fast".to_owned(), uid: None }],
+        requests: Requests::default(),
+    };
+    Job { intent, rendered: Ok(Arc::new(rendered)) }
+}

@@ -1,0 +1,434 @@
+//! The Kubernetes interpreter against real API servers: what it makes, what it leaves alone, and what it says when it cannot go on.
+
+#[path = "kube/world.rs"]
+mod world;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret};
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use roadstead_agent::interpreter::{Failed, Interpreter};
+use roadstead_class::{Ceded, Observe, StopStep};
+use roadstead_core::intent::Role;
+use roadstead_core::reconcile::{Action, Condition, Home, Part, PartSeen};
+use roadstead_tests::testbed::{Kwok, NodeShape, Options};
+use serde_json::json;
+use world::{SOON, World, deployment, job, manifest, name, tenant};
+
+#[tokio::test]
+async fn a_tenant_comes_up_and_costs_nothing_until_something_changes() -> Result<()> {
+    let world = World::start(Options { scheduler: true, ..Options::default() }).await?;
+    let kwok = Kwok::start(&world.plane).await?;
+    kwok.add_nodes("node", 1, &NodeShape::of(8, 32)).await?;
+    let namespace = "acme";
+    let mut job = tenant(1, namespace, Role::Run);
+    world.settles(&job, &Condition::Running).await?;
+
+    // In step: nothing is asked, nothing is written, with what was found out and without.
+    let before = world.requests();
+    for _ in 0..3 {
+        assert_eq!(world.step(&job).await?, Condition::Running);
+        world.kube.forget_comparisons();
+    }
+    assert_eq!(world.requests(), before);
+
+    // What somebody changes by hand comes back: an edit, a deletion, a label, an object that is deleted with its label gone.
+    let client = world.client();
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let by_hand = PatchParams { field_manager: Some("kubectl-edit".to_owned()), ..PatchParams::default() };
+    deployments.patch("web", &by_hand, &Patch::Merge(json!({"spec": {"replicas": 3}}))).await?;
+    world
+        .comes("the replicas come back", &job, || async {
+            Ok(deployments.get("web").await?.spec.context("it has a spec")?.replicas == Some(2))
+        })
+        .await?;
+    deployments.delete("web", &DeleteParams::default()).await?;
+    world.comes("the Deployment comes back", &job, || async { Ok(deployments.get_opt("web").await?.is_some()) }).await?;
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    maps.patch("settings", &by_hand, &Patch::Merge(json!({"metadata": {"labels": {"roadstead.dev/tenant": null}}}))).await?;
+    world
+        .comes("the label comes back", &job, || async {
+            Ok(maps.get("settings").await?.metadata.labels.unwrap_or_default().contains_key("roadstead.dev/tenant"))
+        })
+        .await?;
+    // The namespace's own label: what is in it says whose it is.
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let unlabelled = json!({"metadata": {"labels": {"roadstead.dev/tenant": null, "pod-security.kubernetes.io/enforce": null}}});
+    namespaces.patch(namespace, &by_hand, &Patch::Merge(unlabelled)).await?;
+    world
+        .comes("the namespace's labels come back", &job, || async {
+            let labels = namespaces.get(namespace).await?.metadata.labels.unwrap_or_default();
+            Ok(labels.get("roadstead.dev/tenant").map(String::as_str) == Some("0000000000000001")
+                && labels.contains_key("pod-security.kubernetes.io/enforce"))
+        })
+        .await?;
+    // A copied secret follows its template, and pods that use it are restarted.
+    let annotation = || async {
+        let template = deployments.get("web").await?.spec.context("it has a spec")?.template;
+        Ok::<_, anyhow::Error>(
+            template.metadata.and_then(|meta| meta.annotations).unwrap_or_default().get("roadstead.dev/secrets").cloned(),
+        )
+    };
+    world.settles(&job, &Condition::Running).await?;
+    let first = annotation().await?.context("a Deployment that uses a secret is marked with it")?;
+    let templates: Api<Secret> = Api::namespaced(client.clone(), "templates");
+    templates.patch("shared-smtp", &by_hand, &Patch::Merge(json!({"stringData": {"password": "new"}}))).await?;
+    world.comes("the Deployment is marked anew", &job, || async { Ok(annotation().await?.is_some_and(|now| now != first)) }).await?;
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    assert_eq!(secrets.get("smtp").await?.data.unwrap_or_default()["password"].0, b"new");
+    world.settles(&job, &Condition::Running).await?;
+
+    // What is no longer rendered goes when what is new is ready; what others made in the namespace stays.
+    let theirs = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs", "labels": {"roadstead.dev/tenant": "0000000000000001"}}});
+    maps.create(&PostParams::default(), &serde_json::from_value(theirs)?).await?;
+    world.change(&mut job, |rendered| {
+        rendered.parts.get_mut(&Part::Workloads).expect("there are workloads").retain(|manifest| manifest.id.name != "settings");
+    });
+    world.comes("the ConfigMap is pruned", &job, || async { Ok(maps.get_opt("settings").await?.is_none()) }).await?;
+    world.settles(&job, &Condition::Running).await?;
+    assert!(maps.get_opt("theirs").await?.is_some());
+
+    // Stopped: in order, to the last pod; and up again with what was left to others as the class has it.
+    job.intent.role = Role::Stopped;
+    world.settles(&job, &Condition::Stopped).await?;
+    assert_eq!(deployments.get("web").await?.spec.context("it has a spec")?.replicas, Some(0));
+    let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(client.clone(), namespace);
+    assert!(pods.list(&ListParams::default()).await?.items.is_empty());
+    let before = world.requests();
+    assert_eq!(world.step(&job).await?, Condition::Stopped);
+    assert_eq!(world.requests(), before);
+    job.intent.role = Role::Run;
+    world.settles(&job, &Condition::Running).await?;
+    assert_eq!(deployments.get("web").await?.spec.context("it has a spec")?.replicas, Some(2));
+
+    // Another agent, started anew, finds all in step without a write.
+    let other = world.another().await?;
+    other.settles(&job, &Condition::Running).await?;
+    assert_eq!(other.writes(), 0);
+
+    // An older epoch does nothing any more, a newer one takes over; then it is gone.
+    job.intent.epoch.index += 1;
+    world.settles(&job, &Condition::Running).await?;
+    let mut old = job.clone();
+    old.intent.epoch.index -= 1;
+    old.intent.role = Role::Absent;
+    assert!(matches!(world.step(&old).await?, Condition::Blocked(why) if why.contains("newer")));
+    assert!(matches!(world.kube.act(&old, &Action::Delete).await, Err(Failed::Refused(why)) if why.contains("is not that of tenant")));
+    job.intent.role = Role::Absent;
+    world.settles(&job, &Condition::Absent).await?;
+    assert!(namespaces.get_opt(namespace).await?.is_none());
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_said_in_plain_words() -> Result<()> {
+    let world = World::start(Options::default()).await?;
+    let client = world.client();
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+
+    // A namespace of somebody else.
+    let foreign = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "foreign"}});
+    namespaces.create(&PostParams::default(), &serde_json::from_value(foreign)?).await?;
+    let job = tenant(2, "foreign", Role::Run);
+    world.says(&job, "the name is taken by a namespace that is no tenant's").await?;
+    assert!(matches!(world.kube.act(&job, &Action::Claim).await, Err(Failed::Refused(why)) if why.contains("no tenant's")));
+
+    // A kind that the cluster does not serve.
+    let mut job = tenant(3, "widgets", Role::Run);
+    world.change(&mut job, |rendered| {
+        let widget = manifest("widgets", 3, "example.com/v1", "Widget", "w", json!({"spec": {"size": 1}}));
+        rendered.parts.get_mut(&Part::Workloads).expect("there are workloads").push(widget);
+    });
+    world.says(&job, "the cluster serves no Widget (example.com/v1); its CRD is missing or broken").await?;
+
+    // A quota that does not allow the pods: of a Deployment by its condition, of a StatefulSet by its events.
+    let mut job = tenant(4, "quota", Role::Run);
+    world.change(&mut job, |rendered| {
+        let quota = &mut rendered.parts.get_mut(&Part::Bounds).expect("there are bounds")[0];
+        quota.body["spec"]["hard"]["pods"] = json!("0");
+        rendered.parts.insert(Part::Workloads, vec![deployment("quota", 4)]);
+    });
+    world.says(&job, "Deployment/web: 0 of 2 pods are ready: pods ").await?;
+    world.says(&job, "exceeded quota: bounds").await?;
+    world.change(&mut job, |rendered| {
+        let set = json!({"spec": {"serviceName": "db", "replicas": 1, "selector": {"matchLabels": {"app": "db"}},
+            "template": {"metadata": {"labels": {"app": "db"}}, "spec": {"containers": [{"name": "db", "image": "db:1",
+                "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "64Mi"}}}]}}}});
+        rendered.parts.insert(Part::Workloads, vec![manifest("quota", 4, "apps/v1", "StatefulSet", "db", set)]);
+    });
+    world.says(&job, "StatefulSet/db: 0 of 1 pods are ready; create Pod db-0").await?;
+
+    // A field that cannot change.
+    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), "quota");
+    sets.get("db").await?;
+    world.change(&mut job, |rendered| {
+        rendered.parts.get_mut(&Part::Workloads).expect("there are workloads")[0].body["spec"]["serviceName"] = json!("other");
+    });
+    world.fails(&job, "StatefulSet/db cannot be changed as the class wants: a StatefulSet can only change").await?;
+
+    // A field of somebody else's: told with who and which, and left alone; ceded, it is no trouble.
+    let mut job = tenant(5, "fields", Role::Run);
+    world.change(&mut job, |rendered| drop(rendered.parts.insert(Part::Workloads, vec![deployment("fields", 5)])));
+    world.says(&job, "Deployment/web: 0 of 2 pods are ready").await?;
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), "fields");
+    let scaler = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 4}});
+    deployments.patch("web", &PatchParams::apply("scaler").force(), &Patch::Apply(scaler)).await?;
+    world.fails(&job, "Deployment/web: spec.replicas is owned by `scaler`; cede the field in the class").await?;
+    world.change(&mut job, |rendered| {
+        rendered.ceded = vec![Ceded { object: "Deployment/web".to_owned(), path: vec!["spec".to_owned(), "replicas".to_owned()] }];
+        rendered.parts.get_mut(&Part::Workloads).expect("there are workloads")[0].body["spec"]["minReadySeconds"] = json!(1);
+    });
+    world.says(&job, "Deployment/web: 0 of 4 pods are ready").await?;
+    let spec = deployments.get("web").await?.spec.context("it has a spec")?;
+    assert_eq!((spec.replicas, spec.min_ready_seconds), (Some(4), Some(1)));
+
+    // A field that the API does not know.
+    world.change(&mut job, |rendered| {
+        rendered.parts.get_mut(&Part::Workloads).expect("there are workloads")[0].body["spec"]["replcas"] = json!(1)
+    });
+    world.fails(&job, "Deployment/web: the API server does not take it").await?;
+
+    // Admission.
+    let policy = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "no-settings"},
+        "spec": {"failurePolicy": "Fail", "matchConstraints": {"resourceRules": [
+            {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]},
+            "validations": [{"expression": "object.metadata.name != 'settings'", "message": "settings are not welcome"}]}});
+    let binding = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": "no-settings"},
+        "spec": {"policyName": "no-settings", "validationActions": ["Deny"]}});
+    world.create("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy", &policy).await?;
+    world.create("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyBinding", &binding).await?;
+    let probe: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
+    let refused = json!({"metadata": {"name": "settings"}});
+    roadstead_tests::process::until("the policy is in force", SOON, || async {
+        let made = probe.create(&PostParams { dry_run: true, ..PostParams::default() }, &serde_json::from_value(refused.clone())?).await;
+        ensure!(made.is_err(), "it is not");
+        Ok(())
+    })
+    .await?;
+    let job = tenant(6, "policy", Role::Run);
+    world.fails(&job, "settings are not welcome").await?;
+
+    // A namespace that does not end: nothing is made in it, and no finalizer is taken away.
+    let mut job = tenant(7, "stuck", Role::Run);
+    world.change(&mut job, |rendered| drop(rendered.parts.insert(Part::Workloads, vec![deployment("stuck", 7)])));
+    world.says(&job, "Deployment/web: 0 of 2 pods are ready").await?;
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "stuck");
+    let kept = json!({"metadata": {"name": "kept", "finalizers": ["example.com/keep"]}});
+    maps.create(&PostParams::default(), &serde_json::from_value(kept)?).await?;
+    namespaces.delete("stuck", &DeleteParams::default()).await?;
+    world.says(&job, "its namespace is being deleted, and nothing can be made in it").await?;
+    let id = job.intent.id;
+    roadstead_tests::process::until("it is said why it does not end", SOON, || async {
+        let why = world.kube.why_terminating(id).context("nothing is said")?;
+        ensure!(why.contains("example.com/keep") || why.contains("finalizers"), "{why}");
+        Ok(())
+    })
+    .await?;
+    assert!(maps.get_opt("kept").await?.is_some());
+    maps.patch("kept", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_lost_is_not_made_again() -> Result<()> {
+    let world = World::start(Options { controllers: false, ..Options::default() }).await?;
+    let client = world.client();
+    let mut lost = tenant(8, "lost", Role::Run);
+    world.change(&mut lost, |rendered| drop(rendered.parts.remove(&Part::Workloads)));
+    world.settles(&lost, &Condition::Running).await?;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), "lost");
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), "lost");
+    let password = secrets.get("db").await?.data.unwrap_or_default()["password"].0.clone();
+    assert_eq!(password.len(), 32);
+
+    // A secret keeps its data when its label is taken away or its other fields are changed.
+    let by_hand = PatchParams { field_manager: Some("kubectl-label".to_owned()), ..PatchParams::default() };
+    secrets.patch("db", &by_hand, &Patch::Merge(json!({"metadata": {"labels": {"roadstead.dev/tenant": null}}}))).await?;
+    world
+        .comes("the secret's label comes back", &lost, || async {
+            Ok(secrets.get("db").await?.metadata.labels.unwrap_or_default().contains_key("roadstead.dev/tenant"))
+        })
+        .await?;
+    assert_eq!(secrets.get("db").await?.data.unwrap_or_default()["password"].0, password);
+
+    // A volume grows, asked for once.
+    lost.intent.volumes[0].size.0 *= 2;
+    assert!(
+        matches!(world.step(&lost).await, Err(error) if error.to_string().contains("claim can only grow") || error.to_string().contains("resize"))
+    );
+    lost.intent.volumes[0].size.0 /= 2;
+
+    // Gone: nothing is made in its place, by this agent or by one that is started anew.
+    secrets.delete("db", &DeleteParams::default()).await?;
+    world.settles(&lost, &Condition::SecretLost(name("db"))).await?;
+    claims.delete("data", &DeleteParams::default()).await?;
+    claims.patch("data", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await?;
+    world.settles(&lost, &Condition::VolumeLost(name("data"))).await?;
+    world.another().await?.settles(&lost, &Condition::VolumeLost(name("data"))).await?;
+    assert!(
+        matches!(world.kube.act(&lost, &Action::MakeVolume(name("data"))).await, Err(Failed::Refused(why)) if why.contains("not made again"))
+    );
+    assert!(claims.list(&ListParams::default()).await?.items.is_empty());
+    // One of the same name is another volume.
+    let claim = lost.rendered.as_ref().expect("it is rendered").volumes[&name("data")].body.clone();
+    claims.create(&PostParams::default(), &serde_json::from_value(claim)?).await?;
+    world.settles(&lost, &Condition::VolumeLost(name("data"))).await?;
+
+    // Generations are kept, and only go up.
+    let generation = |index| roadstead_core::id::Revision { index, ..Default::default() };
+    assert_eq!(world.kube.generation().await, Ok(generation(0)));
+    world.kube.keep_generation(generation(7)).await?;
+    world.kube.keep_generation(generation(9)).await?;
+    assert!(matches!(world.kube.keep_generation(generation(8)).await, Err(Failed::Refused(why)) if why.contains("newer")));
+    assert_eq!(world.another().await?.kube.generation().await, Ok(generation(9)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_field_is_compared_as_the_api_server_keeps_it() -> Result<()> {
+    let world = World::start(Options { controllers: false, ..Options::default() }).await?;
+    let mut odd = tenant(9, "odd", Role::Run);
+    let container = |order: [&str; 2]| {
+        json!({"name": "web", "image": "shop:1", "command": ["web"], "args": [],
+            "ports": [{"containerPort": 80}, {"name": "dns", "containerPort": 53, "protocol": "UDP"}, {"name": "dns-tcp", "containerPort": 53, "protocol": "TCP"}],
+            "env": [{"name": order[0], "value": ""}, {"name": order[1], "value": "1"}, {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1000m"}}}],
+            "resources": {"requests": {"cpu": "1000m", "memory": "1024Mi"}, "limits": {"memory": "1.5Gi"}},
+            "livenessProbe": {"httpGet": {"path": "/", "port": "dns", "httpHeaders": []}, "initialDelaySeconds": 0},
+            "securityContext": {"privileged": false, "capabilities": {"drop": ["ALL"]}},
+            "volumeMounts": [{"name": "scratch", "mountPath": "/tmp", "readOnly": false}]})
+    };
+    let spec = |order: [&str; 2]| {
+        json!({"spec": {"replicas": 0, "selector": {"matchLabels": {"app": "web"}}, "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": "25%"}},
+            "template": {"metadata": {"labels": {"app": "web"}, "annotations": {}}, "spec": {
+                "hostNetwork": false, "nodeSelector": {}, "tolerations": [{"key": "a", "operator": "Exists"}], "terminationGracePeriodSeconds": 0,
+                "initContainers": [{"name": order[0].to_lowercase(), "image": "i:1"}, {"name": order[1].to_lowercase(), "image": "i:1"}],
+                "containers": [container(order)],
+                "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": {"app": "web"}}}],
+                "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "1024Mi"}}, {"name": "more", "configMap": {"name": "settings", "optional": false}}]}}}})
+    };
+    let all = |order: [&str; 2]| {
+        vec![
+            manifest("odd", 9, "apps/v1", "Deployment", "web", spec(order)),
+            manifest(
+                "odd",
+                9,
+                "v1",
+                "Service",
+                "web",
+                json!({"spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]}}),
+            ),
+            manifest(
+                "odd",
+                9,
+                "networking.k8s.io/v1",
+                "NetworkPolicy",
+                "deny",
+                json!({"spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"],
+                "egress": [{"ports": [{"port": 53}], "to": [{"namespaceSelector": {}}]}]}}),
+            ),
+            manifest(
+                "odd",
+                9,
+                "v1",
+                "LimitRange",
+                "limits",
+                json!({"spec": {"limits": [{"type": "Container", "default": {"memory": "1024Mi"}, "max": {"cpu": "2000m"}}]}}),
+            ),
+            manifest(
+                "odd",
+                9,
+                "batch/v1",
+                "CronJob",
+                "night",
+                json!({"spec": {"schedule": "0 3 * * *", "suspend": false, "jobTemplate": {"spec": {"template": {"spec": {
+                "restartPolicy": "Never", "containers": [{"name": "n", "image": "n:1"}]}}}}}}),
+            ),
+            manifest(
+                "odd",
+                9,
+                "rbac.authorization.k8s.io/v1",
+                "Role",
+                "r",
+                json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]}),
+            ),
+            manifest(
+                "odd",
+                9,
+                "policy/v1",
+                "PodDisruptionBudget",
+                "web",
+                json!({"spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}}),
+            ),
+            manifest(
+                "odd",
+                9,
+                "autoscaling/v2",
+                "HorizontalPodAutoscaler",
+                "web",
+                json!({"spec": {"maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+                "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "1000m"}}}]}}),
+            ),
+            manifest(
+                "odd",
+                9,
+                "networking.k8s.io/v1",
+                "Ingress",
+                "web",
+                json!({"spec": {"ingressClassName": "x", "rules": [{"host": "a.example", "http": {"paths": [
+                {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web", "port": {"number": 80}}}}]}}]}}),
+            ),
+        ]
+    };
+    for order in [["A", "B"], ["B", "A"]] {
+        world.change(&mut odd, |rendered| drop(rendered.parts.insert(Part::Workloads, all(order))));
+        // Nobody looks at the Deployment here: it is as rendered, and waits.
+        world.says(&odd, "Deployment/web: has not been looked at by its controller yet").await?;
+        let before = world.requests();
+        world.kube.forget_comparisons();
+        let seen = world.kube.seen(&odd)?;
+        assert!(matches!(&seen.parts[&Part::Workloads], PartSeen::Waits(_)), "{order:?}: {:?}", seen.parts);
+        assert_eq!(world.requests(), before);
+    }
+    assert_eq!(world.kube.seen(&odd)?.home, Home::Ours(odd.intent.epoch));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tenant_is_stopped_in_the_order_of_its_class() -> Result<()> {
+    let world = World::start(Options { scheduler: true, ..Options::default() }).await?;
+    let kwok = Kwok::start(&world.plane).await?;
+    kwok.add_nodes("node", 1, &NodeShape::of(8, 32)).await?;
+    let mut ordered = tenant(10, "ordered", Role::Run);
+    world.change(&mut ordered, |rendered| {
+        let mut db = deployment("ordered", 10);
+        db.id.name = "db".to_owned();
+        db.body["metadata"]["name"] = json!("db");
+        // The class says nothing of replicas: one.
+        db.body["spec"].as_object_mut().expect("it has a spec").remove("replicas");
+        let job = job("ordered", 10, "migrate");
+        rendered.parts.insert(Part::Workloads, vec![deployment("ordered", 10), db, job]);
+        rendered.stop = vec![StopStep::Scale("Deployment/web".to_owned()), StopStep::Scale("Deployment/db".to_owned())];
+        rendered.also = vec![Observe { object: "Job/migrate".to_owned(), condition: "Complete".to_owned() }];
+    });
+    world.says(&ordered, "Job/migrate is not Complete yet").await?;
+    world.settles(&ordered, &Condition::Running).await?;
+    ordered.intent.role = Role::Stopped;
+    let deployments: Api<Deployment> = Api::namespaced(world.client(), "ordered");
+    let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(world.client(), "ordered");
+    world
+        .comes("the database is stopped", &ordered, || async {
+            let stopped = deployments.get("db").await?.spec.context("it has a spec")?.replicas == Some(0);
+            let web = pods.list(&ListParams::default().labels("app=web")).await?.items;
+            let web = web.iter().filter(|pod| pod.metadata.name.as_deref().unwrap_or_default().starts_with("web")).count();
+            ensure!(!stopped || web == 0, "the database is stopped while {web} pods of what uses it are there");
+            Ok(stopped)
+        })
+        .await?;
+    world.settles(&ordered, &Condition::Stopped).await?;
+    ordered.intent.role = Role::Run;
+    world.settles(&ordered, &Condition::Running).await?;
+    let replicas = |deployment: Deployment| deployment.spec.and_then(|spec| spec.replicas);
+    assert_eq!((replicas(deployments.get("web").await?), replicas(deployments.get("db").await?)), (Some(2), Some(1)));
+    Ok(())
+}
