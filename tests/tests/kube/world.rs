@@ -27,13 +27,13 @@ use tonic::codegen::http::{Method, Request};
 use tower::util::MapRequestLayer;
 
 /// How long one thing may take; the machine may be busy.
-pub const SOON: Duration = Duration::from_secs(90);
+pub(crate) const SOON: Duration = Duration::from_secs(90);
 const GIB: u64 = 1 << 30;
 
 /// A cluster and an interpreter of it.
-pub struct World {
-    pub plane: Arc<ControlPlane>,
-    pub kube: KubeInterpreter,
+pub(crate) struct World {
+    pub(crate) plane: Arc<ControlPlane>,
+    pub(crate) kube: KubeInterpreter,
     client: Client,
     counts: Arc<Counts>,
 }
@@ -46,7 +46,7 @@ struct Counts {
 }
 
 impl World {
-    pub async fn start(options: Options) -> Result<Self> {
+    pub(crate) async fn start(options: Options) -> Result<Self> {
         let plane = Arc::new(ControlPlane::start(options).await?);
         let client = plane.client().await?;
         for namespace in ["agent", "templates"] {
@@ -67,27 +67,27 @@ impl World {
     }
 
     /// Another agent of the same cluster, just started.
-    pub async fn another(&self) -> Result<Self> {
+    pub(crate) async fn another(&self) -> Result<Self> {
         Self::of(self.plane.clone(), self.client.clone()).await
     }
 
     /// A client of the test's own.
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         self.client.clone()
     }
 
     /// Requests of the interpreter so far, but for watching.
-    pub fn requests(&self) -> u64 {
+    pub(crate) fn requests(&self) -> u64 {
         self.counts.all.load(Ordering::SeqCst)
     }
 
     /// Those that write.
-    pub fn writes(&self) -> u64 {
+    pub(crate) fn writes(&self) -> u64 {
         self.counts.writes.load(Ordering::SeqCst)
     }
 
     /// Renders something else.
-    pub fn change(&self, job: &mut Job, change: impl FnOnce(&mut Rendered)) {
+    pub(crate) fn change(&self, job: &mut Job, change: impl FnOnce(&mut Rendered)) {
         let rendered = job.rendered.as_mut().expect("it is rendered");
         let rendered = Arc::make_mut(rendered);
         change(rendered);
@@ -95,7 +95,7 @@ impl World {
     }
 
     /// One round: what is seen, what comes next, and that done. How it was before.
-    pub async fn step(&self, job: &Job) -> Result<Condition> {
+    pub(crate) async fn step(&self, job: &Job) -> Result<Condition> {
         let seen = until("it is known what is there", SOON, || async { Ok(self.kube.seen(job)?) }).await?;
         let intent = ClusterIntent { generation: Revision::default(), tenants: vec![job.intent.clone()] };
         let seen = ClusterSeen { generation: Revision::default(), tenants: BTreeMap::from([(job.intent.id, seen)]) };
@@ -112,7 +112,7 @@ impl World {
     }
 
     /// Rounds until it is so.
-    pub async fn settles(&self, job: &Job, condition: &Condition) -> Result<()> {
+    pub(crate) async fn settles(&self, job: &Job, condition: &Condition) -> Result<()> {
         until("it settles", SOON, || async {
             let is = self.step(job).await?;
             ensure!(is == *condition, "it is {is:?} instead of {condition:?}");
@@ -122,7 +122,7 @@ impl World {
     }
 
     /// Rounds until what it is contains this text.
-    pub async fn says(&self, job: &Job, text: &str) -> Result<()> {
+    pub(crate) async fn says(&self, job: &Job, text: &str) -> Result<()> {
         until("it says so", SOON, || async {
             let why = match self.step(job).await? {
                 Condition::Progressing(why) | Condition::Blocked(why) => why,
@@ -135,7 +135,7 @@ impl World {
     }
 
     /// Rounds until an action is refused in words that contain this text.
-    pub async fn fails(&self, job: &Job, text: &str) -> Result<()> {
+    pub(crate) async fn fails(&self, job: &Job, text: &str) -> Result<()> {
         until("it is refused", SOON, || async {
             match self.step(job).await {
                 Ok(condition) => bail!("it is {condition:?} instead of refused with `{text}`"),
@@ -147,7 +147,7 @@ impl World {
     }
 
     /// Rounds until something holds.
-    pub async fn comes<F: Future<Output = Result<bool>>>(&self, what: &str, job: &Job, holds: impl Fn() -> F) -> Result<()> {
+    pub(crate) async fn comes<F: Future<Output = Result<bool>>>(&self, what: &str, job: &Job, holds: impl Fn() -> F) -> Result<()> {
         until(what, SOON, || async {
             self.step(job).await?;
             ensure!(holds().await?, "it does not");
@@ -157,7 +157,7 @@ impl World {
     }
 
     /// Creates something that is in no namespace.
-    pub async fn create(&self, group: &str, version: &str, kind: &str, body: &Value) -> Result<()> {
+    pub(crate) async fn create(&self, group: &str, version: &str, kind: &str, body: &Value) -> Result<()> {
         let (resource, _) = kube::discovery::pinned_kind(&self.client, &GroupVersionKind::gvk(group, version, kind)).await?;
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
         api.create(&PostParams::default(), &serde_json::from_value(body.clone())?).await?;
@@ -204,12 +204,12 @@ async fn interpreter(plane: &ControlPlane, counts: &Arc<Counts>) -> Result<KubeI
     Ok(KubeInterpreter::start(settings))
 }
 
-pub fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     Name::new(text).expect("it is a name")
 }
 
 /// An object of a tenant, with the label that all have.
-pub fn manifest(namespace: &str, tenant: u64, api_version: &str, kind: &str, name: &str, body: Value) -> Manifest {
+pub(crate) fn manifest(namespace: &str, tenant: u64, api_version: &str, kind: &str, name: &str, body: Value) -> Manifest {
     let mut body = body;
     body["apiVersion"] = json!(api_version);
     body["kind"] = json!(kind);
@@ -218,7 +218,7 @@ pub fn manifest(namespace: &str, tenant: u64, api_version: &str, kind: &str, nam
 }
 
 /// Two pods that use a copied secret.
-pub fn deployment(namespace: &str, tenant: u64) -> Manifest {
+pub(crate) fn deployment(namespace: &str, tenant: u64) -> Manifest {
     let container = json!({"name": "web", "image": "shop:1", "envFrom": [{"secretRef": {"name": "smtp"}}],
         "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "64Mi"}}});
     let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [container]}});
@@ -227,20 +227,20 @@ pub fn deployment(namespace: &str, tenant: u64) -> Manifest {
 }
 
 /// A Job.
-pub fn job(namespace: &str, tenant: u64, name: &str) -> Manifest {
+pub(crate) fn job(namespace: &str, tenant: u64, name: &str) -> Manifest {
     let container = json!({"name": "job", "image": "shop:1", "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "64Mi"}}});
     let template = json!({"spec": {"restartPolicy": "Never", "containers": [container]}});
     manifest(namespace, tenant, "batch/v1", "Job", name, json!({"spec": {"template": template}}))
 }
 
-pub fn secret(namespace: &str, tenant: u64) -> SecretPlan {
+pub(crate) fn secret(namespace: &str, tenant: u64) -> SecretPlan {
     let source = SecretSource::Generate { keys: BTreeMap::from([("password".to_owned(), 32)]) };
     let manifest = manifest(namespace, tenant, "v1", "Secret", "db", json!({"type": "Opaque"}));
     SecretPlan { manifest, source, restart_on_change: false }
 }
 
 /// A tenant with some of everything.
-pub fn tenant(id: u64, namespace: &str, role: Role) -> Job {
+pub(crate) fn tenant(id: u64, namespace: &str, role: Role) -> Job {
     let space = json!({"metadata": {"labels": {}}});
     let mut space = manifest(namespace, id, "v1", "Namespace", namespace, space);
     space.body["metadata"] = json!({"name": namespace, "labels": {"pod-security.kubernetes.io/enforce": "baseline"}});

@@ -97,8 +97,9 @@ impl Place {
             // Annotations, labels, a ConfigMap's data: texts, whatever they are called.
             Self::Top if matches!(name, "data" | "binaryData" | "stringData") => Self::Metadata,
             Self::Metadata => Self::Metadata,
-            Self::Top | Self::Quantities | Self::Elsewhere if QUANTITIES.contains(&name) => Self::Quantities,
-            Self::Top | Self::Quantities | Self::Elsewhere => Self::Elsewhere,
+            Self::Quantities => Self::Quantities,
+            Self::Top | Self::Elsewhere if QUANTITIES.contains(&name) => Self::Quantities,
+            Self::Top | Self::Elsewhere => Self::Elsewhere,
         }
     }
 }
