@@ -11,6 +11,7 @@ pub mod render;
 pub mod watch;
 pub mod admin;
 pub mod server;
+pub mod agent;
 pub mod dev;
 pub mod config;
 pub mod meta;
@@ -89,6 +90,8 @@ enum Verb {
       --cert pki/replica-r1.crt --key pki/replica-r1.key --ca pki/ca-bundle.crt"
     )]
     Server(server::ServerVerb),
+    /// Make the Kubernetes cluster that this runs in carry its tenants.
+    Agent(Box<agent::Agent>),
     /// Start a service and a fleet of clusters (folders) on this machine.
     Dev(dev::Dev),
     /// A tour that checks itself: kill the leader under load, lose nothing.
@@ -146,6 +149,7 @@ impl Verb {
             Self::Forget(verb) => verb.run().await,
             Self::Admin(verb) => verb.run().await,
             Self::Server(verb) => verb.run().await,
+            Self::Agent(verb) => verb.run().await,
             Self::Dev(verb) => verb.run().await,
             Self::Demo(verb) => verb.run().await,
             Self::Schema(_) | Self::Completion(_) | Self::Config(_) | Self::Pki(_) => Err(Failure::failed("this verb needs no runtime")),

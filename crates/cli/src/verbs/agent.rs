@@ -1,0 +1,261 @@
+//! `agent`: makes the Kubernetes cluster that it runs in carry its tenants.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use roadstead_agent::engine::Settings;
+use roadstead_agent::inventory::{Inventory, Options};
+use roadstead_agent::kube::{Drift, Kind, KubeInterpreter, client};
+use roadstead_agent::lease::Election;
+use roadstead_agent::session::Session;
+use roadstead_class::{Entry, Site};
+use roadstead_server::identity::{Caller, Role};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{Connection, endpoints};
+use crate::failure::Failure;
+
+/// The lease that one of the agent's replicas holds.
+const LEASE: &str = "roadstead-agent";
+/// How long the API server may take to say which cluster this is; it is asked again until then.
+const IDENTITY_PAUSE: Duration = Duration::from_secs(5);
+
+/// Kinds that every agent watches beside those that each tenant has: what classes may contain without saying so.
+const KINDS: [(&str, &str); 9] = [
+    ("v1", "Service"),
+    ("v1", "ServiceAccount"),
+    ("v1", "ResourceQuota"),
+    ("v1", "LimitRange"),
+    ("networking.k8s.io/v1", "NetworkPolicy"),
+    ("networking.k8s.io/v1", "Ingress"),
+    ("policy/v1", "PodDisruptionBudget"),
+    ("rbac.authorization.k8s.io/v1", "Role"),
+    ("rbac.authorization.k8s.io/v1", "RoleBinding"),
+];
+
+/// What is done about a field of ours that somebody changed at a keyboard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OnDrift {
+    /// It is put right.
+    #[default]
+    Repair,
+    /// It is only told.
+    Report,
+}
+
+/// See [`super::Cli`].
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  # in a cluster, as `roadstead join` sets it up
+  roadstead agent --server rs.example.com:7420 --ca ca.crt --cert agent.crt --key agent.key \\
+      --storage fast=gp3 --storage bulk=st1 --ingress nginx/ingress-nginx
+  # beside a cluster, for a try
+  roadstead agent --kubeconfig ~/.kube/config --context-of-kubeconfig kind-one --lease none
+
+The certificate names the cluster (`roadstead pki issue agent NAME`); it must be declared (`roadstead apply -f cluster.yaml`). The first
+agent to report fixes the cluster's identity, the UID of its kube-system namespace: a copy with the same certificate is refused.
+SIGTERM ends the agent; its tenants keep running.")]
+pub struct Agent {
+    /// Kubeconfig of the cluster; without it, that of the pod it runs in.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Context in the kubeconfig; the current one if left out.
+    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
+    context_of_kubeconfig: Option<String>,
+    /// The agent's own namespace: its lease, and the generation that it acted on last.
+    #[arg(long, default_value = "roadstead-system")]
+    namespace: String,
+    /// Namespace of the secrets that classes copy.
+    #[arg(long, default_value = "roadstead-templates")]
+    template_namespace: String,
+    /// Name of this replica of the agent in its lease; `none` works without a lease.
+    #[arg(long, value_name = "NAME", env = "HOSTNAME", default_value = "agent")]
+    lease: String,
+    /// StorageClass for a kind of storage that classes name; repeatable.
+    #[arg(long, value_name = "KIND=CLASS", value_parser = pair)]
+    storage: Vec<(String, String)>,
+    /// IngressClass for hostnames, and the namespace that its controller runs in.
+    #[arg(long, value_name = "CLASS/NAMESPACE", value_parser = slashed, conflicts_with = "gateway")]
+    ingress: Option<(String, String)>,
+    /// Gateway for hostnames.
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = slashed)]
+    gateway: Option<(String, String)>,
+    /// Region, for templates.
+    #[arg(long, default_value = "")]
+    region: String,
+    /// Namespace of the cluster's DNS.
+    #[arg(long, default_value = "kube-system")]
+    dns_namespace: String,
+    /// A kind that classes contain beyond the usual, as in `apps.example.com/v1/Database`; repeatable.
+    #[arg(long = "kind", value_name = "APIVERSION/KIND", value_parser = kind)]
+    kinds: Vec<Kind>,
+    /// What is done about changes by hand.
+    #[arg(long, default_value = "repair")]
+    on_drift: OnDrift,
+    /// What is logged to stderr, as in info.
+    #[arg(long, default_value = "info", env = "ROADSTEAD_LOG")]
+    log_filter: String,
+    /// Log as JSON.
+    #[arg(long)]
+    log_json: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let split = text.split_once('=').filter(|(_, class)| !class.is_empty());
+    split.map(|(kind, class)| (kind.to_owned(), class.to_owned())).ok_or_else(|| "write KIND=STORAGECLASS, as in fast=gp3".to_owned())
+}
+
+fn slashed(text: &str) -> Result<(String, String), String> {
+    let split = text.split_once('/').filter(|(a, b)| !a.is_empty() && !b.is_empty() && !b.contains('/'));
+    split.map(|(a, b)| (a.to_owned(), b.to_owned())).ok_or_else(|| "write two names with a slash between them".to_owned())
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    let split = text.rsplit_once('/').filter(|(version, kind)| !version.is_empty() && !kind.is_empty());
+    let split = split.map(|(version, kind)| Kind { api_version: version.to_owned(), kind: kind.to_owned() });
+    split.ok_or_else(|| "write APIVERSION/KIND, as in apps.example.com/v1/Database".to_owned())
+}
+
+impl Agent {
+    /// Works until SIGTERM.
+    ///
+    /// # Errors
+    /// No way to the cluster, certificates that cannot be used.
+    pub async fn run(self) -> Result<(), Failure> {
+        super::server::log_to_stderr(&self.log_filter, self.log_json)?;
+        let context = self.connection.resolve()?;
+        endpoints(&context)?;
+        let name = own_cluster(&context.cert)?;
+        let cluster = client(self.kube_config().await?).map_err(|error| Failure::failed(format!("the cluster: {error}")))?;
+        let stop = CancellationToken::new();
+        let signal = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                () = super::dev::terminated() => {}
+            }
+            signal.cancel();
+        });
+        while !stop.is_cancelled() {
+            let turn = stop.child_token();
+            let session = Session { uid: identity(&cluster, &stop).await, replicas: replicas(context.clone()) };
+            if self.lease == "none" {
+                self.work(&cluster, &name, session, turn).await?;
+                continue;
+            }
+            let mut election = Election::new(cluster.clone(), &self.namespace, LEASE, &self.lease);
+            tokio::select! {
+                () = election.won() => {}
+                () = stop.cancelled() => break,
+            }
+            let work = self.work(&cluster, &name, session, turn.clone());
+            tokio::pin!(work);
+            tokio::select! {
+                ended = &mut work => ended?,
+                () = election.lost(&stop) => {
+                    turn.cancel();
+                    work.await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn kube_config(&self) -> Result<kube::Config, Failure> {
+        let bad = |error: &dyn std::fmt::Display| {
+            Failure::failed(format!("no way to the cluster: {error}")).hint("run it in a pod with a service account, or give --kubeconfig")
+        };
+        let Some(file) = &self.kubeconfig else { return kube::Config::infer().await.map_err(|error| bad(&error)) };
+        let kubeconfig = kube::config::Kubeconfig::read_from(file).map_err(|error| bad(&error))?;
+        let options = kube::config::KubeConfigOptions { context: self.context_of_kubeconfig.clone(), ..Default::default() };
+        kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| bad(&error))
+    }
+
+    fn site(&self, cluster: &str) -> Site {
+        let entry = match (&self.ingress, &self.gateway) {
+            (Some((class, namespace)), _) => Entry::Ingress { class: class.clone(), from_namespace: namespace.clone() },
+            (None, Some((namespace, name))) => Entry::Gateway { name: name.clone(), namespace: namespace.clone() },
+            (None, None) => Entry::None,
+        };
+        Site {
+            cluster: cluster.to_owned(),
+            region: self.region.clone(),
+            storage: self.storage.iter().cloned().collect(),
+            entry,
+            dns_namespace: self.dns_namespace.clone(),
+            ..Site::default()
+        }
+    }
+
+    /// Everything anew with each lease: what was seen before may be long past.
+    async fn work(&self, cluster: &kube::Client, name: &str, session: Session, stop: CancellationToken) -> Result<(), Failure> {
+        let inventory = Inventory::start(cluster.clone(), Options::default());
+        let mut held = inventory.held();
+        let (sender, facts) = watch::channel(None);
+        let forward = tokio::spawn(async move {
+            loop {
+                sender.send_replace(held.borrow_and_update().as_ref().map(|held| held.facts.clone()));
+                if held.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        let usual = KINDS.iter().map(|(version, kind)| Kind { api_version: (*version).to_owned(), kind: (*kind).to_owned() });
+        let route = self.gateway.iter().map(|_| Kind { api_version: "gateway.networking.k8s.io/v1".to_owned(), kind: "HTTPRoute".to_owned() });
+        let kinds: BTreeSet<Kind> = usual.chain(route).chain(self.kinds.iter().cloned()).collect();
+        let interpreter = KubeInterpreter::start(roadstead_agent::kube::Settings {
+            client: cluster.clone(),
+            kinds,
+            own_namespace: self.namespace.clone(),
+            template_namespace: self.template_namespace.clone(),
+            drift: match self.on_drift {
+                OnDrift::Repair => Drift::Repair,
+                OnDrift::Report => Drift::Report,
+            },
+            facts,
+        });
+        let settings = Settings { site: self.site(name), ..Settings::default() };
+        let ended = roadstead_agent::run(interpreter, settings, session, stop).await;
+        forward.abort();
+        ended.map_err(|error| Failure::failed(format!("the agent has ended: {error}")))
+    }
+}
+
+/// The cluster that an agent's certificate names.
+fn own_cluster(certificate: &Path) -> Result<String, Failure> {
+    let bad = |why: String| {
+        Failure::usage(format!("{}: {why}", certificate.display())).hint("`roadstead pki issue agent NAME` makes one for the cluster of that name")
+    };
+    let pem = std::fs::read(certificate).map_err(|error| bad(error.to_string()))?;
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).map_err(|error| bad(error.to_string()))?;
+    let caller = Caller::from_certificate(&pem.contents).map_err(|error| bad(error.to_string()))?;
+    if caller.role != Role::Agent {
+        return Err(bad(format!("it is {}'s, not an agent's", caller.principal)));
+    }
+    Ok(caller.name.to_string())
+}
+
+fn replicas(context: crate::client::config::Context) -> roadstead_agent::session::Replicas {
+    Arc::new(move || endpoints(&context).map_err(|failure| failure.to_string()))
+}
+
+/// The UID of the cluster's kube-system; asked for until it is known.
+async fn identity(cluster: &kube::Client, stop: &CancellationToken) -> String {
+    let namespaces: kube::Api<k8s_openapi::api::core::v1::Namespace> = kube::Api::all(cluster.clone());
+    loop {
+        match namespaces.get("kube-system").await {
+            Ok(found) => return found.metadata.uid.unwrap_or_default(),
+            Err(error) => tracing::warn!(%error, "the cluster does not say which it is"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(IDENTITY_PAUSE) => {}
+            () = stop.cancelled() => return String::new(),
+        }
+    }
+}
