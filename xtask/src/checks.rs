@@ -14,7 +14,7 @@ const SEEDS: u32 = 2_000;
 const PROCESS_TEST_THREADS: &str = "2";
 /// The tests that start control planes of Kubernetes, and those that start nodes, too; `kubernetes` runs them, and `integration` all others.
 const CONTROL_PLANE_TESTS: [&str; 3] = ["testbed", "inventory", "kube_interpreter"];
-const NODE_TESTS: [&str; 1] = ["whole_clusters"];
+const NODE_TESTS: [&str; 2] = ["whole_clusters", "real_clusters"];
 
 struct Check {
     name: &'static str,

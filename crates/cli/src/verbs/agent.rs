@@ -207,7 +207,8 @@ impl Agent {
             }
         });
         let usual = KINDS.iter().map(|(version, kind)| Kind { api_version: (*version).to_owned(), kind: (*kind).to_owned() });
-        let route = self.gateway.iter().map(|_| Kind { api_version: "gateway.networking.k8s.io/v1".to_owned(), kind: "HTTPRoute".to_owned() });
+        let route =
+            self.gateway.iter().map(|_| Kind { api_version: "gateway.networking.k8s.io/v1".to_owned(), kind: "HTTPRoute".to_owned() });
         let kinds: BTreeSet<Kind> = usual.chain(route).chain(self.kinds.iter().cloned()).collect();
         let interpreter = KubeInterpreter::start(roadstead_agent::kube::Settings {
             client: cluster.clone(),
@@ -230,7 +231,8 @@ impl Agent {
 /// The cluster that an agent's certificate names.
 fn own_cluster(certificate: &Path) -> Result<String, Failure> {
     let bad = |why: String| {
-        Failure::usage(format!("{}: {why}", certificate.display())).hint("`roadstead pki issue agent NAME` makes one for the cluster of that name")
+        Failure::usage(format!("{}: {why}", certificate.display()))
+            .hint("`roadstead pki issue agent NAME` makes one for the cluster of that name")
     };
     let pem = std::fs::read(certificate).map_err(|error| bad(error.to_string()))?;
     let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).map_err(|error| bad(error.to_string()))?;
