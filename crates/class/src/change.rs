@@ -7,9 +7,12 @@ use crate::class::Class;
 use crate::finding::{Finding, Findings};
 use crate::rendered::Rendered;
 
+/// A field's path, and what it is if nothing is said.
+type Field = (&'static str, Option<&'static str>);
+
 /// Fields that the API server never lets anybody change, by kind, each with its default; a change of one answers 422 for ever. No rule
 /// covers them: making the object anew would end what runs, and is the class's author's to decide, by another name.
-const IMMUTABLE: [(&str, &[(&str, Option<&str>)]); 6] = [
+const IMMUTABLE: [(&str, &[Field]); 6] = [
     ("Deployment", &[("/spec/selector", None)]),
     ("StatefulSet", &[("/spec/selector", None), ("/spec/serviceName", None), ("/spec/podManagementPolicy", Some("OrderedReady"))]),
     (

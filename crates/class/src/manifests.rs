@@ -154,7 +154,7 @@ pub(crate) fn problems(kind: &str, body: &Value) -> Vec<String> {
     let mut found = Vec::new();
     let empty = Map::new();
     let metadata = body.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
-    if !metadata.get("name").is_some_and(|name| name.as_str().is_some_and(|name| !name.is_empty())) {
+    if metadata.get("name").and_then(Value::as_str).is_none_or(str::is_empty) {
         found.push("needs a metadata.name".to_owned());
     }
     for field in metadata.keys().filter(|field| !METADATA.contains(&field.as_str())) {

@@ -1,6 +1,6 @@
 //! The rest of a class's document, typed: what `apply` puts into [`roadstead_core::class::ClassVersion::template`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use roadstead_core::class::MAX_TEMPLATE_BYTES;
 use roadstead_core::id::Name;
@@ -211,10 +211,10 @@ impl Template {
             let field = format!("spec.{name}");
             match name.as_str() {
                 _ if value.is_null() => {}
-                "secrets" => template.secrets = each(&field, value, findings, secret),
+                "secrets" => template.secrets(&field, value, findings),
                 "network" => template.network(&field, value, findings),
                 "podSecurity" => template.pod_security = read(&field, value, findings).unwrap_or_default(),
-                "manifests" => template.files = each(&field, value, findings, |field, value, findings| read(field, value, findings)),
+                "manifests" => template.files = each(&field, value, findings, read),
                 "cede" => template.ceded = each(&field, value, findings, ceded),
                 "ready" => template.ready(&field, value, findings),
                 "quiesce" => template.quiesce(&field, value, findings),
@@ -223,6 +223,16 @@ impl Template {
             }
         }
         template
+    }
+
+    fn secrets(&mut self, field: &str, value: Value, findings: &mut Findings) {
+        self.secrets = each(field, value, findings, secret);
+        let mut names = BTreeSet::new();
+        for secret in &self.secrets {
+            if !names.insert(&secret.name) {
+                findings.add(field, format!("{} is there twice", secret.name));
+            }
+        }
     }
 
     fn network(&mut self, field: &str, value: Value, findings: &mut Findings) {

@@ -3,7 +3,7 @@
 use roadstead_class::{Class, Finding, check, check_change};
 use serde_json::{Value, json};
 
-use crate::given::{class_of, workload};
+use crate::given::{self, class_of, workload};
 
 /// Everything that a class is refused for, when it is read or when it is tried.
 fn problems(spec: Value, manifests: &str) -> Vec<String> {
@@ -275,6 +275,7 @@ fn sections_that_cannot_be_read_are_refused_with_their_field() {
         ("secrets", json!([{"name": "db", "copy": "x", "generate": {"password": 32}}])),
         ("secrets", json!([{"name": "db", "generate": {"pass word": 4}}])),
         ("secrets", json!([{"name": "Db", "copy": "x"}])),
+        ("secrets", json!([{"name": "db", "copy": "x"}, {"name": "db", "copy": "y"}])),
         ("secrets", json!([{"name": "db", "copy": "x", "onChange": "explode"}])),
         ("network", json!({"egress": [{"cidr": "10.0.0.1/8"}]})),
         ("network", json!({"egress": [{"cidr": "10.0.0.0/8", "ports": [70000]}]})),
@@ -331,6 +332,24 @@ fn yaml_beyond_the_limits_is_refused() {
         let found = problems(roomy(), manifests);
         assert!(!found.is_empty() && found[0].starts_with("spec.manifests: "), "{manifests}: {found:?}");
     }
+}
+
+#[test]
+fn templates_beyond_the_limits_are_refused() {
+    let parsed = |template: String| {
+        let mut version = given::version("shop", &roomy(), Vec::new());
+        version.template = template;
+        Class::parse(&version).map_or_else(|found| found.iter().map(ToString::to_string).collect(), |_| Vec::new())
+    };
+    assert_eq!(parsed(String::new()), Vec::<String>::new());
+    assert_eq!(parsed(" ".repeat((1 << 20) + 1)), ["spec.manifests: the template has 1048577 bytes, at most 1048576 are allowed"]);
+    assert_eq!(
+        parsed("[]".to_owned()),
+        ["spec: the template is no JSON object: invalid type: sequence, expected a map at line 1 column 0"]
+    );
+    assert_eq!(parsed(json!({"sidecars": []}).to_string()), ["spec.sidecars: is not known here"]);
+    let many = json!({"cede": vec!["Deployment/web:spec.replicas"; 65]});
+    assert_eq!(parsed(many.to_string()), ["spec.cede: has 65 entries, at most 64 are allowed"]);
 }
 
 #[test]
