@@ -137,7 +137,7 @@ pub(crate) struct WireNode<'a> {
 struct NodeSpec<'a> {
     #[serde(default)]
     unschedulable: bool,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "or_default")]
     taints: Vec<WireTaint<'a>>,
 }
 
@@ -152,9 +152,9 @@ struct WireTaint<'a> {
 
 #[derive(Debug, Default, Deserialize)]
 struct NodeStatus<'a> {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     allocatable: BTreeMap<String, Quantity>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "or_default")]
     conditions: Vec<Condition<'a>>,
 }
 
@@ -201,6 +201,11 @@ impl Kind for Node {
 }
 
 /// The sum of some amounts; `None` of none.
+/// What is there, or nothing: Go writes an empty list as `null`.
+fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 fn sum(amounts: impl Iterator<Item = u64>) -> Option<u64> {
     amounts.fold(None, |sum, amount| Some(sum.unwrap_or(0).saturating_add(amount).min(MAX_QUANTITY)))
 }
@@ -220,9 +225,9 @@ pub(crate) struct WirePod<'a> {
 struct PodSpec<'a> {
     #[serde(borrow, default)]
     node_name: Text<'a>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "or_default")]
     containers: Vec<WireContainer<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "or_default")]
     init_containers: Vec<WireContainer<'a>>,
     resources: Option<PodResources>,
     overhead: Option<Amounts>,
@@ -238,11 +243,11 @@ struct PodResources {
 struct PodStatus<'a> {
     #[serde(borrow, default)]
     phase: Text<'a>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "or_default")]
     conditions: Vec<Condition<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "or_default")]
     container_statuses: Vec<WireContainerStatus<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "or_default")]
     init_container_statuses: Vec<WireContainerStatus<'a>>,
 }
 
@@ -311,14 +316,14 @@ struct NodeAffinity {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Terms {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     node_selector_terms: Vec<Term>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Term {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     match_expressions: Vec<Expression>,
 }
 
@@ -326,7 +331,7 @@ struct Term {
 struct Expression {
     key: String,
     operator: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     values: Vec<Box<str>>,
 }
 
@@ -362,7 +367,7 @@ pub(crate) struct WireClass<'a> {
     metadata: Meta<'a>,
     #[serde(borrow, default)]
     provisioner: Text<'a>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     parameters: BTreeMap<String, String>,
 }
 
@@ -407,7 +412,7 @@ pub(crate) struct WireDrivers<'a> {
 
 #[derive(Debug, Default, Deserialize)]
 struct DriversSpec {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     drivers: Vec<Driver>,
 }
 

@@ -150,3 +150,10 @@ fn quantities_that_overflow_are_the_largest() {
     let containers = json!([container("a", "9E", "9E"), container("b", "9E", "9E")]);
     assert_eq!(size(json!({"containers": containers}), json!({})), (MAX_QUANTITY, MAX_QUANTITY >> 20));
 }
+
+#[test]
+fn a_list_that_go_writes_as_null_is_empty() {
+    // Seen of a kubelet without CSI drivers.
+    let node = json!({"metadata": {"name": "n", "uid": "u", "resourceVersion": "7"}, "spec": {"drivers": null}}).to_string();
+    serde_json::from_str::<WireDrivers<'_>>(&node).unwrap();
+}
