@@ -316,7 +316,7 @@ async fn a_field_is_compared_as_the_api_server_keeps_it() -> Result<()> {
                 "v1",
                 "Service",
                 "web",
-                json!({"spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]}}),
+                json!({"spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]}}),
             ),
             manifest(
                 "odd",

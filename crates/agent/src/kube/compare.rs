@@ -23,6 +23,8 @@ const QUANTITIES: &[&str] = &[
     "resourceFieldRef",
     "target",
 ];
+/// Fields of one object that may be ceded below one field.
+const MAX_CEDED: usize = 4;
 /// Nano units in one: quantities have at most nine decimal places.
 const NANO: i128 = 1_000_000_000;
 
@@ -126,8 +128,11 @@ fn match_fields<'a>(
         if value.is_null() || is_ceded(ceded, name) || (place == Place::Metadata && matches!(name.as_str(), "name" | "namespace")) {
             continue;
         }
-        let Ok(at) = owned.binary_search_by(|(known, _)| known.as_ref().cmp(name.as_str())) else { return Err(Difference::at(name)) };
-        let mut kept = [&[][..]; 8];
+        // Both are mostly in the same order.
+        let in_order = owned.get(matched).is_some_and(|(known, _)| **known == *name.as_str());
+        let found = if in_order { Ok(matched) } else { owned.binary_search_by(|(known, _)| known.as_ref().cmp(name.as_str())) };
+        let Ok(at) = found else { return Err(Difference::at(name)) };
+        let mut kept = [&[][..]; MAX_CEDED];
         let below = below(ceded, name, &mut kept);
         differs(value, &owned[at].1, below, place.below(name)).map_err(|difference| difference.below(name))?;
         matched += 1;
@@ -143,8 +148,8 @@ fn is_ceded(ceded: Ceded<'_>, name: &str) -> bool {
     ceded.paths.iter().any(|path| path.len() == ceded.depth + 1 && path[ceded.depth] == name)
 }
 
-/// The ceded paths that go on below a field; past eight the rest is looked at as usual.
-fn below<'a, 'b: 'a>(ceded: Ceded<'b>, name: &str, kept: &'a mut [&'b [String]; 8]) -> Ceded<'a> {
+/// The ceded paths that go on below a field; past [`MAX_CEDED`] the rest is looked at as usual.
+fn below<'a, 'b: 'a>(ceded: Ceded<'b>, name: &str, kept: &'a mut [&'b [String]; MAX_CEDED]) -> Ceded<'a> {
     if ceded.is_empty() {
         return ceded;
     }

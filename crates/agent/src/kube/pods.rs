@@ -5,6 +5,12 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 /// What is kept of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SlimPod {
+    /// Which one it is.
+    pub(super) uid: Box<str>,
+    /// Whether all in it has ended for good; its object stays until somebody deletes it.
+    pub(super) ended: bool,
+    /// Whether it has been asked to end, or has and is being taken away.
+    pub(super) deleting: bool,
     /// The node that it is bound to.
     pub(super) node: Option<Box<str>>,
     /// What made it: `Deployment/web`; empty if nothing did.
@@ -16,7 +22,11 @@ pub(super) struct SlimPod {
 impl SlimPod {
     /// What is kept of it.
     pub(super) fn of(pod: &Pod) -> Self {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         Self {
+            uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
+            ended: matches!(phase, Some("Succeeded" | "Failed")),
+            deleting: pod.metadata.deletion_timestamp.is_some(),
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(Box::from),
             owner: owner(pod).into(),
             trouble: trouble(pod).map(Box::from),

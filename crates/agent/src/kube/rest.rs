@@ -3,12 +3,15 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{DeleteParams, Preconditions};
 use roadstead_class::ObjectId;
 use roadstead_class::StopStep;
 use roadstead_core::reconcile::Part;
 use serde_json::{Value, json};
 
-use super::act::{Work, is_ours_to_delete};
+use super::act::{Work, call_opt, is_ours_to_delete};
 use super::owned::REST_MANAGER;
 use super::record::PartName;
 use super::store::Live;
@@ -88,6 +91,22 @@ impl Work<'_> {
         }
         for (id, live) in &workloads {
             self.rest(id, live).await?;
+        }
+        self.clear_ended_pods().await
+    }
+
+    /// Takes pods away that have ended: those of Jobs, and those that were evicted, would stay and be taken for running ones.
+    async fn clear_ended_pods(&self) -> Result<(), Failed> {
+        let ended: Vec<(String, String)> = self.look(|inner| {
+            let pods = inner.homes.get(&self.namespace).into_iter().flat_map(|home| &home.pods);
+            let ended = pods.filter(|(_, pod)| pod.ended && !pod.deleting);
+            ended.map(|(name, pod)| (name.to_string(), pod.uid.to_string())).collect()
+        });
+        let pods: Api<Pod> = Api::namespaced(self.writer.client.clone(), &self.namespace);
+        for (name, uid) in ended {
+            let same = Preconditions { uid: Some(uid), resource_version: None };
+            let params = DeleteParams { preconditions: Some(same), ..DeleteParams::default() };
+            call_opt(&format!("Pod/{name}"), pods.delete(&name, &params)).await?;
         }
         Ok(())
     }

@@ -87,6 +87,10 @@ fn refused(status: &Status, what: &str) -> Failed {
         409 => again(format!("{what}: it changed meanwhile: {message}")),
         422 => Failed::Refused(invalid(message, what)),
         400 | 405 | 406 | 413 | 415 => Failed::Refused(format!("{what}: the API server does not take it: {message}")),
+        // This is how server-side apply refuses a field that is not in the schema.
+        500 if message.contains("failed to create typed patch object") => {
+            Failed::Refused(format!("{what}: the API server does not take it: {message}"))
+        }
         500 if message.contains("failed calling webhook") => Failed::Later { why: format!("{what}: {message}"), after },
         code => Failed::Later { why: format!("{what}: the API server answers {code}: {message}"), after },
     }
