@@ -374,7 +374,7 @@ async fn a_field_is_compared_as_the_api_server_keeps_it() -> Result<()> {
                 9,
                 "networking.k8s.io/v1",
                 "Ingress",
-                "web",
+                "odd",
                 json!({"spec": {"ingressClassName": "x", "rules": [{"host": "a.example", "http": {"paths": [
                 {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web", "port": {"number": 80}}}}]}}]}}),
             ),

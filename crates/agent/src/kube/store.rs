@@ -130,12 +130,13 @@ impl Space {
         let label = |name: &str| object.metadata.labels.iter().flatten().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
         let text = label(TENANT_LABEL);
         let conditions = object.data["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
-        let stuck = conditions.iter().filter(|condition| condition["status"] == "True").find_map(|condition| condition["message"].as_str());
+        let holds = conditions.iter().filter(|condition| condition["status"] == "True");
+        let messages: Vec<&str> = holds.filter_map(|condition| condition["message"].as_str()).collect();
         Self {
             tenant: text.as_deref().and_then(tenant_of),
             epoch: label(EPOCH_LABEL).as_deref().and_then(epoch_of).unwrap_or_default(),
             label: text.map(Box::from),
-            stuck: stuck.map(Box::from),
+            stuck: (!messages.is_empty()).then(|| messages.join("; ").into()),
             live: Live::of(kind, object, names),
         }
     }
