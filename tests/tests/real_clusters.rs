@@ -127,7 +127,7 @@ async fn until_told(group: &Group, cluster: &str) -> Result<()> {
     until(&format!("{cluster} has told what it holds"), SOON, || async {
         let told: Value = serde_json::from_str(&cli::run(group, 1, &["get", "cluster", cluster, "-o", "json"])?)?;
         let status = &told["status"];
-        ensure!(status["info"]["readyNodes"] == 1 && status["capacity"]["cpu"].is_string(), "{status}");
+        ensure!(status["info"]["readyNodes"] == 1 && !status["capacity"]["allocatable"]["cpu"].is_null(), "{status}");
         ensure!(status["info"]["version"].as_str().is_some_and(|version| version.starts_with("v1.")), "{status}");
         Ok(())
     })
