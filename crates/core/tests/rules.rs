@@ -594,6 +594,27 @@ fn a_waiting_tenant_that_a_cluster_carries_is_bound_there_over_its_limits_too() 
 }
 
 #[test]
+fn a_tenant_that_came_back_after_the_backup_is_bound_in_an_epoch_that_is_acted_on() {
+    let mut fleet = observing_fleet();
+    fleet.place("a");
+    let (id, before) = (fleet.tenant("a").id, fleet.tenant("a").phase.binding().expect("placed"));
+    let cluster = fleet.state.cluster_by_id(before.cluster).expect("declared").spec.name.to_string();
+    fleet.command(Command::Incarnate { incarnation: Incarnation(1) });
+    // Undeleted at an entry that the backup does not know.
+    let later = Epoch { incarnation: Incarnation(0), index: before.epoch.index + 1000 };
+    let seen = |observed| Ask::Report(Box::new(report(&cluster, None, vec![ObservedTenant { id, epoch: later, observed }])));
+    fleet.must(seen(Observed::Absent));
+    assert_eq!(fleet.tenant("a").phase.binding(), Some(before));
+    fleet.must(seen(Observed::Running));
+    let binding = fleet.tenant("a").phase.binding().expect("bound");
+    assert_eq!((binding.cluster, binding.shard), (before.cluster, before.shard));
+    assert!(binding.epoch > later, "older ones are not acted on in its cluster");
+    fleet.must(seen(Observed::Running));
+    assert_eq!(fleet.tenant("a").phase.binding(), Some(binding), "told again it changes nothing");
+    fleet.check();
+}
+
+#[test]
 fn a_restored_backup_keeps_the_clusters_that_it_does_not_know_and_waits_for_them() {
     let backup = Fleet::with_clusters(1, 5, 1000).state;
     let mut now = Fleet::with_clusters(1, 5, 1000);

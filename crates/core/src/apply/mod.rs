@@ -30,7 +30,7 @@ use crate::time::Timestamp;
 pub(crate) use cluster::{check_cluster_spec, check_delete};
 pub(crate) use fleet::{check_class_version, check_policy, check_pool};
 pub(crate) use observed::{check_observation, facts_after};
-pub(crate) use report::check_uid;
+pub(crate) use report::{check_uid, comes_from_later};
 pub(crate) use tenant::{check_adopt, check_quota_with, check_undelete, check_update, find_tenant};
 
 /// From this level on a tenant's history also tells when its constraints ceased to hold, or held again.

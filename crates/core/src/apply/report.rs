@@ -7,6 +7,7 @@ use crate::command::{Done, Kind, Rejection};
 use crate::history::EventKind;
 use crate::id::{ClusterId, ShardId};
 use crate::request::{Observed, ObservedTenant, Report};
+use crate::state::State;
 use crate::tenant::{Binding, Phase, Tenant};
 
 impl Applier<'_> {
@@ -44,6 +45,9 @@ impl Applier<'_> {
     fn observe(&mut self, cluster: ClusterId, seen: ObservedTenant) {
         let Some(tenant) = self.state.tenant_by_id(seen.id) else { return };
         let Some(binding) = tenant.phase.binding() else { return self.found(cluster, &tenant, seen.observed) };
+        if comes_from_later(self.state, &tenant, cluster, &seen) {
+            return self.take_back(&tenant, binding);
+        }
         if binding.cluster != cluster || binding.epoch != seen.epoch {
             return;
         }
@@ -82,6 +86,15 @@ impl Applier<'_> {
         self.keep_tenant(after, Some(EventKind::Adopted { cluster, shard }));
     }
 
+    /// Its namespace carries a newer epoch than its binding: it was brought back after the backup that was restored. Only a newer one still is
+    /// acted on there; without it the tenant could be neither run nor removed any more.
+    fn take_back(&mut self, tenant: &Tenant, binding: Binding) {
+        let Binding { cluster, shard, .. } = binding;
+        let binding = Binding { epoch: self.revision(), ..binding };
+        let after = Tenant { phase: Phase::Bound { binding, running: false }, ..Tenant::clone(tenant) };
+        self.keep_tenant(after, Some(EventKind::Adopted { cluster, shard }));
+    }
+
     /// The first shard below its cap, else a new one, else the first: what is there is counted somewhere.
     fn shard_for_a_fact(&mut self, id: ClusterId) -> Option<ShardId> {
         let cluster = self.state.cluster_by_id(id)?;
@@ -103,6 +116,20 @@ impl Applier<'_> {
         self.keep_cluster(after);
         Ok(self.done())
     }
+}
+
+/// Whether a tenant is where it is bound, in an epoch that comes after its binding's: one that a restore has undone.
+pub(crate) fn comes_from_later(state: &State, tenant: &Tenant, cluster: ClusterId, seen: &ObservedTenant) -> bool {
+    let binding = match tenant.phase {
+        Phase::Bound { binding, .. } | Phase::Releasing { binding, purge: false, .. } | Phase::Retained { binding, .. } => binding,
+        // What was being purged never came back.
+        Phase::Releasing { purge: true, .. } | Phase::Purging { .. } | Phase::Pending { .. } => return false,
+    };
+    let there = match seen.observed {
+        Observed::Running | Observed::Stopped => true,
+        Observed::Absent => false,
+    };
+    there && state.level() >= super::OBSERVES && binding.cluster == cluster && seen.epoch > binding.epoch
 }
 
 /// A cluster's identity is fixed once set: another one that calls itself the same is a clone.

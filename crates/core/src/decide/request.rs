@@ -237,6 +237,9 @@ pub fn report_matters(state: &State, report: &Report) -> bool {
 fn moves(state: &State, cluster: ClusterId, seen: &ObservedTenant) -> bool {
     let Some(tenant) = state.tenant_by_id(seen.id) else { return false };
     let Some(binding) = tenant.phase.binding() else { return seen.observed != Observed::Absent };
+    if apply::comes_from_later(state, &tenant, cluster, seen) {
+        return true;
+    }
     let here = binding.cluster == cluster && binding.epoch == seen.epoch;
     here && match (tenant.phase, seen.observed) {
         (Phase::Pending { .. }, _) => false,
