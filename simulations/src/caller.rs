@@ -3,13 +3,15 @@
 
 use roadstead_consensus::door::Answer;
 use roadstead_consensus::member::{MemberId, MemberInfo};
-use roadstead_core::id::{ClusterId, Epoch, Name, RequestId, Revision, TenantId};
+use roadstead_core::id::{Incarnation, Name, RequestId, Revision};
+use roadstead_core::intent::ClusterIntent;
 use roadstead_core::request::{Ask, Principal, Retry};
+use roadstead_core::resources::Bytes;
 use roadstead_core::state::State;
-use roadstead_core::tenant::{Desired, Phase, TenantSpec};
+use roadstead_core::tenant::{Desired, TenantSpec};
 
+use crate::agent::Agent;
 use crate::chance::Chance;
-use crate::fleet;
 use crate::net::Micros;
 
 /// Names that clients place tenants under: few, so that they meet.
@@ -41,8 +43,13 @@ pub enum What {
 pub enum ReadOf {
     /// The values of a tenant.
     Tenant(Name),
-    /// What a cluster's agent has to do.
-    Intent(Name),
+    /// What a cluster's agent has to do; with `lagging`, as the replica that is asked happens to know it.
+    Intent {
+        /// The cluster.
+        cluster: Name,
+        /// See there.
+        lagging: bool,
+    },
 }
 
 /// What was read.
@@ -51,25 +58,14 @@ pub enum Seen {
     /// Values, if the tenant is there.
     Tenant(Option<String>),
     /// Nothing if there is no such cluster.
-    Intent(Option<Intent>),
-}
-
-/// What a cluster's agent has to do.
-#[derive(Clone, Debug)]
-pub struct Intent {
-    /// The cluster's number.
-    pub cluster: ClusterId,
-    /// An older one is refused.
-    pub generation: Revision,
-    /// Tenants and how far they are.
-    pub tenants: Vec<(TenantId, Epoch, Phase)>,
+    Intent(Option<ClusterIntent>),
 }
 
 /// What a caller hears.
 #[derive(Clone, Debug)]
 pub enum Reply {
-    /// An answer.
-    Answer(Answer),
+    /// An answer; to an agent with the incarnation for which all that is in its cluster is to be told, if that is awaited.
+    Answer(Answer, Option<Incarnation>),
     /// What was read, as of a revision.
     Read(Revision, Seen),
 }
@@ -99,7 +95,7 @@ pub enum Kind {
     /// Does what the storm and the set-up give it to do.
     Operator(std::collections::VecDeque<What>),
     /// Carries out a cluster's intent, and reports.
-    Agent(fleet::Agent),
+    Agent(Box<Agent>),
 }
 
 /// One caller.
@@ -143,7 +139,7 @@ impl Caller {
         let random = u128::from(self.chance.draw() & 0xffff_ffff) << 32 | u128::from(self.serial);
         let id = RequestId(u128::from(unix_ms) << 80 | random);
         let retry = match &what {
-            What::Ask(Ask::Report(_)) => None,
+            What::Ask(Ask::Observe(_)) => None,
             What::Ask(_) => Some(Retry { id, fingerprint: self.serial }),
             What::Read(_) | What::Add(..) | What::Remove(_) | What::Transfer | What::Restore(_) => None,
         };
@@ -159,9 +155,18 @@ impl Caller {
         let size = if chance.percent(75) { "small" } else { "large" };
         let ask = match chance.below(100) {
             0..40 => Ask::PlaceTenant { spec: Box::new(tenant(&name, chance.below(4), size, token)), wait: chance.percent(70) },
-            40..50 => Ask::UpdateTenant { spec: Box::new(tenant(&name, chance.below(4), size, token)), expected: None },
-            50..68 => Ask::ReleaseTenant { name, purge: chance.percent(60), expected: None },
-            68..73 => Ask::UndeleteTenant { name },
+            40..50 => {
+                let mut spec = tenant(&name, chance.below(4), size, token);
+                if chance.percent(30) {
+                    spec.desired = Desired::Hibernated;
+                }
+                if chance.percent(20) {
+                    spec.volumes = vec![(Name::new("data").expect("a short name"), Bytes(2 << 30))];
+                }
+                Ask::UpdateTenant { spec: Box::new(spec), expected: None }
+            }
+            50..65 => Ask::ReleaseTenant { name, purge: chance.percent(60), expected: None },
+            65..73 => Ask::UndeleteTenant { name },
             drawn => {
                 let number = chance.below(REGISTERS);
                 let register = register_name(number);

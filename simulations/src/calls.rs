@@ -2,6 +2,7 @@
 
 use roadstead_consensus::door::{Answer, Input, Ticket};
 use roadstead_core::command::{Done, Outcome};
+use roadstead_core::id::Revision;
 use roadstead_core::request::Request;
 
 use crate::caller::{Job, Kind, MAX_REGISTER_OPERATIONS, ReadOf, Reply, Seen, What, token_of};
@@ -18,6 +19,9 @@ impl World {
     /// A caller looks for something to do.
     pub(crate) fn next_job(&mut self, number: usize, serial: u64) -> Result<(), String> {
         let unix_ms = ORIGIN_MS + self.now / 1000;
+        // What is heard and what is told do not wait for each other.
+        let tells = self.callers[number].job.is_none() && self.callers[number].serial == serial && self.chance.percent(30);
+        let told = if tells { self.told_next(number) } else { None };
         let caller = &mut self.callers[number];
         if caller.job.is_some() || caller.serial != serial || (self.calm && matches!(caller.kind, Kind::Client)) {
             return Ok(());
@@ -37,9 +41,14 @@ impl World {
                 register = drawn;
                 what
             }
-            Kind::Agent(agent) => What::Read(ReadOf::Intent(agent.cluster.clone())),
+            Kind::Agent(agent) if !agent.runs => return Ok(()),
+            Kind::Agent(agent) => told.unwrap_or_else(|| {
+                let lagging = caller.chance.percent(self.temper.late_percent);
+                What::Read(ReadOf::Intent { cluster: self.clusters[agent.cluster].name.clone(), lagging })
+            }),
         };
-        caller.begin(what, register, self.now, self.acknowledged, unix_ms);
+        let floor = if let What::Read(ReadOf::Intent { lagging: true, .. }) = what { Revision::default() } else { self.acknowledged };
+        caller.begin(what, register, self.now, floor, unix_ms);
         self.ask(number);
         Ok(())
     }
@@ -47,7 +56,13 @@ impl World {
     /// The fleet is set up: clients and agents begin.
     fn begin_the_rest(&mut self) {
         for caller in 1..self.callers.len() {
-            if self.callers[caller].serial == 0 {
+            let first = match &self.callers[caller].kind {
+                Kind::Agent(agent) => agent.boot == 0 && (self.first_agent..caller).count() % 2 == 0,
+                Kind::Client | Kind::Operator(_) => false,
+            };
+            if first {
+                self.start_agent(caller);
+            } else if self.callers[caller].serial == 0 {
                 let after = self.chance.between(1_000, 300_000);
                 self.schedule(after, Event::Next { caller, serial: 0 });
             }
@@ -63,8 +78,10 @@ impl World {
         let (serial, attempt, machine) = (caller.serial, job.attempt, caller.asks % machines);
         let key = job.retry.map(|retry| (caller.principal.clone(), retry.id));
         let asked = Asked { caller: number, serial, key, floor: job.floor, retry: job.retry, before: None, what: job.what.clone() };
-        for at in self.net.carry(self.now, usize::MAX, machine) {
-            self.schedule_at(at, Event::Arrive { machine, asked: asked.clone() });
+        if !self.is_silent(number) {
+            for at in self.net.carry(self.now, usize::MAX, machine) {
+                self.schedule_at(at, Event::Arrive { machine, asked: asked.clone() });
+            }
         }
         self.schedule(PATIENCE_US, Event::Impatient { caller: number, serial, attempt });
     }
@@ -90,6 +107,10 @@ impl World {
                     let after = self.chance.below(4_000);
                     self.schedule(after, Event::Drain { machine, boot });
                 }
+                Ok(())
+            }
+            What::Read(ReadOf::Intent { lagging: true, .. }) => {
+                self.read(machine, ticket);
                 Ok(())
             }
             What::Read(_) => self.input(machine, Input::Read(ticket)),
@@ -126,6 +147,9 @@ impl World {
             Kind::Agent(_) => caller.chance.percent(30),
             Kind::Operator(_) => false,
         };
+        if gives_up && let Kind::Agent(agent) = &mut caller.kind {
+            agent.forget_said();
+        }
         if gives_up && let Some(job) = caller.job.take() {
             self.remember(&job, None);
             self.schedule(PAUSE_US, Event::Next { caller: number, serial });
@@ -141,26 +165,27 @@ impl World {
         let (Some(job), true) = (&caller.job, caller.serial == serial) else { return Ok(()) };
         let attempt = job.attempt;
         match reply {
-            Reply::Answer(Answer::NotLeader { leader }) => {
+            Reply::Answer(Answer::NotLeader { leader }, _) => {
                 let known = leader.and_then(|leader| self.members.get(&leader).copied());
                 let elsewhere = self.callers[number].chance.below(1 << 16) as usize;
                 self.callers[number].asks = known.unwrap_or(elsewhere);
                 self.try_again(number, serial, attempt);
             }
-            Reply::Answer(Answer::Unknown | Answer::Overloaded { .. }) => self.try_again(number, serial, attempt),
-            Reply::Answer(Answer::Refused { why }) => {
+            Reply::Answer(Answer::Unknown | Answer::Overloaded { .. }, _) => self.try_again(number, serial, attempt),
+            Reply::Answer(Answer::Refused { why }, _) => {
                 let settled = matches!(job.what, What::Transfer | What::Restore(_))
                     || why.contains("takes part")
                     || why.contains("does not take part");
                 if settled { self.finish(number) } else { self.try_again(number, serial, attempt) }
             }
-            Reply::Answer(Answer::Done { revision }) => {
+            Reply::Answer(Answer::Done { revision }, _) => {
                 self.acknowledged = self.acknowledged.max(revision);
                 self.finish(number);
             }
-            Reply::Answer(Answer::Outcome { outcome, revision }) => {
+            Reply::Answer(Answer::Outcome { outcome, revision }, complete) => {
                 self.acknowledged = self.acknowledged.max(revision);
                 self.stats.answers += 1;
+                self.told_taken(number, complete);
                 self.heard_outcome(number, &outcome);
             }
             Reply::Read(revision, seen) => {
@@ -228,30 +253,26 @@ impl World {
                 Ok(())
             }
             Seen::Intent(intent) => {
+                if let Some(intent) = intent {
+                    self.intent_heard(number, intent);
+                }
                 let (unix_ms, floor, now) = (ORIGIN_MS + self.now / 1000, self.acknowledged, self.now);
-                let caller = &mut self.callers[number];
-                let (Kind::Agent(agent), Some(intent)) = (&mut caller.kind, intent) else {
+                let Some(what) = self.told_next(number) else {
                     self.finish(number);
                     return Ok(());
                 };
-                agent.carry_out(&intent);
-                let runs: Vec<_> = agent.running().collect();
-                let report = agent.report(&mut caller.chance);
+                let caller = &mut self.callers[number];
                 caller.job = None;
-                caller.begin(What::Ask(report), None, now, floor, unix_ms);
-                self.running.retain(|id, where_it_runs| *where_it_runs != number || runs.contains(id));
-                for id in runs {
-                    if let Some(other) = self.running.insert(id, number).filter(|other| *other != number) {
-                        return Err(format!(
-                            "tenant {id} runs in the clusters of {} and {}",
-                            self.callers[other].principal, self.callers[number].principal
-                        ));
-                    }
-                }
+                caller.begin(what, None, now, floor, unix_ms);
                 self.ask(number);
                 Ok(())
             }
         }
+    }
+
+    /// Whether a caller is in a cluster that reaches nobody.
+    pub(crate) fn is_silent(&self, number: usize) -> bool {
+        matches!(&self.callers[number].kind, Kind::Agent(agent) if self.clusters[agent.cluster].silent_until > self.now)
     }
 
     /// Keeps an operation on a register: `read` is what was seen, if it was answered and was a read.

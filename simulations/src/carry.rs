@@ -3,8 +3,10 @@
 use roadstead_consensus::door::{Answer, Input, LogWrite, Output, Role, Ticket};
 use roadstead_consensus::member::MemberId;
 use roadstead_core::command::{FeatureLevel, Outcome};
+use roadstead_core::id::Incarnation;
+use roadstead_core::intent;
 
-use crate::caller::{Intent, ReadOf, Reply, Seen, What};
+use crate::caller::{Kind, ReadOf, Reply, Seen, What};
 use crate::disk::{SnapshotFile, SnapshotKey, decode, encode};
 use crate::truth::needs_entry;
 use crate::world::{Event, Planted, World};
@@ -45,6 +47,7 @@ impl World {
                 self.note("replaced", &[machine as u64, revision.index], || format!("machine {machine} at {revision}"));
                 self.stats.restores += u64::from(revision.incarnation > self.truth.incarnation);
                 let Some(replica) = &self.machines[machine].replica else { return Ok(()) };
+                self.carried.begins(replica.state());
                 let state = Some(replica.state()).filter(|state| state.revision() == revision);
                 return self.truth.replaced(revision, term, state);
             }
@@ -55,9 +58,10 @@ impl World {
                 if revision < asked.floor {
                     return Err(format!("machine {machine} read at {revision}, although {} had been acknowledged", asked.floor));
                 }
-                let What::Read(what) = &asked.what else { return Ok(()) };
-                let reply = Reply::Read(state.revision(), see(state, what));
-                self.reply(machine, ticket, reply);
+                if state.revision() < revision {
+                    return Err(format!("machine {machine} reads at {revision}, and is at {}", state.revision()));
+                }
+                self.read(machine, ticket);
             }
             Output::FetchSnapshot { from, term, index } => {
                 let boot = self.machines[machine].boot;
@@ -168,6 +172,8 @@ impl World {
         let first = self.truth.applied(index, term, current.then_some(state), applied)?;
         if first {
             self.checks.fence(index, state, applied)?;
+            self.carried.begins(state);
+            self.carried.applied(applied)?;
         }
         if current {
             self.checks.applied(index, state, applied)?;
@@ -196,6 +202,7 @@ impl World {
 
     fn answered(&mut self, machine: usize, ticket: Ticket, answer: Answer) -> Result<(), String> {
         let Some(asked) = self.tickets.get(&ticket) else { return Err(format!("machine {machine} answered ticket {} twice", ticket.0)) };
+        let caller = asked.caller;
         if let Answer::Outcome { outcome, revision } = &answer {
             if *revision < asked.floor {
                 return Err(format!("an answer reflects {revision}, although {} had been acknowledged", asked.floor));
@@ -216,8 +223,25 @@ impl World {
                 return Err(format!("a request that came again was answered {outcome:?}, at first {before:?}"));
             }
         }
-        self.reply(machine, ticket, Reply::Answer(answer));
+        let complete = self.complete_wanted(machine, caller);
+        self.reply(machine, ticket, Reply::Answer(answer, complete));
         Ok(())
+    }
+
+    /// The incarnation for which all that is in an agent's cluster is awaited, as a machine knows it.
+    fn complete_wanted(&self, machine: usize, caller: usize) -> Option<Incarnation> {
+        let Kind::Agent(agent) = &self.callers[caller].kind else { return None };
+        let state = self.machines[machine].replica.as_ref()?.state();
+        let cluster = state.cluster(self.clusters[agent.cluster].name.as_str())?;
+        cluster.fenced.then(|| state.incarnation())
+    }
+
+    /// Answers a read with what a machine has applied.
+    pub(crate) fn read(&mut self, machine: usize, ticket: Ticket) {
+        let (Some(replica), Some(asked)) = (&self.machines[machine].replica, self.tickets.get(&ticket)) else { return };
+        let (state, What::Read(what)) = (replica.state(), &asked.what) else { return };
+        let reply = Reply::Read(state.revision(), see(state, what));
+        self.reply(machine, ticket, reply);
     }
 
     /// Sends a reply to whoever asked.
@@ -227,6 +251,15 @@ impl World {
             return;
         }
         let (caller, serial) = (asked.caller, asked.serial);
+        if self.is_silent(caller) {
+            return;
+        }
+        if let Reply::Read(_, Seen::Intent(Some(intent))) = &reply
+            && self.chance.percent(self.temper.late_percent)
+        {
+            let after = self.chance.between(50_000, 6_000_000);
+            self.schedule(after, Event::Intent { caller, intent: Box::new(intent.clone()) });
+        }
         if let Some(at) = self.net.carry(self.now, machine, usize::MAX).first() {
             self.schedule_at(*at, Event::Hear { caller, serial, reply });
         }
@@ -286,10 +319,8 @@ impl World {
 fn see(state: &roadstead_core::state::State, what: &ReadOf) -> Seen {
     match what {
         ReadOf::Tenant(name) => Seen::Tenant(state.tenant(name.as_str()).map(|tenant| tenant.spec.values.to_string())),
-        ReadOf::Intent(name) => Seen::Intent(state.cluster(name.as_str()).map(|cluster| {
-            let tenants = state.tenants_of_cluster(cluster.id);
-            let named = tenants.filter_map(|tenant| tenant.phase.binding().map(|binding| (tenant.id, binding.epoch, tenant.phase)));
-            Intent { cluster: cluster.id, generation: state.generation(cluster.id), tenants: named.collect() }
-        })),
+        ReadOf::Intent { cluster, .. } => {
+            Seen::Intent(state.cluster(cluster.as_str()).map(|cluster| intent::for_cluster(state, cluster.id)))
+        }
     }
 }

@@ -15,7 +15,8 @@ struct Arguments {
     /// Run these seeds: FIRST..END, without END.
     #[arg(long, default_value = "0..2000")]
     seeds: String,
-    /// Plant a fault: skip-sync, answer-before-commit, decide-before-first-entry, count-without-reservations, lose-request-ids, forget-fence.
+    /// Plant a fault: skip-sync, answer-before-commit, decide-before-first-entry, count-without-reservations, lose-request-ids, forget-fence,
+    /// act-on-older-intents, make-lost-volumes, complete-too-soon, tell-only-news, tell-while-working.
     #[arg(long)]
     sabotage: Option<String>,
     /// With --seed: print everything that happens.
@@ -26,6 +27,11 @@ struct Arguments {
 fn planted(name: &str) -> anyhow::Result<Planted> {
     Ok(match name {
         "skip-sync" => Planted::SkipSync,
+        "act-on-older-intents" => Planted::ActOnOlderIntents,
+        "make-lost-volumes" => Planted::MakeLostVolumes,
+        "complete-too-soon" => Planted::CompleteTooSoon,
+        "tell-only-news" => Planted::TellOnlyNews,
+        "tell-while-working" => Planted::TellWhileWorking,
         "answer-before-commit" => Planted::Inside(Sabotage::AnswerBeforeCommit),
         "decide-before-first-entry" => Planted::Inside(Sabotage::DecideBeforeFirstEntry),
         "count-without-reservations" => Planted::Inside(Sabotage::CountWithoutReservations),

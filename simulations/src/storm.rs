@@ -26,7 +26,15 @@ impl World {
         let config = Config {
             sabotage: match self.planted {
                 Some(Planted::Inside(sabotage)) => Some(sabotage),
-                Some(Planted::SkipSync) | None => None,
+                Some(
+                    Planted::SkipSync
+                    | Planted::ActOnOlderIntents
+                    | Planted::MakeLostVolumes
+                    | Planted::CompleteTooSoon
+                    | Planted::TellOnlyNews
+                    | Planted::TellWhileWorking,
+                )
+                | None => None,
             },
             ..self.temper.config()
         };
@@ -79,6 +87,7 @@ impl World {
             weights.membership,
             weights.transfer,
             weights.restore,
+            weights.agent,
             3,
         ];
         let mut drawn = self.chance.below(kinds.iter().sum());
@@ -116,6 +125,7 @@ impl World {
             Some(8) => self.change_members(machine),
             Some(9) => self.operate(What::Transfer),
             Some(10) => self.back_up_or_restore(machine),
+            Some(11) => self.trouble_agent(),
             Some(_) | None => self.change_fleet(),
         }
         Ok(())
@@ -215,6 +225,7 @@ impl World {
         self.note("calm", &[], || "the faults are over".to_owned());
         self.calm = true;
         self.net.calm();
+        self.calm_agents();
         for machine in 0..self.machines.len() {
             let it = &mut self.machines[machine];
             (it.paused_until, it.slow_until, it.disk.full) = (0, 0, false);
@@ -270,6 +281,10 @@ impl World {
                 )
             })
             .collect();
-        format!("no progress after the faults were over: {waiting:?} wait; {replicas:?}; the last entry is {}", self.truth.last)
+        let unsettled = self.unsettled().unwrap_or_default();
+        format!(
+            "no progress after the faults were over: {waiting:?} wait; {replicas:?}; the last entry is {}; {unsettled}",
+            self.truth.last
+        )
     }
 }

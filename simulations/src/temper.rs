@@ -28,6 +28,12 @@ pub struct Temper {
     pub fault_every_us: u64,
     /// Weights of the kinds of faults.
     pub weights: Weights,
+    /// Percent of the things done in clusters that fail, or seem to.
+    pub action_fails: u64,
+    /// How long one takes at most.
+    pub action_us: u64,
+    /// Percent of intents that come from a replica that may lag, and of those of which a copy comes late.
+    pub late_percent: u64,
     /// Percent by which machines' clocks run fast or slow at most.
     pub drift_percent: u64,
     /// Whether some machines begin with an older build.
@@ -65,6 +71,8 @@ pub struct Weights {
     pub transfer: u64,
     /// A backup is taken, or restored.
     pub restore: u64,
+    /// Something befalls an agent, or its cluster.
+    pub agent: u64,
 }
 
 impl Temper {
@@ -83,7 +91,8 @@ impl Temper {
             wipe: some(30, 4),
             membership: some(40, 6),
             transfer: some(40, 5),
-            restore: some(35, 4),
+            restore: some(35, 6),
+            agent: some(80, 12),
         };
         let (loss_ppm, duplicate_ppm, slow_ppm) = (some(60, 80_000), some(50, 50_000), some(50, 30_000));
         Self {
@@ -95,6 +104,9 @@ impl Temper {
             slow_ppm,
             base_us: chance.between(300, 4_000),
             sync_us: chance.between(200, 8_000),
+            action_fails: if chance.percent(60) { chance.between(1, 25) } else { 0 },
+            action_us: chance.between(2_000, 250_000),
+            late_percent: if chance.percent(70) { chance.between(5, 60) } else { 0 },
             fault_every_us: if chance.percent(90) { chance.between(200_000, 2_000_000) } else { 0 },
             weights,
             drift_percent: if chance.percent(40) { chance.between(1, 30) } else { 0 },

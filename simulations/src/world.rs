@@ -8,18 +8,23 @@ use roadstead_consensus::door::{Input, Ticket};
 use roadstead_consensus::member::{GroupId, MemberId, Membership};
 use roadstead_consensus::replica::Sabotage;
 use roadstead_core::command::{FIRST_LEVEL, FeatureLevel, Outcome, SUPPORTED_LEVEL};
-use roadstead_core::id::{Name, Revision, TenantId};
+use roadstead_core::id::{Name, Revision};
+use roadstead_core::intent::ClusterIntent;
 use roadstead_core::state::State;
 
+use crate::agent::Agent;
 use crate::caller::{Caller, Kind, REGISTERS, Reply, What, register_name};
+use crate::carried::Carried;
 use crate::chance::Chance;
 use crate::checks::Checks;
+use crate::cluster::Cluster;
 use crate::disk::{Disk, SnapshotFile, SnapshotKey};
 use crate::fleet;
 use crate::linearizable::Operation;
 use crate::machine::Machine;
 use crate::net::{Micros, Net};
 use crate::temper::Temper;
+use crate::tend::Work;
 use crate::truth::{Key, Truth};
 
 /// Wall time at which every run begins, in milliseconds since 1970.
@@ -34,6 +39,16 @@ const MAX_EVENTS: u64 = 3_000_000;
 pub enum Planted {
     /// The disk says that a write is synced before it is.
     SkipSync,
+    /// Agents act on intents that are older than what was acted on, and their clusters let them.
+    ActOnOlderIntents,
+    /// Agents take a volume that is not there any more for one that was never made.
+    MakeLostVolumes,
+    /// Agents tell all that is there as of an incarnation of which they have heard no intent.
+    CompleteTooSoon,
+    /// Agents never tell anything twice.
+    TellOnlyNews,
+    /// Agents tell how a tenant was before they began to work on it.
+    TellWhileWorking,
     /// One inside the replica.
     Inside(Sabotage),
 }
@@ -103,6 +118,18 @@ pub(crate) enum Event {
         serial: u64,
         attempt: u32,
     },
+    /// An agent looks for what comes next.
+    Look {
+        caller: usize,
+        boot: u64,
+    },
+    /// Something is done in a cluster.
+    Act(Box<Work>),
+    /// An intent that was on its way for long.
+    Intent {
+        caller: usize,
+        intent: Box<ClusterIntent>,
+    },
     Fault,
     Heal,
     Calm,
@@ -168,8 +195,10 @@ pub struct World {
     pub(crate) registers: BTreeMap<Name, Vec<Operation>>,
     /// Whether a restore was asked for: what was acknowledged before it may be undone.
     pub(crate) restored: bool,
-    /// Which cluster's agent runs a tenant.
-    pub(crate) running: BTreeMap<TenantId, usize>,
+    pub(crate) clusters: Vec<Cluster>,
+    pub(crate) carried: Carried,
+    /// The first caller that is an agent; each cluster has two, of which the first begins.
+    pub(crate) first_agent: usize,
     pub(crate) backup: Option<Box<State>>,
     pub(crate) calm: bool,
     pub(crate) stats: Stats,
@@ -190,6 +219,8 @@ pub struct Stats {
     pub installs: u64,
     /// Restores that took effect.
     pub restores: u64,
+    /// Things done in clusters.
+    pub actions: u64,
 }
 
 /// How a run ended.
@@ -236,7 +267,9 @@ impl World {
             acknowledged: Revision::default(),
             registers: (0..REGISTERS).map(|number| (register_name(number), vec![fleet::first_write(number)])).collect(),
             restored: false,
-            running: BTreeMap::new(),
+            clusters: Vec::new(),
+            carried: Carried::default(),
+            first_agent: 0,
             backup: None,
             calm: false,
             stats: Stats::default(),
@@ -266,10 +299,15 @@ impl World {
             let chance = self.chance.fork();
             self.callers.push(Caller::new(&format!("client:c{number}"), Kind::Client, chance));
         }
+        self.first_agent = self.callers.len();
         for number in 0..self.temper.clusters {
-            let chance = self.chance.fork();
-            let agent = fleet::Agent::new(number);
-            self.callers.push(Caller::new(&format!("agent:{}", agent.cluster), Kind::Agent(agent), chance));
+            let cluster = Cluster::new(number, self.chance.fork());
+            for _ in 0..2 {
+                let mut chance = self.chance.fork();
+                let agent = Box::new(Agent::new(number, &mut chance));
+                self.callers.push(Caller::new(&format!("agent:{}", cluster.name), Kind::Agent(agent), chance));
+            }
+            self.clusters.push(cluster);
         }
         for machine in 0..self.machines.len() {
             self.schedule(1000, Event::Start { machine });
@@ -337,7 +375,7 @@ impl World {
                 return Err("no end in sight: far more events than any run has".to_owned());
             }
             self.happen(event)?;
-            if self.calm && self.everybody_is_done() && self.everybody_agrees() {
+            if self.calm && self.everybody_is_done() && self.everybody_agrees() && self.unsettled().is_none() {
                 return self.at_the_end();
             }
             if self.now > deadline {
@@ -384,6 +422,9 @@ impl World {
             | Event::Hear { .. }
             | Event::Next { .. }
             | Event::Impatient { .. }
+            | Event::Look { .. }
+            | Event::Act(_)
+            | Event::Intent { .. }
             | Event::Fault
             | Event::Heal
             | Event::Calm => return None,
@@ -406,6 +447,12 @@ impl World {
             Event::Hear { caller, serial, reply } => self.hear(caller, serial, reply),
             Event::Next { caller, serial } => self.next_job(caller, serial),
             Event::Impatient { caller, serial, attempt } => self.impatient(caller, serial, attempt),
+            Event::Look { caller, boot } => self.look(caller, boot),
+            Event::Act(work) => self.act(*work),
+            Event::Intent { caller, intent } => {
+                self.intent_heard(caller, *intent);
+                Ok(())
+            }
             Event::Fault => self.fault(),
             Event::Heal => {
                 self.note("heal", &[], || "every link works again".to_owned());
@@ -431,6 +478,13 @@ impl World {
         let newest = self.machines.iter().filter(|machine| !machine.removed).filter_map(|machine| machine.replica.as_ref());
         let newest = newest.max_by_key(|replica| replica.state().revision());
         newest.map(|replica| replica.membership().clone()).unwrap_or_default()
+    }
+
+    /// What clusters do not carry as the newest state says.
+    pub(crate) fn unsettled(&self) -> Option<String> {
+        let replicas = self.machines.iter().filter(|machine| !machine.removed).filter_map(|machine| machine.replica.as_ref());
+        let newest = replicas.max_by_key(|replica| replica.state().revision())?;
+        self.carried.unsettled(newest.state(), &self.clusters)
     }
 
     fn everybody_agrees(&self) -> bool {

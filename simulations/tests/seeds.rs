@@ -22,6 +22,7 @@ fn two_thousand_seeds_are_sound() {
     }
     assert_eq!(summary.seeds, SEEDS);
     // The faults were there: replicas came back, took over snapshots, and backups were restored.
+    assert!(summary.stats.actions > 100 * SEEDS, "{:?}", summary.stats);
     assert!(
         summary.stats.starts > 4 * SEEDS && summary.stats.installs > SEEDS && summary.stats.restores > SEEDS / 40,
         "{:?}",
@@ -65,4 +66,29 @@ fn a_decision_before_the_first_entry_of_the_term_is_found() {
 #[test]
 fn a_forgotten_fence_is_found() {
     found(Planted::Inside(Sabotage::ForgetFence));
+}
+
+#[test]
+fn acting_on_an_older_intent_is_found() {
+    found(Planted::ActOnOlderIntents);
+}
+
+#[test]
+fn a_lost_volume_that_is_made_again_is_found() {
+    found(Planted::MakeLostVolumes);
+}
+
+#[test]
+fn telling_all_before_the_new_incarnation_was_heard_of_is_found() {
+    found(Planted::CompleteTooSoon);
+}
+
+#[test]
+fn telling_nothing_twice_is_found() {
+    found(Planted::TellOnlyNews);
+}
+
+#[test]
+fn telling_how_a_tenant_was_before_it_was_worked_on_is_found() {
+    found(Planted::TellWhileWorking);
 }
