@@ -91,6 +91,26 @@ fn every_flag_in_deploy_exists() -> Result<()> {
     Ok(())
 }
 
+/// What `roadstead join` prints for an example; `UPDATE_GOLDEN=1` writes it anew.
+#[test]
+fn the_agents_manifests_are_those_that_join_prints() -> Result<()> {
+    let classes = deploy().join("../examples/classes.yaml");
+    let output = Command::new(roadstead_tests::group::binary()?)
+        .args(["join", "eu-1", "--certificate-secret", "agent-pki", "--storage", "fast=gp3", "--ingress", "nginx=ingress-nginx"])
+        .args(["--server", "r1.example.com:7420,r2.example.com:7420,r3.example.com:7420", "-f"])
+        .arg(&classes)
+        .output()
+        .context("failed to run join")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let head = "# What `roadstead join` prints for a cluster eu-1 and the classes of examples/; see ../../docs/joining.md.\n";
+    let printed = format!("{head}{}", String::from_utf8(output.stdout)?);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(deploy().join("kubernetes/agent.yaml"), &printed)?;
+    }
+    ensure!(text("kubernetes/agent.yaml")? == printed, "deploy/kubernetes/agent.yaml is not what join prints: UPDATE_GOLDEN=1 writes it anew");
+    Ok(())
+}
+
 #[tokio::test]
 async fn every_metric_in_the_alerts_exists() -> Result<()> {
     let alerts: Value = documents("prometheus/alerts.yaml")?.remove(0);

@@ -63,8 +63,8 @@ pub(crate) fn verdict(api_version: &str, kind: &str) -> Verdict {
     Verdict::Refused(known.unwrap_or("it is not among the kinds that a class may bring"))
 }
 
-/// What a role may allow within the tenant's own namespace: group, resources, verbs.
-pub(crate) const RULES: [(&str, &[&str], &[&str]); 3] = [
+/// What a role may allow within the tenant's own namespace: group, resources, verbs. Whoever makes the role has to have as much.
+pub const RULES: [(&str, &[&str], &[&str]); 3] = [
     ("", &["configmaps", "endpoints", "pods", "services"], &["get", "list", "watch"]),
     ("discovery.k8s.io", &["endpointslices"], &["get", "list", "watch"]),
     ("coordination.k8s.io", &["leases"], &["get", "list", "watch", "create", "update", "patch", "delete"]),

@@ -29,6 +29,7 @@ pub use check::check;
 pub use class::Class;
 pub use expression::{MAX_EXPRESSION_CHARS, MAX_STEPS, MAX_TEXT_BYTES};
 pub use finding::Finding;
+pub use kinds::RULES as ROLE_RULES;
 pub use manifests::{MAX_DEPTH, MAX_NODES, MAX_OBJECTS};
 pub use render::{
     EPOCH_LABEL, MAX_RENDERED_BYTES, NAME_LABEL, OWNER_LABEL, RenderError, SHARD_LABEL, TENANT_LABEL, VOLUME_LABEL, namespace_of, render,

@@ -1,8 +1,8 @@
 //! The `roadstead` binary's library.
 //!
 //! In reading order: [`document`] (what people write), [`failure`] and [`output`] (what they see), [`client`] (connections, contexts,
-//! retries), [`apply`] (from documents to calls), [`verbs`] (kubectl's grammar), [`pki`] (certificates), [`trial`] (a whole
-//! service and a model fleet on this machine), [`demo`] (a tour that checks itself).
+//! retries), [`apply`] (from documents to calls), [`verbs`] (kubectl's grammar), [`pki`] (certificates), [`join`] (the manifests of
+//! a cluster's agent), [`trial`] (a whole service and a model fleet on this machine), [`demo`] (a tour that checks itself).
 
 pub mod document;
 pub mod failure;
@@ -11,5 +11,6 @@ pub mod client;
 pub mod apply;
 pub mod verbs;
 pub mod pki;
+pub mod join;
 pub mod trial;
 pub mod demo;

@@ -99,6 +99,14 @@ impl Connection {
         Ok(context)
     }
 
+    /// Addresses of the replicas only: those given, or the context's.
+    ///
+    /// # Errors
+    /// None is given, and there is no context.
+    pub fn resolve_servers(&self) -> Result<Vec<String>, Failure> {
+        if self.servers.is_empty() { self.resolve().map(|context| context.servers) } else { Ok(self.servers.clone()) }
+    }
+
     /// Connects.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ pub mod watch;
 pub mod admin;
 pub mod server;
 pub mod agent;
+pub mod join;
 pub mod dev;
 pub mod config;
 pub mod meta;
@@ -92,6 +93,8 @@ enum Verb {
     Server(server::ServerVerb),
     /// Make the Kubernetes cluster that this runs in carry its tenants.
     Agent(Box<agent::Agent>),
+    /// Let a Kubernetes cluster join: print the manifests of its agent, or apply them.
+    Join(join::Join),
     /// Start a service and a fleet of clusters (folders) on this machine.
     Dev(dev::Dev),
     /// A tour that checks itself: kill the leader under load, lose nothing.
@@ -150,6 +153,7 @@ impl Verb {
             Self::Admin(verb) => verb.run().await,
             Self::Server(verb) => verb.run().await,
             Self::Agent(verb) => verb.run().await,
+            Self::Join(verb) => verb.run().await,
             Self::Dev(verb) => verb.run().await,
             Self::Demo(verb) => verb.run().await,
             Self::Schema(_) | Self::Completion(_) | Self::Config(_) | Self::Pki(_) => Err(Failure::failed("this verb needs no runtime")),

@@ -1,0 +1,143 @@
+//! Writing manifests to a cluster, as the caller's kubeconfig allows.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::discovery::{Scope, pinned_kind};
+use kube::{Client, Config};
+use serde_json::Value;
+
+use super::{Kind, NAMESPACE, rights::is_foreign};
+use crate::apply::Difference;
+use crate::failure::{Exit, Failure};
+
+/// Under which name the API server keeps what was written here.
+const MANAGER: &str = "roadstead-join";
+/// The namespace whose UID is the cluster's.
+const IDENTITY: &str = "kube-system";
+
+/// A cluster that is to be joined.
+pub struct KubeCluster {
+    client: Client,
+}
+
+/// What became of a manifest.
+#[derive(Debug)]
+pub enum Written {
+    /// It was written, or in a dry run accepted.
+    As(Difference),
+    /// In a dry run: its namespace is not there yet, without which nobody can say.
+    Unknown,
+}
+
+impl KubeCluster {
+    /// The cluster of a kubeconfig file's context; both as kubectl finds them if not given.
+    ///
+    /// # Errors
+    /// A file that is none, a context that is not in it.
+    pub async fn connect(file: Option<&PathBuf>, context: Option<&str>) -> Result<Self, Failure> {
+        let unusable = |error: &dyn std::fmt::Display| {
+            Failure::usage(format!("cannot use the kubeconfig: {error}")).hint("name a file with --kubeconfig and a context with --kube-context")
+        };
+        let read = file.map_or_else(Kubeconfig::read, |file: &PathBuf| Kubeconfig::read_from(file.as_path() as &Path));
+        let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+        let config = Config::from_custom_kubeconfig(read.map_err(|error| unusable(&error))?, &options).await;
+        let client = Client::try_from(config.map_err(|error| unusable(&error))?).map_err(|error| unusable(&error))?;
+        Ok(Self { client })
+    }
+
+    /// The UID of `kube-system`, which is the cluster's identity.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn uid(&self) -> Result<String, Failure> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let found = namespaces.get(IDENTITY).await.map_err(|error| failed("read the cluster's identity", &error))?;
+        Ok(found.metadata.uid.unwrap_or_default())
+    }
+
+    /// Puts in the plurals that the cluster has for kinds of which nobody here knows them; kinds that it does not serve keep none.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn find_plurals(&self, kinds: &mut BTreeMap<Kind, Option<String>>) -> Result<(), Failure> {
+        for ((api_version, kind), plural) in kinds.iter_mut().filter(|((api_version, _), _)| is_foreign(api_version)) {
+            *plural = self.find(api_version, kind).await?.map(|(resource, _)| resource.plural);
+        }
+        Ok(())
+    }
+
+    async fn find(&self, api_version: &str, kind: &str) -> Result<Option<(ApiResource, Scope)>, Failure> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        match pinned_kind(&self.client, &GroupVersionKind::gvk(group, version, kind)).await {
+            Ok((resource, capabilities)) => Ok(Some((resource, capabilities.scope))),
+            Err(kube::Error::Discovery(_)) => Ok(None),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            Err(error) => Err(failed(&format!("look for {kind}"), &error)),
+        }
+    }
+
+    /// Writes a manifest by server-side apply; what somebody else has set in it otherwise is set right. A dry run changes nothing.
+    ///
+    /// # Errors
+    /// A kind that the cluster does not serve; the API server's.
+    pub async fn write(&self, manifest: &Value, dry_run: bool) -> Result<Written, Failure> {
+        let text = |pointer: &str| manifest.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let (api_version, kind, name) = (text("/apiVersion"), text("/kind"), text("/metadata/name"));
+        let Some((resource, scope)) = self.find(api_version, kind).await? else {
+            return Err(Failure::failed(format!("the cluster serves no {kind} ({api_version})"))
+                .hint("Kubernetes 1.30 or newer is needed: it is what says where the agent may act"));
+        };
+        let api: Api<DynamicObject> = match scope {
+            Scope::Cluster => Api::all_with(self.client.clone(), &resource),
+            Scope::Namespaced => Api::namespaced_with(self.client.clone(), NAMESPACE, &resource),
+        };
+        let what = format!("write {kind}/{name}");
+        let before = api.get_opt(name).await.map_err(|error| failed(&what, &error))?;
+        let params = PatchParams { dry_run, ..PatchParams::apply(MANAGER).force() };
+        match api.patch(name, &params, &Patch::Apply(manifest)).await {
+            Ok(after) => Ok(Written::As(match before.map(comparable) {
+                None => Difference::Created,
+                Some(before) if before == comparable(after) => Difference::Unchanged,
+                Some(_) => Difference::Configured,
+            })),
+            Err(kube::Error::Api(status)) if dry_run && status.code == 404 && scope == Scope::Namespaced => Ok(Written::Unknown),
+            Err(error) => Err(failed(&what, &error)),
+        }
+    }
+}
+
+/// What of an object is somebody's wish: not what is counted and told about it.
+fn comparable(mut object: DynamicObject) -> DynamicObject {
+    object.metadata.managed_fields = None;
+    object.metadata.resource_version = None;
+    object.metadata.generation = None;
+    if let Some(fields) = object.data.as_object_mut() {
+        fields.remove("status");
+    }
+    object
+}
+
+/// What an API server answered, in the words of this program.
+fn failed(what: &str, error: &kube::Error) -> Failure {
+    let kube::Error::Api(status) = error else {
+        return Failure::new(Exit::Unavailable, format!("cannot {what}: {error}"))
+            .hint("see that the cluster's API server answers: `kubectl version`");
+    };
+    let exit = match status.code {
+        401 | 403 => Exit::Permission,
+        404 => Exit::NotFound,
+        409 => Exit::Conflict,
+        _ => Exit::Failed,
+    };
+    let failure = Failure::new(exit, format!("cannot {what}: {}", status.message));
+    if exit == Exit::Permission {
+        failure.hint("joining takes somebody who may make roles and admission policies: use another context with --kube-context")
+    } else {
+        failure
+    }
+}

@@ -1,0 +1,111 @@
+//! Joining a Kubernetes cluster: from what is known of it to the manifests of its agent.
+//!
+//! In reading order: this module (what is known, and all manifests in order), [`site`] (how the cluster is furnished), [`rights`] (what the
+//! agent's account may do, and why), [`confine`] (where it may do it), [`workload`] (what runs), [`cluster`] (writing them to a cluster).
+//! All but the last are pure: the same input gives the same manifests.
+
+pub mod site;
+pub mod rights;
+pub mod confine;
+pub mod workload;
+pub mod cluster;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+pub use site::SiteSettings;
+
+/// The agent's own namespace.
+pub const NAMESPACE: &str = "roadstead-system";
+/// The agent's account, and how most of its objects are called.
+pub const AGENT: &str = "roadstead-agent";
+/// Under which name the API server keeps what the agent wrote.
+pub const MANAGER: &str = "roadstead";
+/// Annotation with the reason of an object, for whoever reads it in the cluster.
+pub const WHY: &str = "roadstead.dev/why";
+
+/// The API version and kind of objects, as in `apps/v1` and `Deployment`.
+pub type Kind = (String, String);
+
+/// The certificate that the agent shows to the placement service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Certificate {
+    /// A Secret that is there: `tls.crt`, `tls.key` and `ca.crt`, as PEM.
+    Secret(String),
+    /// One that is put into a Secret, as PEM.
+    Pem {
+        /// The agent's certificate.
+        certificate: String,
+        /// Its private key.
+        key: String,
+        /// The authorities to trust.
+        authorities: String,
+    },
+}
+
+/// What is known of a cluster that joins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joining {
+    /// The cluster's name, as the placement service has it.
+    pub cluster: String,
+    /// The image with the binary.
+    pub image: String,
+    /// Where the agent reaches the replicas, as `host:port`.
+    pub servers: Vec<String>,
+    /// How the cluster is furnished.
+    pub site: SiteSettings,
+    /// Kinds that classes use, with the plural that the cluster has for them; without one it is guessed.
+    pub kinds: BTreeMap<Kind, Option<String>>,
+    /// See [`Certificate`].
+    pub certificate: Certificate,
+    /// Whether tenants' pods may do anything, as classes with `podSecurity: privileged` need it.
+    pub privileged: bool,
+}
+
+impl Joining {
+    /// All manifests, in the order in which they are made: what confines the account comes before its rights, the pods come last.
+    #[must_use]
+    pub fn manifests(&self) -> Vec<Value> {
+        let mut all = vec![workload::namespace(), workload::account()];
+        all.extend(confine::manifests(self.privileged));
+        all.extend(rights::manifests(self));
+        all.extend(workload::manifests(self));
+        all
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn example() -> Joining {
+        Joining {
+            cluster: "eu-1".to_owned(),
+            image: "roadstead:0.1.0".to_owned(),
+            servers: vec!["r1.example.com:7420".to_owned()],
+            site: SiteSettings::default(),
+            kinds: BTreeMap::new(),
+            certificate: Certificate::Secret("given".to_owned()),
+            privileged: false,
+        }
+    }
+
+    #[test]
+    fn the_account_is_confined_before_it_has_rights_and_has_rights_before_it_runs() {
+        let manifests = example().manifests();
+        let place = |kind: &str| manifests.iter().position(|manifest| manifest["kind"] == kind).expect("it is among them");
+        assert_eq!(place("Namespace"), 0);
+        assert!(place("ValidatingAdmissionPolicyBinding") < place("ClusterRoleBinding"));
+        assert!(place("ClusterRoleBinding") < place("Deployment"));
+    }
+
+    #[test]
+    fn a_secret_that_is_there_is_not_written() {
+        let kinds = |joining: &Joining| joining.manifests().iter().any(|manifest| manifest["kind"] == "Secret");
+        assert!(!kinds(&example()));
+        let pem = || "pem".to_owned();
+        let certificate = Certificate::Pem { certificate: pem(), key: pem(), authorities: pem() };
+        assert!(kinds(&Joining { certificate, ..example() }));
+    }
+}

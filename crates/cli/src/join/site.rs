@@ -1,0 +1,170 @@
+//! How a cluster is furnished: its storage, its entry, its DNS. Flags of `join`, which become flags of its agent.
+
+use clap::Args;
+use roadstead_class::{Entry, Site};
+
+/// The namespace of the secrets that classes copy, unless another is named.
+const TEMPLATE_NAMESPACE: &str = "roadstead-templates";
+
+/// How a cluster is furnished.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Cluster")]
+pub struct SiteSettings {
+    /// Region of the cluster, for expressions of classes.
+    #[arg(long, default_value = "")]
+    pub region: String,
+    /// Kind of storage, as classes name it, and its StorageClass; repeatable.
+    #[arg(long, value_name = "KIND=STORAGECLASS", value_parser = pair)]
+    pub storage: Vec<(String, String)>,
+    /// StorageClass of every kind of storage that is not mapped.
+    #[arg(long, value_name = "STORAGECLASS")]
+    pub other_storage: Option<String>,
+    /// Hostnames get an Ingress of this class, whose controller lives in that namespace (the class's name if left out).
+    #[arg(long, value_name = "CLASS[=NAMESPACE]", conflicts_with = "gateway", value_parser = ingress)]
+    pub ingress: Option<(String, String)>,
+    /// Hostnames get an HTTPRoute to this Gateway.
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = slashed)]
+    pub gateway: Option<(String, String)>,
+    /// Namespace of the cluster's DNS.
+    #[arg(long, value_name = "NAMESPACE", default_value = "kube-system")]
+    pub dns_namespace: String,
+    /// Addresses that no tenant may reach, as a CIDR; repeatable. The metadata addresses of the large clouds if left out.
+    #[arg(long = "deny", value_name = "CIDR")]
+    pub denied: Vec<String>,
+    /// Namespace of the secrets that classes copy.
+    #[arg(long, value_name = "NAMESPACE", default_value = TEMPLATE_NAMESPACE)]
+    pub template_namespace: String,
+}
+
+impl Default for SiteSettings {
+    fn default() -> Self {
+        Self {
+            region: String::new(),
+            storage: Vec::new(),
+            other_storage: None,
+            ingress: None,
+            gateway: None,
+            dns_namespace: Site::default().dns_namespace,
+            denied: Vec::new(),
+            template_namespace: TEMPLATE_NAMESPACE.to_owned(),
+        }
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').filter(|(_, class)| !class.is_empty());
+    parts.map(|(kind, class)| (kind.to_owned(), class.to_owned())).ok_or_else(|| "write it as in fast=gp3".to_owned())
+}
+
+fn ingress(text: &str) -> Result<(String, String), String> {
+    let (class, namespace) = text.split_once('=').unwrap_or((text, text));
+    if class.is_empty() || namespace.is_empty() {
+        return Err("write it as in nginx, or nginx=ingress-nginx".to_owned());
+    }
+    Ok((class.to_owned(), namespace.to_owned()))
+}
+
+fn slashed(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty());
+    parts.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())).ok_or_else(|| "write it as in gateways/public".to_owned())
+}
+
+impl SiteSettings {
+    /// What rendering has to know.
+    #[must_use]
+    pub fn site(&self, cluster: &str) -> Site {
+        let entry = match (&self.ingress, &self.gateway) {
+            (Some((class, namespace)), _) => Entry::Ingress { class: class.clone(), from_namespace: namespace.clone() },
+            (None, Some((namespace, name))) => Entry::Gateway { name: name.clone(), namespace: namespace.clone() },
+            (None, None) => Entry::None,
+        };
+        let mut site = Site {
+            cluster: cluster.to_owned(),
+            region: self.region.clone(),
+            storage: self.storage.iter().cloned().collect(),
+            other_storage: self.other_storage.clone(),
+            entry,
+            dns_namespace: self.dns_namespace.clone(),
+            ..Site::default()
+        };
+        if !self.denied.is_empty() {
+            site.denied.clone_from(&self.denied);
+        }
+        site
+    }
+
+    /// The flags that say the same; what is as usual is left out.
+    #[must_use]
+    pub fn flags(&self) -> Vec<String> {
+        let usual = Self::default();
+        let mut flags = Vec::new();
+        let mut flag = |name: &str, value: &str| flags.push(format!("--{name}={value}"));
+        if self.region != usual.region {
+            flag("region", &self.region);
+        }
+        for (kind, class) in &self.storage {
+            flag("storage", &format!("{kind}={class}"));
+        }
+        if let Some(class) = &self.other_storage {
+            flag("other-storage", class);
+        }
+        if let Some((class, namespace)) = &self.ingress {
+            flag("ingress", &format!("{class}={namespace}"));
+        }
+        if let Some((namespace, name)) = &self.gateway {
+            flag("gateway", &format!("{namespace}/{name}"));
+        }
+        if self.dns_namespace != usual.dns_namespace {
+            flag("dns-namespace", &self.dns_namespace);
+        }
+        for cidr in &self.denied {
+            flag("deny", cidr);
+        }
+        if self.template_namespace != usual.template_namespace {
+            flag("template-namespace", &self.template_namespace);
+        }
+        flags
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Flags {
+        #[command(flatten)]
+        site: SiteSettings,
+    }
+
+    fn read(flags: &[String]) -> SiteSettings {
+        Flags::try_parse_from(std::iter::once("agent".to_owned()).chain(flags.iter().cloned())).expect("they are flags").site
+    }
+
+    #[test]
+    fn an_agent_reads_from_its_flags_what_join_was_told() {
+        assert_eq!(read(&[]), SiteSettings::default());
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        let told = SiteSettings {
+            region: "eu-central".to_owned(),
+            storage: vec![pair("fast", "gp3"), pair("", "usual")],
+            other_storage: Some("slow".to_owned()),
+            ingress: Some(pair("nginx", "entry")),
+            gateway: None,
+            dns_namespace: "dns".to_owned(),
+            denied: vec!["10.0.0.0/8".to_owned()],
+            template_namespace: "shared".to_owned(),
+        };
+        assert_eq!(read(&told.flags()), told);
+        let told = SiteSettings { ingress: None, gateway: Some(pair("gateways", "public")), ..told };
+        assert_eq!(read(&told.flags()), told);
+        assert_eq!(told.site("eu-1").entry, Entry::Gateway { name: "public".to_owned(), namespace: "gateways".to_owned() });
+    }
+
+    #[test]
+    fn a_site_that_denies_nothing_of_its_own_denies_the_clouds_metadata() {
+        assert_eq!(SiteSettings::default().site("eu-1").denied, Site::default().denied);
+    }
+}

@@ -1,0 +1,148 @@
+//! What runs: two replicas of the agent in a namespace of their own, and the certificate that they show.
+
+use k8s_openapi::ByteString;
+use serde_json::{Value, json};
+
+use super::{AGENT, Certificate, Joining, NAMESPACE, WHY};
+
+/// The user that the image runs as.
+const USER: u32 = 65532;
+/// Where the certificate is mounted.
+const PKI: &str = "/pki";
+
+/// Labels of everything that is the agent's own.
+#[must_use]
+pub fn labels() -> Value {
+    json!({"app.kubernetes.io/name": AGENT, "app.kubernetes.io/part-of": "roadstead"})
+}
+
+fn selector() -> Value {
+    json!({"matchLabels": {"app.kubernetes.io/name": AGENT}})
+}
+
+/// The agent's own namespace.
+#[must_use]
+pub fn namespace() -> Value {
+    let labels = json!({
+        "app.kubernetes.io/name": AGENT,
+        "app.kubernetes.io/part-of": "roadstead",
+        "pod-security.kubernetes.io/enforce": "restricted",
+    });
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+}
+
+/// The agent's account.
+#[must_use]
+pub fn account() -> Value {
+    object("v1", "ServiceAccount", AGENT, json!({}))
+}
+
+fn object(api_version: &str, kind: &str, name: &str, rest: Value) -> Value {
+    let mut object = json!({
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels()},
+    });
+    if let (Value::Object(object), Value::Object(rest)) = (&mut object, rest) {
+        object.extend(rest);
+    }
+    object
+}
+
+/// Certificate, what guards the pods, and the pods.
+#[must_use]
+pub fn manifests(joining: &Joining) -> Vec<Value> {
+    let mut all = Vec::new();
+    if let Certificate::Pem { certificate, key, authorities } = &joining.certificate {
+        let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
+        let data = json!({"tls.crt": bytes(certificate), "tls.key": bytes(key), "ca.crt": bytes(authorities)});
+        all.push(object("v1", "Secret", AGENT, json!({"type": "kubernetes.io/tls", "data": data})));
+    }
+    let mut closed = object(
+        "networking.k8s.io/v1",
+        "NetworkPolicy",
+        AGENT,
+        json!({"spec": {"podSelector": selector(), "policyTypes": ["Ingress"]}}),
+    );
+    closed["metadata"]["annotations"] = json!({ WHY: "the agent dials out; nobody has to reach it" });
+    all.push(closed);
+    let budget = json!({"spec": {"maxUnavailable": 1, "selector": selector()}});
+    all.push(object("policy/v1", "PodDisruptionBudget", AGENT, budget));
+    all.push(deployment(joining));
+    all
+}
+
+fn deployment(joining: &Joining) -> Value {
+    let secret = match &joining.certificate {
+        Certificate::Secret(name) => name,
+        Certificate::Pem { .. } => AGENT,
+    };
+    let mut args = vec![format!("--cluster={}", joining.cluster)];
+    args.extend(joining.servers.iter().map(|server| format!("--server={server}")));
+    args.extend([format!("--cert={PKI}/tls.crt"), format!("--key={PKI}/tls.key"), format!("--ca={PKI}/ca.crt")]);
+    args.extend(joining.site.flags());
+    let container = json!({
+        "name": "agent",
+        "image": joining.image,
+        "command": ["roadstead", "agent"],
+        "args": args,
+        // Watches of 100,000 pods fit into half of the limit.
+        "resources": {"requests": {"cpu": "200m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": "pki", "mountPath": PKI, "readOnly": true}],
+    });
+    // Preferred: in a cluster of one node both run, and the second is of use when the first one's process dies.
+    let apart = json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+        {"weight": 100, "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": selector()}},
+    ]}});
+    let pod = json!({
+        "serviceAccountName": AGENT,
+        "securityContext": {
+            "runAsNonRoot": true,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "affinity": apart,
+        "containers": [container],
+        "volumes": [{"name": "pki", "secret": {"secretName": secret, "defaultMode": 0o440}}],
+    });
+    object(
+        "apps/v1",
+        "Deployment",
+        AGENT,
+        json!({"spec": {
+            "replicas": 2,
+            "selector": selector(),
+            "template": {"metadata": {"labels": labels()}, "spec": pod},
+        }}),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::join::tests::example;
+
+    #[test]
+    fn the_agent_is_told_its_cluster_its_replicas_and_its_certificate() {
+        let deployment = deployment(&example());
+        let pod = &deployment["spec"]["template"]["spec"];
+        let args = ["--cluster=eu-1", "--server=r1.example.com:7420", "--cert=/pki/tls.crt", "--key=/pki/tls.key", "--ca=/pki/ca.crt"];
+        assert_eq!(pod["containers"][0]["args"], json!(args));
+        assert_eq!(pod["volumes"][0]["secret"]["secretName"], "given");
+    }
+
+    #[test]
+    fn a_secret_holds_what_was_given() {
+        let pem = |text: &str| text.to_owned();
+        let certificate = Certificate::Pem { certificate: pem("c"), key: pem("k"), authorities: pem("a") };
+        let manifests = manifests(&Joining { certificate, ..example() });
+        assert_eq!(manifests[0]["data"], json!({"tls.crt": "Yw==", "tls.key": "aw==", "ca.crt": "YQ=="}));
+    }
+}

@@ -1,0 +1,226 @@
+//! `join`: makes the manifests of a cluster's agent, and writes them to the cluster if wanted.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use roadstead_api::v1;
+use roadstead_class::Class;
+use roadstead_core::class::ClassVersion;
+use roadstead_core::id::{Name, Revision};
+use roadstead_core::resources::Requests;
+use roadstead_core::time::Millis;
+use serde_json::{Value, json};
+
+use crate::client::Connection;
+use crate::document::Spec;
+use crate::document::class::{ClassSpec, PodSecurity};
+use crate::document::files::load;
+use crate::document::tenant::{ClassRef, checked_name};
+use crate::failure::Failure;
+use crate::join::cluster::{KubeCluster, Written};
+use crate::join::{Certificate, Joining, Kind, SiteSettings};
+use crate::output::{json, out, yaml};
+use crate::pki::authority::CERTIFICATE_DAYS;
+use crate::pki::{Role, Store, Subject};
+
+/// The image that deploy/Containerfile makes.
+const IMAGE: &str = concat!("roadstead:", env!("CARGO_PKG_VERSION"));
+
+/// How manifests are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Objects {
+    /// YAML documents, as kubectl takes them.
+    #[default]
+    Yaml,
+    /// One JSON list, as kubectl takes it.
+    Json,
+}
+
+/// See [`super::Cli`].
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  roadstead join eu-1 -f examples/classes.yaml > agent.yaml   # to read, then kubectl apply -f
+  roadstead join eu-1 --from-service --apply --dry-run        # what would become of it
+  roadstead join eu-1 --from-service --apply --kube-context eu-1 --storage fast=gp3 --ingress nginx
+  roadstead join eu-1 --certificate-secret agent-pki --server r1.example.com:7420
+
+The rights of the agent follow from the kinds that classes use: name their files, or ask the service.
+Join again when a class brings a new kind; what is as it is to be stays.
+
+The agent's certificate is issued from the folder of `roadstead pki`, or the one that was issued is
+taken again, and is put into a Secret: what is printed then holds a private key. One-time tokens that
+the agent exchanges for a certificate by itself are not there yet; until then renew certificates
+with `roadstead pki renew` and join again. What is needed and why: docs/joining.md.")]
+pub struct Join {
+    /// Name of the cluster, as its document has it.
+    cluster: String,
+    /// File or folder with classes; repeatable.
+    #[arg(short, long = "file", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Ask the service for its classes.
+    #[arg(long)]
+    from_service: bool,
+    /// Write to the cluster instead of printing.
+    #[arg(long)]
+    apply: bool,
+    /// Let the API server judge what would be written, but change nothing.
+    #[arg(long, requires = "apply")]
+    dry_run: bool,
+    /// Kubeconfig file; as kubectl finds it if left out.
+    #[arg(long, value_name = "FILE", requires = "apply")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig; the current one if left out.
+    #[arg(long, value_name = "CONTEXT", requires = "apply")]
+    kube_context: Option<String>,
+    /// How manifests are printed.
+    #[arg(short, long, value_enum, default_value_t, conflicts_with = "apply")]
+    output: Objects,
+    /// Image with this binary.
+    #[arg(long, default_value = IMAGE)]
+    image: String,
+    /// A Secret in roadstead-system that is there, with tls.crt, tls.key and ca.crt; none is issued then.
+    #[arg(long, value_name = "NAME")]
+    certificate_secret: Option<String>,
+    /// Folder of the authority that issues the agent's certificate.
+    #[arg(long, value_name = "DIR", default_value = "pki", env = "ROADSTEAD_PKI")]
+    pki: PathBuf,
+    /// Days that the certificate is valid.
+    #[arg(long, default_value_t = CERTIFICATE_DAYS, value_parser = clap::value_parser!(u64).range(1..=3650))]
+    days: u64,
+    /// Let classes have podSecurity: privileged; whoever acts as the agent has the nodes then.
+    #[arg(long)]
+    allow_privileged: bool,
+    #[command(flatten)]
+    site: SiteSettings,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+impl Join {
+    /// Prints the manifests, or writes them.
+    ///
+    /// # Errors
+    /// Bad names and classes, no certificate, the API server's refusal.
+    pub async fn run(self) -> Result<(), Failure> {
+        let cluster = checked_name(&self.cluster).map_err(Failure::usage)?.0;
+        let servers = self.connection.resolve_servers()?;
+        let mut kinds = self.kinds().await?;
+        let kube = if self.apply {
+            let kube = KubeCluster::connect(self.kubeconfig.as_ref(), self.kube_context.as_deref()).await?;
+            kube.find_plurals(&mut kinds).await?;
+            Some(kube)
+        } else {
+            None
+        };
+        let joining = Joining {
+            certificate: self.certificate(&cluster)?,
+            cluster,
+            image: self.image.clone(),
+            servers,
+            site: self.site.clone(),
+            kinds,
+            privileged: self.allow_privileged,
+        };
+        match kube {
+            Some(kube) => write(&kube, &joining, self.dry_run).await,
+            None => {
+                let manifests = joining.manifests();
+                out(&match self.output {
+                    Objects::Yaml => yaml(&manifests)?,
+                    Objects::Json => json(&json!({"apiVersion": "v1", "kind": "List", "items": manifests}))?,
+                });
+                if matches!(joining.certificate, Certificate::Pem { .. }) {
+                    eprintln!("note: the Secret among it holds the agent's private key");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The kinds that classes use: those of the files, and of the service if it is to be asked.
+    async fn kinds(&self) -> Result<BTreeMap<Kind, Option<String>>, Failure> {
+        let mut classes: Vec<(String, ClassSpec)> = Vec::new();
+        if !self.files.is_empty() {
+            for item in load(&self.files)? {
+                if let Spec::Class(spec) = item.document.spec {
+                    classes.push((item.document.name, *spec));
+                }
+            }
+            if classes.is_empty() {
+                return Err(Failure::usage("there is no class in the input"));
+            }
+        }
+        if self.from_service {
+            let client = self.connection.connect()?;
+            for listed in client.classes(false).await? {
+                let class = client.class(&ClassRef { name: listed.name, version: listed.version }, false).await?;
+                classes.push((class.name.clone(), ClassSpec::from(&class)));
+            }
+        }
+        let mut kinds = BTreeMap::new();
+        for (name, spec) in classes {
+            if spec.pod_security == Some(PodSecurity::Privileged) && !self.allow_privileged {
+                eprintln!("note: {name}@{} has podSecurity: privileged: this cluster will not take its tenants without --allow-privileged", spec.version);
+            }
+            kinds.extend(kinds_of(&spec.to_wire(&name))?.into_iter().map(|kind| (kind, None)));
+        }
+        Ok(kinds)
+    }
+
+    fn certificate(&self, cluster: &str) -> Result<Certificate, Failure> {
+        if let Some(name) = &self.certificate_secret {
+            return Ok(Certificate::Secret(name.clone()));
+        }
+        let mut store = Store::open(&self.pki).map_err(|error| {
+            Failure::from(error).hint("or name a Secret that holds the agent's certificate with --certificate-secret")
+        })?;
+        let subject = Subject::new(Role::Agent, cluster);
+        let files = if self.dry_run { store.files(&subject) } else { store.ensure(&subject, self.days)? };
+        if !files.certificate.exists() {
+            let text = || "issued when it is written".to_owned();
+            return Ok(Certificate::Pem { certificate: text(), key: text(), authorities: text() });
+        }
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path).map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))
+        };
+        Ok(Certificate::Pem { certificate: read(&files.certificate)?, key: read(&files.key)?, authorities: read(&files.ca_bundle)? })
+    }
+}
+
+/// The kinds that a class's manifests hold.
+fn kinds_of(class: &v1::Class) -> Result<Vec<Kind>, Failure> {
+    let failed = |why: String| Failure::usage(format!("class {}@{}: {why}", class.name, class.version));
+    // What tenants ask for and what volumes they have is of no matter for kinds.
+    let version = ClassVersion {
+        name: Name::new(&class.name).map_err(|error| failed(error.to_string()))?,
+        version: class.version.clone(),
+        requests: Requests::default(),
+        volumes: Vec::new(),
+        retain: Millis::default(),
+        values_schema: class.values_schema_json.clone(),
+        template: class.template_json.clone(),
+        created: Revision::default(),
+    };
+    let class = Class::parse(&version).map_err(|found| failed(found.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
+    Ok(class.kinds().into_iter().collect())
+}
+
+async fn write(kube: &KubeCluster, joining: &Joining, dry_run: bool) -> Result<(), Failure> {
+    let uid = kube.uid().await?;
+    let dry = if dry_run { " (dry run)" } else { "" };
+    for manifest in joining.manifests() {
+        let text = |pointer: &str| manifest.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let identity = format!("{}/{}", text("/kind").to_lowercase(), text("/metadata/name"));
+        let word = match kube.write(&manifest, dry_run).await? {
+            Written::As(difference) => difference.word(),
+            Written::Unknown => "not judged: its namespace is not there yet",
+        };
+        out(&format!("{identity} {word}{dry}\n"));
+    }
+    out(&format!("\ncluster {} has the uid {uid}\n", joining.cluster));
+    if !dry_run {
+        out(&format!("\nNext: roadstead describe cluster {}   # last contact\n", joining.cluster));
+    }
+    Ok(())
+}
