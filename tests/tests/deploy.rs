@@ -107,7 +107,10 @@ fn the_agents_manifests_are_those_that_join_prints() -> Result<()> {
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(deploy().join("kubernetes/agent.yaml"), &printed)?;
     }
-    ensure!(text("kubernetes/agent.yaml")? == printed, "deploy/kubernetes/agent.yaml is not what join prints: UPDATE_GOLDEN=1 writes it anew");
+    ensure!(
+        text("kubernetes/agent.yaml")? == printed,
+        "deploy/kubernetes/agent.yaml is not what join prints: UPDATE_GOLDEN=1 writes it anew"
+    );
     Ok(())
 }
 

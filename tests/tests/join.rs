@@ -384,7 +384,9 @@ fn attempts() -> Vec<Attempt> {
     }
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "new"}});
     attempt(Method::POST, "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases".to_owned(), json, &lease, NO_TENANTS);
-    for (path, body) in taken.iter().filter(|(_, body)| ["Secret", "Deployment", "ServiceAccount"].iter().any(|kind| body["kind"] == **kind)) {
+    for (path, body) in
+        taken.iter().filter(|(_, body)| ["Secret", "Deployment", "ServiceAccount"].iter().any(|kind| body["kind"] == **kind))
+    {
         attempt(Method::POST, path.replace("{}", SYSTEM), json, body, NO_TENANTS);
     }
 
@@ -429,7 +431,13 @@ fn attempts() -> Vec<Attempt> {
         "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/"}},
     });
     attempt(Method::POST, "/api/v1/persistentvolumes".to_owned(), json, &volume, outside);
-    attempt(Method::DELETE, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/dbs.db.example.com".to_owned(), "", &Value::Null, outside);
+    attempt(
+        Method::DELETE,
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/dbs.db.example.com".to_owned(),
+        "",
+        &Value::Null,
+        outside,
+    );
     master["kind"] = json!("RoleBinding");
     attempt(Method::POST, format!("{rbac}/namespaces/{HOME}/rolebindings"), json, &master, "Roles of the tenant's own namespace only");
     all

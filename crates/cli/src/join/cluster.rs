@@ -41,7 +41,8 @@ impl KubeCluster {
     /// A file that is none, a context that is not in it.
     pub async fn connect(file: Option<&PathBuf>, context: Option<&str>) -> Result<Self, Failure> {
         let unusable = |error: &dyn std::fmt::Display| {
-            Failure::usage(format!("cannot use the kubeconfig: {error}")).hint("name a file with --kubeconfig and a context with --kube-context")
+            Failure::usage(format!("cannot use the kubeconfig: {error}"))
+                .hint("name a file with --kubeconfig and a context with --kube-context")
         };
         let read = file.map_or_else(Kubeconfig::read, |file: &PathBuf| Kubeconfig::read_from(file.as_path() as &Path));
         let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };

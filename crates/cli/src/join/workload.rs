@@ -58,12 +58,8 @@ pub fn manifests(joining: &Joining) -> Vec<Value> {
         let data = json!({"tls.crt": bytes(certificate), "tls.key": bytes(key), "ca.crt": bytes(authorities)});
         all.push(object("v1", "Secret", AGENT, json!({"type": "kubernetes.io/tls", "data": data})));
     }
-    let mut closed = object(
-        "networking.k8s.io/v1",
-        "NetworkPolicy",
-        AGENT,
-        json!({"spec": {"podSelector": selector(), "policyTypes": ["Ingress"]}}),
-    );
+    let mut closed =
+        object("networking.k8s.io/v1", "NetworkPolicy", AGENT, json!({"spec": {"podSelector": selector(), "policyTypes": ["Ingress"]}}));
     closed["metadata"]["annotations"] = json!({ WHY: "the agent dials out; nobody has to reach it" });
     all.push(closed);
     let budget = json!({"spec": {"maxUnavailable": 1, "selector": selector()}});

@@ -161,7 +161,10 @@ impl Join {
         let mut kinds = BTreeMap::new();
         for (name, spec) in classes {
             if spec.pod_security == Some(PodSecurity::Privileged) && !self.allow_privileged {
-                eprintln!("note: {name}@{} has podSecurity: privileged: this cluster will not take its tenants without --allow-privileged", spec.version);
+                eprintln!(
+                    "note: {name}@{} has podSecurity: privileged: this cluster will not take its tenants without --allow-privileged",
+                    spec.version
+                );
             }
             kinds.extend(kinds_of(&spec.to_wire(&name))?.into_iter().map(|kind| (kind, None)));
         }
@@ -172,9 +175,8 @@ impl Join {
         if let Some(name) = &self.certificate_secret {
             return Ok(Certificate::Secret(name.clone()));
         }
-        let mut store = Store::open(&self.pki).map_err(|error| {
-            Failure::from(error).hint("or name a Secret that holds the agent's certificate with --certificate-secret")
-        })?;
+        let mut store = Store::open(&self.pki)
+            .map_err(|error| Failure::from(error).hint("or name a Secret that holds the agent's certificate with --certificate-secret"))?;
         let subject = Subject::new(Role::Agent, cluster);
         let files = if self.dry_run { store.files(&subject) } else { store.ensure(&subject, self.days)? };
         if !files.certificate.exists() {
