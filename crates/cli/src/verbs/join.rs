@@ -45,13 +45,13 @@ enum Objects {
   roadstead join eu-1 --from-service --apply --kube-context eu-1 --storage fast=gp3 --ingress nginx
   roadstead join eu-1 --certificate-secret agent-pki --server r1.example.com:7420
 
-The rights of the agent follow from the kinds that classes use: name their files, or ask the service.
-Join again when a class brings a new kind; what is as it is to be stays.
+The rights of the agent follow from the kinds that classes use: name their files, or ask the
+service. Join again when a class brings a new kind; what is as it is to be stays.
 
-The agent's certificate is issued from the folder of `roadstead pki`, or the one that was issued is
-taken again, and is put into a Secret: what is printed then holds a private key. One-time tokens that
-the agent exchanges for a certificate by itself are not there yet; until then renew certificates
-with `roadstead pki renew` and join again. What is needed and why: docs/joining.md.")]
+The agent's certificate is issued from the folder of `roadstead pki`, or the one that was
+issued is taken again, and is put into a Secret: what is printed then holds a private key.
+One-time tokens that the agent exchanges for a certificate by itself are not there yet; until
+then renew with `roadstead pki renew` and join again. What is needed and why: docs/joining.md.")]
 pub struct Join {
     /// Name of the cluster, as its document has it.
     cluster: String,
