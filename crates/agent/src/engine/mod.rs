@@ -34,6 +34,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(30);
 /// How soon after one message to the placement service the next may follow.
 const TELL_PACE: Duration = Duration::from_millis(100);
+/// How often everything is told anew: the same words may mean something else after what is wanted has changed, as `Stopped` does of a
+/// tenant that was hibernated and is deleted now.
+const TELL_ANEW_EVERY: Duration = Duration::from_secs(60);
 /// When to tell that all is as before, until the placement service has said.
 const TELL_WITHIN: Duration = Duration::from_secs(10);
 /// Messages that wait to be taken in.
@@ -86,6 +89,8 @@ pub struct Engine<I: Interpreter> {
     last_turn: Instant,
     /// A worker has come free.
     finished: bool,
+    told_anew: Instant,
+    tell_anew: bool,
     began: Instant,
 }
 
@@ -115,6 +120,8 @@ impl<I: Interpreter> Engine<I> {
             tell_within: TELL_WITHIN,
             last_turn: now,
             finished: true,
+            told_anew: now,
+            tell_anew: false,
             began: now,
         })
     }
@@ -161,7 +168,12 @@ impl<I: Interpreter> Engine<I> {
                 self.told.forget();
             }
             Heard::Intent(message) => {
+                let before = self.wanted.intent.generation;
                 let Some(changed) = self.wanted.take(&message) else { return };
+                if changed.is_empty() && self.wanted.intent.generation != before {
+                    // Something moved there that changes nothing here: what was told may mean something else now.
+                    self.tell_anew = true;
+                }
                 for id in changed {
                     self.memory.try_again(id);
                     self.reasons.remove(&id);
@@ -308,6 +320,10 @@ impl<I: Interpreter> Engine<I> {
     /// Tells what is news, or that all is as before when that is due.
     fn tell(&mut self, tell: &mpsc::Sender<v1::ObserveRequest>) -> Result<(), ()> {
         let now = Instant::now();
+        // What was decided under an intent that is not kept yet is not told: whoever comes after this process might act on an older one.
+        if self.wanted.intent.generation > self.seen.generation {
+            return Ok(());
+        }
         if self.told.is_telling() || now < self.next_tell {
             return Ok(());
         }
@@ -335,7 +351,8 @@ impl<I: Interpreter> Engine<I> {
         let conditions: BTreeMap<TenantId, Condition> =
             self.round.steps.iter().map(|(id, step)| (*id, self.condition(*id, step))).collect();
         let seen_of = |id: &TenantId| self.seen.tenants.get(id);
-        let tenants = self.wanted.intent.tenants.iter();
+        // One that is being worked on is told of when that is done: what was seen of it may be over.
+        let tenants = self.wanted.intent.tenants.iter().filter(|wanted| !self.busy.contains_key(&wanted.id));
         let tenants = tenants.filter_map(|wanted| Some((wanted, seen_of(&wanted.id)?, conditions.get(&wanted.id)?))).collect();
         let orphans: Vec<_> = self.round.orphans.iter().filter_map(|id| Some((*id, seen_of(id)?))).collect();
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
@@ -347,7 +364,12 @@ impl<I: Interpreter> Engine<I> {
             orphans: count(orphans.len()),
             held_back: count(self.round.held_back.len()),
         };
-        let now = Now { tenants, orphans, uid: &facts.uid, capacity: &facts.capacity, info, time: self.now() };
+        let anew = std::mem::take(&mut self.tell_anew) || self.told_anew.elapsed() >= TELL_ANEW_EVERY;
+        if anew {
+            self.told_anew = Instant::now();
+        }
+        let (generation, idle) = (self.seen.generation, self.busy.is_empty());
+        let now = Now { anew, generation, idle, tenants, orphans, uid: &facts.uid, capacity: &facts.capacity, info, time: self.now() };
         self.told.news(&now, due)
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use roadstead_api::v1;
 use roadstead_core::cluster::Capacity;
-use roadstead_core::id::{Name, Revision, TenantId, VolumeUid};
+use roadstead_core::id::{Epoch, Name, Revision, TenantId, VolumeUid};
 use roadstead_core::intent::TenantIntent;
 use roadstead_core::observed::{ClusterInfo, MAX_WHY_BYTES, SeenTenant, TroubleKind};
 use roadstead_core::reconcile::{Condition, Home, TenantSeen, VolumeSeen};
@@ -53,6 +53,12 @@ struct Sent {
 
 /// How things are now.
 pub(crate) struct Now<'a> {
+    /// Whether everything is told anew, also what is known: something may have been dropped on the way, or mean something else by now.
+    pub(crate) anew: bool,
+    /// What was kept as acted on: only what is carried under it is all that is carried.
+    pub(crate) generation: Revision,
+    /// Nobody is being worked on: what is seen is what is there.
+    pub(crate) idle: bool,
     pub(crate) tenants: Vec<(&'a TenantIntent, &'a TenantSeen, &'a Condition)>,
     /// Labelled as tenants, named by nobody.
     pub(crate) orphans: Vec<(TenantId, &'a TenantSeen)>,
@@ -94,14 +100,16 @@ impl Told {
 
     /// What there is to be told. `None` if nothing is news, unless `anyway`.
     pub(crate) fn news(&mut self, now: &Now<'_>, anyway: bool) -> Option<v1::ObserveRequest> {
+        // All that is carried can be told only by who has kept an intent of that incarnation: until then an older one may be acted on.
+        let complete = self.complete.filter(|at| now.idle && now.generation.incarnation == at.incarnation);
         let mut said = BTreeMap::new();
         let mut more = false;
         for (wanted, seen, condition) in &now.tenants {
             let one = self.say(wanted, seen, condition, now.time);
-            if self.complete.is_none() && self.said.get(&wanted.id) == Some(&one) {
+            if complete.is_none() && !now.anew && self.said.get(&wanted.id) == Some(&one) {
                 continue;
             }
-            if said.len() >= MAX_TENANTS && self.complete.is_none() {
+            if said.len() >= MAX_TENANTS && complete.is_none() {
                 more = true;
                 break;
             }
@@ -112,12 +120,12 @@ impl Told {
             self.waits.retain(|id, _| named(id));
             self.said.retain(|id, _| named(id));
         }
-        if self.complete.is_some() {
+        if complete.is_some() {
             said.extend(now.orphans.iter().filter_map(|(id, seen)| Some((*id, orphan(*id, seen)?))));
         }
         let capacity = (self.capacity.as_ref() != Some(now.capacity)).then(|| now.capacity.clone());
         let info = (self.info.as_ref() != Some(&now.info)).then(|| now.info.clone());
-        if said.is_empty() && capacity.is_none() && info.is_none() && self.complete.is_none() && !anyway {
+        if said.is_empty() && capacity.is_none() && info.is_none() && complete.is_none() && !anyway {
             return None;
         }
         let message = v1::ObserveRequest {
@@ -125,14 +133,17 @@ impl Told {
             capacity: capacity.as_ref().map(wire::wire_capacity),
             info: info.as_ref().map(wire::wire_info),
             tenants: said.values().map(|said| wire::seen(&said.seen, said.observed)).collect(),
-            complete_at: self.complete.map(wire::wire_revision),
+            complete_at: complete.map(wire::wire_revision),
         };
-        self.sent = Some(Sent { said, capacity, info, complete: self.complete.is_some() });
+        self.sent = Some(Sent { said, capacity, info, complete: complete.is_some() });
         Some(message)
     }
 
     fn say(&mut self, wanted: &TenantIntent, seen: &TenantSeen, condition: &Condition, now: Timestamp) -> Said {
         let observed = match condition {
+            // Acted on in a newer epoch, which a restore has undone: what is there is told as of that epoch, and it is bound anew.
+            Condition::Blocked(_) if self::newer(wanted, seen).is_some() => Some(presence(seen)),
+            Condition::VolumeLost(_) | Condition::SecretLost(_) if seen.at_rest => Some(Observed::Stopped),
             Condition::Running => Some(Observed::Running),
             Condition::Stopped => Some(Observed::Stopped),
             Condition::Absent => Some(Observed::Absent),
@@ -157,7 +168,8 @@ impl Told {
             self.waits.remove(&wanted.id);
         }
         let trouble = trouble.map(|(kind, why)| (kind, shortened(&why)));
-        Said { seen: SeenTenant { id: wanted.id, epoch: wanted.epoch, volumes, trouble }, observed }
+        let epoch = self::newer(wanted, seen).unwrap_or(wanted.epoch);
+        Said { seen: SeenTenant { id: wanted.id, epoch, volumes, trouble }, observed }
     }
 
     /// What it waits for, once that has taken a while; what was told last, while it is too early to tell anew.
@@ -179,10 +191,22 @@ impl Told {
     }
 }
 
+/// The epoch in which it was acted on, if that is newer than the intent's.
+fn newer(wanted: &TenantIntent, seen: &TenantSeen) -> Option<Epoch> {
+    match seen.home {
+        Home::Ours(epoch) if epoch > wanted.epoch => Some(epoch),
+        Home::Ours(_) | Home::None | Home::Terminating | Home::Foreign(_) => None,
+    }
+}
+
+fn presence(seen: &TenantSeen) -> Observed {
+    if seen.at_rest { Observed::Stopped } else { Observed::Running }
+}
+
 /// What is told of something that no intent names: only where a restore asks for all that is there.
 fn orphan(id: TenantId, seen: &TenantSeen) -> Option<Said> {
     let Home::Ours(epoch) = seen.home else { return None };
-    let observed = Some(if seen.at_rest { Observed::Stopped } else { Observed::Running });
+    let observed = Some(presence(seen));
     Some(Said { seen: SeenTenant { id, epoch, volumes: Vec::new(), trouble: None }, observed })
 }
 

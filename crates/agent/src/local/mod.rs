@@ -170,6 +170,10 @@ impl Interpreter for Local {
 
     async fn keep_generation(&self, generation: Revision) -> Result<(), Failed> {
         let mut cluster = lock(&self.cluster);
+        if cluster.generation > (generation.incarnation.0, generation.index) {
+            let (incarnation, index) = cluster.generation;
+            return Err(Failed::Refused(format!("generation {incarnation}.{index} was acted on here, which is newer than {generation}")));
+        }
         let next = ClusterRecord { generation: (generation.incarnation.0, generation.index), ..cluster.clone() };
         let bytes = serde_json::to_vec_pretty(&next).map_err(|error| Failed::Refused(error.to_string()))?;
         let kept = write_whole(&self.folder.join(CLUSTER_FILE), &bytes);

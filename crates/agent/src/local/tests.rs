@@ -229,6 +229,79 @@ async fn what_is_not_named_any_more_is_left_as_it_is_and_told_as_an_orphan() {
     assert_eq!(world.pid("db"), pid);
 }
 
+/// As where a hibernated tenant is deleted: nothing else is wanted here, but that it is stopped means something else there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_told_is_told_again_when_only_the_generation_has_moved() {
+    let mut world = World::new().await;
+    world.hear(message(5, vec![tenant(Role::Stopped)])).await;
+    world.until_observed(Observed::Stopped).await;
+    world.last = v1::SeenTenant::default();
+    world.hear(message(6, vec![])).await;
+    world.until_observed(Observed::Stopped).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_of_a_newer_epoch_is_told_as_of_that_epoch_and_left_alone() {
+    let mut world = World::new().await;
+    world.hear(message(5, vec![tenant(Role::Run)])).await;
+    world.until_observed(Observed::Running).await;
+    let pid = world.pid("db");
+    let older = v1::TenantIntent { epoch: Some(revision(2)), ..tenant(Role::Absent) };
+    world.hear(message(6, vec![older])).await;
+    let blocked = |seen: &v1::SeenTenant| seen.trouble.as_ref().is_some_and(|trouble| trouble.kind() == Kind::Blocked);
+    world.until("it is told", blocked).await;
+    assert_eq!((world.last.epoch, world.last.observed()), (Some(revision(3)), Observed::Running));
+    assert_eq!(world.pid("db"), pid);
+}
+
+/// After a restore all that is carried is told, but not before an intent of the new incarnation has been kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_is_told_after_a_restore_only_once_an_intent_of_the_new_incarnation_is_kept() {
+    let mut world = World::new().await;
+    world.hear(message(5, vec![tenant(Role::Run)])).await;
+    world.until_observed(Observed::Running).await;
+    let restored = v1::Revision { incarnation: 1, index: 2 };
+    let wanted = v1::ObserveResponse { complete_wanted: true, revision: Some(restored), ..Default::default() };
+    let mut complete = async |intent: Option<Heard>| {
+        let asked = intent.is_none();
+        if let Some(intent) = intent {
+            world.hear(intent).await;
+        }
+        world.hear(Heard::Begins).await;
+        world.hear(message(5, vec![tenant(Role::Run)])).await;
+        for _ in 0..2 {
+            let told = tokio::time::timeout(PATIENCE, world.told.recv()).await.unwrap().unwrap();
+            world.heard.send(Heard::Taken(wanted.clone())).await.unwrap();
+            if told.complete_at.is_some() {
+                return told.complete_at;
+            }
+            world.heard.send(Heard::Begins).await.unwrap();
+            world.heard.send(message(5, vec![tenant(Role::Run)])).await.unwrap();
+        }
+        assert!(asked);
+        None
+    };
+    assert_eq!(complete(None).await, None, "the intent that is kept is older than the restore");
+    let intent = v1::WatchIntentResponse {
+        tenants: vec![tenant(Role::Run)],
+        generation: Some(v1::Revision { incarnation: 1, index: 1 }),
+        ..Default::default()
+    };
+    world.hear(Heard::Begins).await;
+    world.hear(Heard::Intent(Box::new(intent))).await;
+    let told = async {
+        loop {
+            let told = world.told.recv().await.unwrap();
+            world.heard.send(Heard::Taken(wanted.clone())).await.unwrap();
+            if told.complete_at == Some(restored) {
+                return told;
+            }
+        }
+    };
+    let told = tokio::time::timeout(PATIENCE, told).await.unwrap();
+    assert_eq!(told.tenants.len(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_ends_is_started_again_and_its_tenant_says_so() {
     let mut world = World::new().await;

@@ -11,13 +11,13 @@ use roadstead_agent::inventory::{Inventory, Options};
 use roadstead_agent::kube::{Drift, Kind, KubeInterpreter, client};
 use roadstead_agent::lease::Election;
 use roadstead_agent::session::Session;
-use roadstead_class::{Entry, Site};
 use roadstead_server::identity::{Caller, Role};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Connection, endpoints};
 use crate::failure::Failure;
+use crate::join::SiteSettings;
 
 /// The lease that one of the agent's replicas holds.
 const LEASE: &str = "roadstead-agent";
@@ -52,7 +52,7 @@ pub enum OnDrift {
 #[command(after_help = "Examples:
   # in a cluster, as `roadstead join` sets it up
   roadstead agent --server rs.example.com:7420 --ca ca.crt --cert agent.crt --key agent.key \\
-      --storage fast=gp3 --storage bulk=st1 --ingress nginx/ingress-nginx
+      --storage fast=gp3 --storage bulk=st1 --ingress nginx=ingress-nginx
   # beside a cluster, for a try
   roadstead agent --kubeconfig ~/.kube/config --context-of-kubeconfig kind-one --lease none
 
@@ -60,6 +60,9 @@ The certificate names the cluster (`roadstead pki issue agent NAME`); it must be
 agent to report fixes the cluster's identity, the UID of its kube-system namespace: a copy with the same certificate is refused.
 SIGTERM ends the agent; its tenants keep running.")]
 pub struct Agent {
+    /// The cluster that this is; refused if the certificate names another.
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
     /// Kubeconfig of the cluster; without it, that of the pod it runs in.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -69,27 +72,9 @@ pub struct Agent {
     /// The agent's own namespace: its lease, and the generation that it acted on last.
     #[arg(long, default_value = "roadstead-system")]
     namespace: String,
-    /// Namespace of the secrets that classes copy.
-    #[arg(long, default_value = "roadstead-templates")]
-    template_namespace: String,
     /// Name of this replica of the agent in its lease; `none` works without a lease.
     #[arg(long, value_name = "NAME", env = "HOSTNAME", default_value = "agent")]
     lease: String,
-    /// StorageClass for a kind of storage that classes name; repeatable.
-    #[arg(long, value_name = "KIND=CLASS", value_parser = pair)]
-    storage: Vec<(String, String)>,
-    /// IngressClass for hostnames, and the namespace that its controller runs in.
-    #[arg(long, value_name = "CLASS/NAMESPACE", value_parser = slashed, conflicts_with = "gateway")]
-    ingress: Option<(String, String)>,
-    /// Gateway for hostnames.
-    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = slashed)]
-    gateway: Option<(String, String)>,
-    /// Region, for templates.
-    #[arg(long, default_value = "")]
-    region: String,
-    /// Namespace of the cluster's DNS.
-    #[arg(long, default_value = "kube-system")]
-    dns_namespace: String,
     /// A kind that classes contain beyond the usual, as in `apps.example.com/v1/Database`; repeatable.
     #[arg(long = "kind", value_name = "APIVERSION/KIND", value_parser = kind)]
     kinds: Vec<Kind>,
@@ -103,17 +88,9 @@ pub struct Agent {
     #[arg(long)]
     log_json: bool,
     #[command(flatten)]
+    site: SiteSettings,
+    #[command(flatten)]
     connection: Connection,
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    let split = text.split_once('=').filter(|(_, class)| !class.is_empty());
-    split.map(|(kind, class)| (kind.to_owned(), class.to_owned())).ok_or_else(|| "write KIND=STORAGECLASS, as in fast=gp3".to_owned())
-}
-
-fn slashed(text: &str) -> Result<(String, String), String> {
-    let split = text.split_once('/').filter(|(a, b)| !a.is_empty() && !b.is_empty() && !b.contains('/'));
-    split.map(|(a, b)| (a.to_owned(), b.to_owned())).ok_or_else(|| "write two names with a slash between them".to_owned())
 }
 
 fn kind(text: &str) -> Result<Kind, String> {
@@ -132,6 +109,9 @@ impl Agent {
         let context = self.connection.resolve()?;
         endpoints(&context)?;
         let name = own_cluster(&context.cert)?;
+        if let Some(wanted) = self.cluster.as_ref().filter(|wanted| **wanted != name) {
+            return Err(Failure::usage(format!("{} is the certificate of cluster {name}, not of {wanted}", context.cert.display())));
+        }
         let cluster = client(self.kube_config().await?).map_err(|error| Failure::failed(format!("the cluster: {error}")))?;
         let stop = CancellationToken::new();
         let signal = stop.clone();
@@ -177,22 +157,6 @@ impl Agent {
         kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| bad(&error))
     }
 
-    fn site(&self, cluster: &str) -> Site {
-        let entry = match (&self.ingress, &self.gateway) {
-            (Some((class, namespace)), _) => Entry::Ingress { class: class.clone(), from_namespace: namespace.clone() },
-            (None, Some((namespace, name))) => Entry::Gateway { name: name.clone(), namespace: namespace.clone() },
-            (None, None) => Entry::None,
-        };
-        Site {
-            cluster: cluster.to_owned(),
-            region: self.region.clone(),
-            storage: self.storage.iter().cloned().collect(),
-            entry,
-            dns_namespace: self.dns_namespace.clone(),
-            ..Site::default()
-        }
-    }
-
     /// Everything anew with each lease: what was seen before may be long past.
     async fn work(&self, cluster: &kube::Client, name: &str, session: Session, stop: CancellationToken) -> Result<(), Failure> {
         let inventory = Inventory::start(cluster.clone(), Options::default());
@@ -208,20 +172,20 @@ impl Agent {
         });
         let usual = KINDS.iter().map(|(version, kind)| Kind { api_version: (*version).to_owned(), kind: (*kind).to_owned() });
         let route =
-            self.gateway.iter().map(|_| Kind { api_version: "gateway.networking.k8s.io/v1".to_owned(), kind: "HTTPRoute".to_owned() });
+            self.site.gateway.iter().map(|_| Kind { api_version: "gateway.networking.k8s.io/v1".to_owned(), kind: "HTTPRoute".to_owned() });
         let kinds: BTreeSet<Kind> = usual.chain(route).chain(self.kinds.iter().cloned()).collect();
         let interpreter = KubeInterpreter::start(roadstead_agent::kube::Settings {
             client: cluster.clone(),
             kinds,
             own_namespace: self.namespace.clone(),
-            template_namespace: self.template_namespace.clone(),
+            template_namespace: self.site.template_namespace.clone(),
             drift: match self.on_drift {
                 OnDrift::Repair => Drift::Repair,
                 OnDrift::Report => Drift::Report,
             },
             facts,
         });
-        let settings = Settings { site: self.site(name), ..Settings::default() };
+        let settings = Settings { site: self.site.site(name), ..Settings::default() };
         let ended = roadstead_agent::run(interpreter, settings, session, stop).await;
         forward.abort();
         ended.map_err(|error| Failure::failed(format!("the agent has ended: {error}")))

@@ -72,7 +72,7 @@ async fn an_agent_hears_the_whole_intent_and_then_what_changes() {
     let anvils = &last.tenants[0];
     let absent = v1::SeenTenant { uid: anvils.uid.clone(), epoch: anvils.epoch, observed: Observed::Absent.into(), ..Default::default() };
     agent.observe(told("c0", absent)).await.unwrap();
-    assert_eq!(whole(&mut stream).await.gone, [anvils.uid.clone()]);
+    assert_eq!(whole(&mut stream).await.gone, std::slice::from_ref(&anvils.uid));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
