@@ -146,7 +146,7 @@ async fn tenants_live_in_the_clusters_that_were_chosen_for_them_until_they_are_p
     blue.start_agent(&group)?;
     let lived = live(&group, &mut red, &mut blue).await;
     lived.with_context(|| {
-        let mut log = |site: &mut Site| site.agent().map(|agent| agent.log_tail()).unwrap_or_default();
+        let log = |site: &mut Site| site.agent().map(|agent| agent.log_tail()).unwrap_or_default();
         format!("the agent of red: {}\nthe agent of blue: {}", log(&mut red), log(&mut blue))
     })
 }

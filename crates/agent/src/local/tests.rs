@@ -271,7 +271,7 @@ async fn all_is_told_after_a_restore_only_once_an_intent_of_the_new_incarnation_
         world.hear(message(5, vec![tenant(Role::Run)])).await;
         for _ in 0..2 {
             let told = tokio::time::timeout(PATIENCE, world.told.recv()).await.unwrap().unwrap();
-            world.heard.send(Heard::Taken(wanted.clone())).await.unwrap();
+            world.heard.send(Heard::Taken(wanted)).await.unwrap();
             if told.complete_at.is_some() {
                 return told.complete_at;
             }
@@ -292,7 +292,7 @@ async fn all_is_told_after_a_restore_only_once_an_intent_of_the_new_incarnation_
     let told = async {
         loop {
             let told = world.told.recv().await.unwrap();
-            world.heard.send(Heard::Taken(wanted.clone())).await.unwrap();
+            world.heard.send(Heard::Taken(wanted)).await.unwrap();
             if told.complete_at == Some(restored) {
                 return told;
             }
