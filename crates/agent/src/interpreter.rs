@@ -99,6 +99,11 @@ pub trait Interpreter: Clone + Send + Sync + 'static {
     /// Waits until something changed.
     fn changed(&self) -> impl Future<Output = Changed> + Send;
 
+    /// Those that are labelled as tenants and named by no intent: nobody counts them, so that what they use is others' use.
+    fn orphans(&self, orphans: &[TenantId]) {
+        let _ = orphans;
+    }
+
     /// Facts about the cluster, as they are now.
     ///
     /// # Errors

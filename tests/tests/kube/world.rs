@@ -200,6 +200,7 @@ async fn interpreter(plane: &ControlPlane, counts: &Arc<Counts>) -> Result<KubeI
         template_namespace: "templates".to_owned(),
         drift: Drift::Repair,
         facts,
+        on_orphans: Box::new(|_| {}),
     };
     Ok(KubeInterpreter::start(settings))
 }

@@ -53,8 +53,6 @@ pub enum Heard {
     Taken(v1::ObserveResponse),
     /// What was told did not arrive.
     Lost,
-    /// An operator agrees to any number of removals for so long.
-    RemovalsAgreed(Millis),
 }
 
 /// How an agent works.
@@ -187,7 +185,6 @@ impl<I: Interpreter> Engine<I> {
                 self.next_tell = Instant::now() + TELL_PACE;
             }
             Heard::Lost => self.told.lost(),
-            Heard::RemovalsAgreed(length) => self.memory.allow_removals(self.now().after(length)),
         }
     }
 
@@ -255,7 +252,12 @@ impl<I: Interpreter> Engine<I> {
             return debug!(%error, "not everything was looked at yet");
         }
         let now = self.now();
-        self.round = reconcile(&self.wanted.intent, &self.seen, &self.limits, &mut self.memory, now);
+        let round = reconcile(&self.wanted.intent, &self.seen, &self.limits, &mut self.memory, now);
+        if round.orphans != self.round.orphans {
+            warn!(orphans = ?round.orphans, "labelled as tenants and named by no intent: left as they are");
+            self.interpreter.orphans(&round.orphans);
+        }
+        self.round = round;
         if self.round.stale {
             let (heard, known) = (self.wanted.intent.generation, self.seen.generation);
             return debug!(%heard, %known, "what was heard is older than what was acted on; nothing is done");

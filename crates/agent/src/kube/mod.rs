@@ -96,6 +96,8 @@ pub struct Settings {
     pub drift: Drift,
     /// Facts about the cluster, once there are any.
     pub facts: Receiver<Option<ClusterFacts>>,
+    /// Hears which namespaces are tenants' that nobody counts.
+    pub on_orphans: Box<dyn Fn(&[TenantId]) + Send + Sync>,
 }
 
 /// A client that tries nothing again by itself.
@@ -118,6 +120,7 @@ struct Shared {
     questions: Arc<Questions>,
     own_namespace: String,
     facts: Receiver<Option<ClusterFacts>>,
+    on_orphans: Box<dyn Fn(&[TenantId]) + Send + Sync>,
     /// Aborted when this is dropped.
     _tasks: JoinSet<()>,
 }
@@ -141,7 +144,13 @@ impl KubeInterpreter {
         let questions = Arc::new(Questions::default());
         tasks.spawn(ask::answer(writer.clone(), questions.clone()));
         tasks.spawn(ask::explain(writer.clone()));
-        let shared = Shared { questions, own_namespace: settings.own_namespace, facts: settings.facts, _tasks: tasks };
+        let shared = Shared {
+            questions,
+            own_namespace: settings.own_namespace,
+            facts: settings.facts,
+            on_orphans: settings.on_orphans,
+            _tasks: tasks,
+        };
         Self { writer, shared: Arc::new(shared) }
     }
 
@@ -190,6 +199,10 @@ impl Interpreter for KubeInterpreter {
         // Another replica of the agent may have kept a newer one in between: then this is refused.
         let patch = json!({ "metadata": { "resourceVersion": there.metadata.resource_version }, "data": data });
         call(what, self.state().patch(name, &PatchParams::default(), &Patch::Merge(patch))).await.map(drop)
+    }
+
+    fn orphans(&self, orphans: &[TenantId]) {
+        (self.shared.on_orphans)(orphans);
     }
 
     fn seen(&self, job: &Job) -> Result<TenantSeen, Failed> {

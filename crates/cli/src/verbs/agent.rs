@@ -159,7 +159,7 @@ impl Agent {
 
     /// Everything anew with each lease: what was seen before may be long past.
     async fn work(&self, cluster: &kube::Client, name: &str, session: Session, stop: CancellationToken) -> Result<(), Failure> {
-        let inventory = Inventory::start(cluster.clone(), Options::default());
+        let inventory = Arc::new(Inventory::start(cluster.clone(), Options::default()));
         let mut held = inventory.held();
         let (sender, facts) = watch::channel(None);
         let forward = tokio::spawn(async move {
@@ -184,6 +184,7 @@ impl Agent {
                 OnDrift::Report => Drift::Report,
             },
             facts,
+            on_orphans: Box::new(move |orphans| inventory.set_orphans(orphans.iter().map(|id| id.to_string().into_boxed_str()))),
         });
         let settings = Settings { site: self.site.site(name), ..Settings::default() };
         let ended = roadstead_agent::run(interpreter, settings, session, stop).await;
