@@ -28,7 +28,8 @@ kind: Class
 metadata: {name: rare}
 spec:
   version: 1.0.0
-  requests: {cpu: 1, memory: 1Gi, pods: 1, largestPod: {cpu: 1, memory: 1Gi}}
+  requests: {cpu: 1, memory: 1Gi, pods: 3, largestPod: {cpu: 1, memory: 1Gi}}
+  podSecurity: baseline
   manifests: [rare/*.yaml]
   retain: 1d
 ";

@@ -235,12 +235,13 @@ impl Work<'_> {
 
     async fn put(&self, part: Part) -> Result<(), Failed> {
         let rendered = self.rendered()?;
-        self.record(part == Part::Workloads).await?;
         let mut in_step = true;
+        // Before anything within it: where its label was stripped, admission refuses whatever comes first.
         if part == Part::Bounds && self.look(|inner| seen::namespace_differs(inner, self.job, rendered, &self.namespace)) {
             in_step = false;
             self.apply(&rendered.namespace.id, &namespace_body(self.job, rendered)).await?;
         }
+        self.record(part == Part::Workloads).await?;
         for manifest in rendered.parts.get(&part).into_iter().flatten() {
             in_step &= !self.put_object(rendered, manifest).await?;
         }

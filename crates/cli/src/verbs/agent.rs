@@ -51,10 +51,11 @@ pub enum OnDrift {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   # in a cluster, as `roadstead join` sets it up
-  roadstead agent --server rs.example.com:7420 --ca ca.crt --cert agent.crt --key agent.key \\
+  roadstead agent --server rs.example.com:7420 --ca ca.crt \\
+      --cert agent.crt --key agent.key \\
       --storage fast=gp3 --storage bulk=st1 --ingress nginx=ingress-nginx
   # beside a cluster, for a try
-  roadstead agent --kubeconfig ~/.kube/config --context-of-kubeconfig kind-one --lease none
+  roadstead agent --kubeconfig ~/.kube/config --lease none
 
 The certificate names the cluster (`roadstead pki issue agent NAME`); it must be declared (`roadstead apply -f cluster.yaml`). The first
 agent to report fixes the cluster's identity, the UID of its kube-system namespace: a copy with the same certificate is refused.

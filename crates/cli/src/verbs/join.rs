@@ -40,10 +40,14 @@ enum Objects {
 /// See [`super::Cli`].
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  roadstead join eu-1 -f examples/classes.yaml > agent.yaml   # to read, then kubectl apply -f
-  roadstead join eu-1 --from-service --apply --dry-run        # what would become of it
-  roadstead join eu-1 --from-service --apply --kube-context eu-1 --storage fast=gp3 --ingress nginx
-  roadstead join eu-1 --certificate-secret agent-pki --server r1.example.com:7420
+  # to read, then kubectl apply -f
+  roadstead join eu-1 -f examples/classes.yaml > agent.yaml
+  # what would become of it
+  roadstead join eu-1 --from-service --apply --dry-run
+  roadstead join eu-1 --from-service --apply --kube-context eu-1 \\
+      --storage fast=gp3 --ingress nginx
+  roadstead join eu-1 --certificate-secret agent-pki \\
+      --server r1.example.com:7420
 
 The rights of the agent follow from the kinds that classes use: name their files, or ask the
 service. Join again when a class brings a new kind; what is as it is to be stays.
