@@ -72,6 +72,8 @@ pub struct Engine<I: Interpreter> {
     seen: ClusterSeen,
     /// To be looked at again.
     dirty: BTreeSet<TenantId>,
+    /// Of whom it is not known what is there: looked at again each second, and nothing is done or told of them.
+    unknown: BTreeSet<TenantId>,
     memory: Memory,
     round: Round,
     queue: VecDeque<(ShardId, TenantId)>,
@@ -106,6 +108,7 @@ impl<I: Interpreter> Engine<I> {
             wanted: Wanted::new(settings.site),
             seen: ClusterSeen { generation, tenants: BTreeMap::new() },
             dirty: BTreeSet::new(),
+            unknown: BTreeSet::new(),
             memory: Memory::default(),
             round: Round::default(),
             queue: VecDeque::new(),
@@ -237,6 +240,7 @@ impl<I: Interpreter> Engine<I> {
             self.settling.remove(&id);
             self.dirty.insert(id);
         }
+        self.dirty.extend(&self.unknown);
     }
 
     /// One round: looks at what changed, decides, hands out work.
@@ -281,13 +285,17 @@ impl<I: Interpreter> Engine<I> {
             // One that is worked on is looked at when that is done.
             let Some(job) = self.wanted.jobs.get(&id).filter(|_| !self.busy.contains_key(&id)) else { continue };
             match self.interpreter.seen(job) {
-                Ok(seen) => drop(self.seen.tenants.insert(id, seen)),
+                Ok(seen) => {
+                    self.unknown.remove(&id);
+                    self.seen.tenants.insert(id, seen);
+                }
                 Err(error) => {
-                    self.dirty.insert(id);
-                    return Err(error);
+                    debug!(tenant = %id, %error, "it is not known yet what is there; nothing is done about it");
+                    self.unknown.insert(id);
                 }
             }
         }
+        self.unknown.retain(|id| self.wanted.jobs.contains_key(id));
         Ok(())
     }
 
@@ -297,7 +305,7 @@ impl<I: Interpreter> Engine<I> {
             .round
             .steps
             .iter()
-            .filter(|(id, step)| !step.actions.is_empty() && !self.busy.contains_key(id))
+            .filter(|(id, step)| !step.actions.is_empty() && !self.busy.contains_key(id) && !self.unknown.contains(id))
             .filter(|(id, _)| self.settling.get(id).is_none_or(|until| *until <= now))
             .filter_map(|(id, _)| Some((self.wanted.jobs.get(id)?.intent.shard, *id)))
             .collect();
@@ -354,7 +362,8 @@ impl<I: Interpreter> Engine<I> {
             self.round.steps.iter().map(|(id, step)| (*id, self.condition(*id, step))).collect();
         let seen_of = |id: &TenantId| self.seen.tenants.get(id);
         // One that is being worked on is told of when that is done: what was seen of it may be over.
-        let tenants = self.wanted.intent.tenants.iter().filter(|wanted| !self.busy.contains_key(&wanted.id));
+        let tenants =
+            self.wanted.intent.tenants.iter().filter(|wanted| !self.busy.contains_key(&wanted.id) && !self.unknown.contains(&wanted.id));
         let tenants = tenants.filter_map(|wanted| Some((wanted, seen_of(&wanted.id)?, conditions.get(&wanted.id)?))).collect();
         let orphans: Vec<_> = self.round.orphans.iter().filter_map(|id| Some((*id, seen_of(id)?))).collect();
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
@@ -370,7 +379,7 @@ impl<I: Interpreter> Engine<I> {
         if anew {
             self.told_anew = Instant::now();
         }
-        let (generation, idle) = (self.seen.generation, self.busy.is_empty());
+        let (generation, idle) = (self.seen.generation, self.busy.is_empty() && self.unknown.is_empty());
         let now = Now { anew, generation, idle, tenants, orphans, uid: &facts.uid, capacity: &facts.capacity, info, time: self.now() };
         self.told.news(&now, due)
     }
