@@ -82,6 +82,9 @@ pub enum Drift {
     Report,
 }
 
+/// Hears which namespaces are tenants' that nobody counts.
+pub type OnOrphans = Box<dyn Fn(&[TenantId]) + Send + Sync>;
+
 /// What the interpreter needs to know.
 pub struct Settings {
     /// Of the cluster. Its own retries must be off ([`client`]): a queue of ours decides when to try again.
@@ -96,8 +99,8 @@ pub struct Settings {
     pub drift: Drift,
     /// Facts about the cluster, once there are any.
     pub facts: Receiver<Option<ClusterFacts>>,
-    /// Hears which namespaces are tenants' that nobody counts.
-    pub on_orphans: Box<dyn Fn(&[TenantId]) + Send + Sync>,
+    /// See [`OnOrphans`].
+    pub on_orphans: OnOrphans,
 }
 
 /// A client that tries nothing again by itself.
@@ -120,7 +123,7 @@ struct Shared {
     questions: Arc<Questions>,
     own_namespace: String,
     facts: Receiver<Option<ClusterFacts>>,
-    on_orphans: Box<dyn Fn(&[TenantId]) + Send + Sync>,
+    on_orphans: OnOrphans,
     /// Aborted when this is dropped.
     _tasks: JoinSet<()>,
 }
