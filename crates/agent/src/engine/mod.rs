@@ -6,7 +6,7 @@
 mod wanted;
 mod told;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use roadstead_api::v1;
@@ -76,7 +76,6 @@ pub struct Engine<I: Interpreter> {
     unknown: BTreeSet<TenantId>,
     memory: Memory,
     round: Round,
-    queue: VecDeque<(ShardId, TenantId)>,
     busy: BTreeMap<TenantId, ShardId>,
     work: JoinSet<(TenantId, Result<(), Failed>)>,
     /// Worked on just now: what was made is given so long to be seen.
@@ -111,7 +110,6 @@ impl<I: Interpreter> Engine<I> {
             unknown: BTreeSet::new(),
             memory: Memory::default(),
             round: Round::default(),
-            queue: VecDeque::new(),
             busy: BTreeMap::new(),
             work: JoinSet::new(),
             settling: BTreeMap::new(),
@@ -301,28 +299,26 @@ impl<I: Interpreter> Engine<I> {
 
     fn hand_out(&mut self) {
         let now = Instant::now();
-        self.queue = self
-            .round
-            .steps
-            .iter()
-            .filter(|(id, step)| !step.actions.is_empty() && !self.busy.contains_key(id) && !self.unknown.contains(id))
-            .filter(|(id, _)| self.settling.get(id).is_none_or(|until| *until <= now))
-            .filter_map(|(id, _)| Some((self.wanted.jobs.get(id)?.intent.shard, *id)))
-            .collect();
         let mut in_shard: BTreeMap<ShardId, usize> = BTreeMap::new();
         for shard in self.busy.values() {
             *in_shard.entry(*shard).or_default() += 1;
         }
-        let steps: BTreeMap<TenantId, &Step> = self.round.steps.iter().map(|(id, step)| (*id, step)).collect();
-        while self.busy.len() < PARALLEL {
-            let Some((shard, id)) = self.queue.pop_front() else { break };
-            let busy = in_shard.entry(shard).or_default();
-            let (Some(step), Some(job)) = (steps.get(&id), self.wanted.jobs.get(&id)) else { continue };
+        for (id, step) in &self.round.steps {
+            let is_free = !self.busy.contains_key(id) && !self.unknown.contains(id);
+            let has_settled = self.settling.get(id).is_none_or(|until| *until <= now);
+            if step.actions.is_empty() || !is_free || !has_settled {
+                continue;
+            }
+            if self.busy.len() >= PARALLEL {
+                break;
+            }
+            let Some(job) = self.wanted.jobs.get(id) else { continue };
+            let busy = in_shard.entry(job.intent.shard).or_default();
             if *busy >= PARALLEL_IN_SHARD {
                 continue;
             }
             *busy += 1;
-            self.busy.insert(id, shard);
+            self.busy.insert(*id, job.intent.shard);
             self.work.spawn(carry_out(self.interpreter.clone(), job.clone(), step.actions.clone()));
         }
     }
