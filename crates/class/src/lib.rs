@@ -39,3 +39,4 @@ pub use schema::Schema;
 pub use site::{Entry, Site};
 pub use sums::pods_of;
 pub use template::{MAX_ENTRIES, PodSecurity, SECRET_CHARS};
+pub use units::{factor, suffix_factor};

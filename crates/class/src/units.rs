@@ -56,9 +56,17 @@ fn scaled(value: &Value, scale: u128) -> Option<u64> {
     u64::try_from(numerator.div_ceil(divisor)).ok()
 }
 
-fn factor(suffix: &str) -> Option<(u128, u128)> {
-    if let Some((_, times, over)) = SUFFIXES.iter().find(|(name, _, _)| *name == suffix) {
-        return Some((*times, *over));
+/// What a suffix of a quantity multiplies by, exponents apart: numerator and denominator; `None` if there is no such suffix.
+#[must_use]
+pub fn suffix_factor(suffix: &str) -> Option<(u128, u128)> {
+    SUFFIXES.iter().find(|(name, _, _)| *name == suffix).map(|(_, times, over)| (*times, *over))
+}
+
+/// What a suffix or an exponent (as in `e3`) of a quantity multiplies by: numerator and denominator; `None` if it is neither.
+#[must_use]
+pub fn factor(suffix: &str) -> Option<(u128, u128)> {
+    if let Some(known) = suffix_factor(suffix) {
+        return Some(known);
     }
     let power: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok().filter(|power: &i32| power.abs() <= 18)?;
     let factor = 10u128.checked_pow(power.unsigned_abs())?;

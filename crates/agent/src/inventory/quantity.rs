@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use roadstead_class::factor;
 use roadstead_core::resources::MAX_QUANTITY;
 use serde::{Deserialize, Deserializer};
 
@@ -40,33 +41,6 @@ impl Quantity {
 
 fn narrow(amount: u128) -> u64 {
     u64::try_from(amount).unwrap_or(MAX_QUANTITY).min(MAX_QUANTITY)
-}
-
-/// What a suffix multiplies by: numerator and denominator.
-fn factor(suffix: &str) -> Option<(u128, u128)> {
-    Some(match suffix {
-        "" => (1, 1),
-        "n" => (1, 1_000_000_000),
-        "u" => (1, 1_000_000),
-        "m" => (1, 1_000),
-        "k" => (1_000, 1),
-        "M" => (1_000_000, 1),
-        "G" => (1_000_000_000, 1),
-        "T" => (1_000_000_000_000, 1),
-        "P" => (1_000_000_000_000_000, 1),
-        "E" => (1_000_000_000_000_000_000, 1),
-        "Ki" => (1 << 10, 1),
-        "Mi" => (1 << 20, 1),
-        "Gi" => (1 << 30, 1),
-        "Ti" => (1 << 40, 1),
-        "Pi" => (1 << 50, 1),
-        "Ei" => (1 << 60, 1),
-        other => {
-            let power: i32 = other.strip_prefix(['e', 'E'])?.parse().ok().filter(|power: &i32| power.abs() <= 18)?;
-            let factor = 10u128.pow(power.unsigned_abs());
-            if power < 0 { (1, factor) } else { (factor, 1) }
-        }
-    })
 }
 
 impl<'de> Deserialize<'de> for Quantity {

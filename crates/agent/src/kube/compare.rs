@@ -3,6 +3,7 @@
 //! `resourceVersion` says nothing about that (every status moves it), nor does `generation` (Secrets have none). Fields that the API server
 //! filled in and those of others do not matter, unless they are inside a value that can only be owned as a whole.
 
+use roadstead_class::suffix_factor;
 use serde_json::Value;
 
 use super::owned::{ItemKey, Owned};
@@ -222,25 +223,10 @@ pub(super) fn nano(value: &Value) -> Option<i128> {
     };
     let end = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '-' | '+'))).unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
-    let (factor, divisor): (i128, i128) = match suffix {
-        "" => (1, 1),
-        "n" => (1, 1_000_000_000),
-        "u" => (1, 1_000_000),
-        "m" => (1, 1_000),
-        "k" => (1_000, 1),
-        "M" => (1_000_000, 1),
-        "G" => (1_000_000_000, 1),
-        "T" => (1_000_000_000_000, 1),
-        "P" => (1_000_000_000_000_000, 1),
-        "E" => (1_000_000_000_000_000_000, 1),
-        "Ki" => (1 << 10, 1),
-        "Mi" => (1 << 20, 1),
-        "Gi" => (1 << 30, 1),
-        "Ti" => (1 << 40, 1),
-        "Pi" => (1 << 50, 1),
-        "Ei" => (1 << 60, 1),
-        exponent => {
-            let exponent: i32 = exponent.strip_prefix(['e', 'E'])?.parse().ok()?;
+    let (factor, divisor): (i128, i128) = match suffix_factor(suffix) {
+        Some((times, over)) => (i128::try_from(times).ok()?, i128::try_from(over).ok()?),
+        None => {
+            let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
             let power = 10_i128.checked_pow(exponent.unsigned_abs())?;
             if exponent < 0 { (1, power) } else { (power, 1) }
         }
