@@ -14,6 +14,16 @@ pub use table::{Cells, Table};
 
 use crate::failure::Failure;
 
+/// How objects of Kubernetes are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Objects {
+    /// YAML documents, as kubectl takes them.
+    #[default]
+    Yaml,
+    /// One JSON list, as kubectl takes it.
+    Json,
+}
+
 /// How answers are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use roadstead_api::v1;
 use roadstead_class::Class;
 use roadstead_core::class::ClassVersion;
@@ -20,22 +20,12 @@ use crate::document::tenant::{ClassRef, checked_name};
 use crate::failure::Failure;
 use crate::join::cluster::{KubeCluster, Written};
 use crate::join::{Certificate, Joining, Kind, SiteSettings};
-use crate::output::{json, out, yaml};
+use crate::output::{Objects, json, out, yaml};
 use crate::pki::authority::CERTIFICATE_DAYS;
 use crate::pki::{Role, Store, Subject};
 
 /// The image that deploy/Containerfile makes.
 const IMAGE: &str = concat!("roadstead:", env!("CARGO_PKG_VERSION"));
-
-/// How manifests are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Objects {
-    /// YAML documents, as kubectl takes them.
-    #[default]
-    Yaml,
-    /// One JSON list, as kubectl takes it.
-    Json,
-}
 
 /// See [`super::Cli`].
 #[derive(Debug, Args)]

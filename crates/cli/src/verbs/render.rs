@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use roadstead_class::{Class, Entry, RenderError, Rendered, Site, render};
 use roadstead_core::class::VolumeSpec;
 use roadstead_core::id::{Name, Owner, Revision, ShardId, TenantId};
@@ -18,17 +18,7 @@ use crate::document::class::ClassSpec;
 use crate::document::files::{BadInput, load};
 use crate::document::tenant::{ClassRef, TenantSpec};
 use crate::failure::Failure;
-use crate::output::{json, out, yaml};
-
-/// How objects are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Objects {
-    /// YAML documents, as kubectl takes them.
-    #[default]
-    Yaml,
-    /// One JSON list, as kubectl takes it.
-    Json,
-}
+use crate::output::{Objects, json, out, yaml};
 
 /// See [`super::Cli`].
 #[derive(Debug, Args)]
