@@ -14,7 +14,7 @@ use rcgen::{
 use roadstead_consensus::member::{MemberId, MemberInfo};
 use roadstead_core::class::ClassVersion;
 use roadstead_core::cluster::{Capacity, ClusterSpec, NodeSize};
-use roadstead_core::command::{Done, Outcome};
+use roadstead_core::command::{Done, Outcome, SUPPORTED_LEVEL};
 use roadstead_core::id::{RequestId, Revision};
 use roadstead_core::pool::{PoolKind, PoolPolicy, PoolSpec};
 use roadstead_core::request::{Ask, Report, Request, Retry};
@@ -228,7 +228,7 @@ impl Group {
         .await
     }
 
-    /// Waits until every running replica is a voter.
+    /// Waits until every running replica is a voter, and the group has the feature level that they all support.
     pub(crate) async fn all_voters(&self) {
         until("all replicas are voters", || async {
             let ids: Vec<MemberId> = self.running().map(|(_, server)| server.id()).collect();
@@ -237,7 +237,12 @@ impl Group {
                 .then_some(())
         })
         .await;
-        self.leader().await;
+        let leader = self.leader().await;
+        until("the group's feature level", || async {
+            let state = self.seats[leader].server().handle().read(false).await.ok()?;
+            (state.level() == SUPPORTED_LEVEL).then_some(())
+        })
+        .await;
     }
 
     pub(crate) async fn kill(&mut self, number: usize) {
