@@ -1,5 +1,5 @@
-//! Two whole clusters with real nodes, pods and volumes carry tenants that were placed over the API: from the first placement to the last
-//! purge, over killed agents, a restarted API server, and hands that break things.
+//! Two whole clusters with real nodes, pods and volumes carry tenants of the classes in `examples/` that were placed over the API: from the
+//! first placement to the last purge, over killed agents, a restarted API server, and hands that break things.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -23,6 +23,11 @@ fn document(name: &str) -> String {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/real_clusters").join(name).display().to_string()
 }
 
+/// The classes that the project shows; a program that keeps a log stands in for what is in their images.
+fn classes() -> String {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/classes.yaml").display().to_string()
+}
+
 /// A cluster with its agent.
 struct Site {
     name: &'static str,
@@ -38,7 +43,7 @@ impl Site {
         let client = cluster.plane().client().await?;
         let mut folders = Vec::new();
         for number in 0..volumes {
-            folders.push(cluster.add_volume(&format!("v{number}"), 16).await?);
+            folders.push(cluster.add_volume(&format!("v{number}"), 20 * 1024).await?);
         }
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "roadstead-system"}});
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &serde_json::from_value(namespace)?).await?;
@@ -141,7 +146,7 @@ async fn tenants_live_in_the_clusters_that_were_chosen_for_them_until_they_are_p
     for site in [&mut red, &mut blue] {
         group.pki(&["issue", "agent", site.name])?;
     }
-    cli::run(&group, 1, &["apply", "-f", &document("fleet.yaml")])?;
+    cli::run(&group, 1, &["apply", "-f", &document("fleet.yaml"), "-f", &classes()])?;
     red.start_agent(&group)?;
     blue.start_agent(&group)?;
     let lived = live(&group, &mut red, &mut blue).await;
@@ -158,7 +163,7 @@ async fn live(group: &Group, red: &mut Site, blue: &mut Site) -> Result<()> {
     cli::run(group, 1, &["apply", "-f", &document("tenants.yaml"), "--wait", "--timeout", "120s"])?;
     red.until_pods("acme", 3).await?;
     red.until_pods("rival", 2).await?;
-    blue.until_pods("overseas", 2).await?;
+    blue.until_pods("overseas", 3).await?;
     ensure!(red.namespaces_of("overseas").await?.is_empty() && blue.namespaces_of("acme").await?.is_empty(), "each in one cluster only");
     ensure!(red.written().matches("started").count() == 2, "each database writes to its own volume: {:?}", red.written());
     let uids = tenant(group, "acme")?["status"]["volumes"].take();
@@ -189,8 +194,9 @@ async fn live(group: &Group, red: &mut Site, blue: &mut Site) -> Result<()> {
     blue.cluster.plane_mut().restart_api_server().await?;
     let elsewhere = blue.namespace_of("overseas").await?;
     let services: Api<Service> = Api::namespaced(blue.client.clone(), &elsewhere);
-    services.delete("db", &DeleteParams::default()).await?;
-    until("the agent goes on", SOON, || async { Ok(services.get("db").await.map(drop)?) }).await?;
+    services.delete("broker", &DeleteParams::default()).await?;
+    until("the agent goes on", SOON, || async { Ok(services.get("broker").await.map(drop)?) }).await?;
+    name_what_cannot_run(group).await?;
 
     // Deleted, brought back with its data, and purged: exactly its namespace goes.
     cli::run(group, 1, &["delete", "tenant", "acme", "--wait", "--timeout", "120s"])?;
@@ -203,7 +209,26 @@ async fn live(group: &Group, red: &mut Site, blue: &mut Site) -> Result<()> {
     cli::run(group, 1, &["delete", "tenant", "acme", "--purge", "--wait", "--timeout", "120s"])?;
     ensure!(red.namespaces_of("acme").await?.is_empty(), "its namespace is gone");
     red.until_pods("rival", 2).await?;
-    blue.until_pods("overseas", 2).await?;
+    blue.until_pods("overseas", 3).await?;
+    Ok(())
+}
+
+/// What keeps a tenant from running stands with it in plain words, and hinders nobody else.
+async fn name_what_cannot_run(group: &Group) -> Result<()> {
+    cli::run(group, 1, &["apply", "-f", &document("troubled.yaml")])?;
+    let told = [
+        ("unpulled", "image registry.example/none:1 cannot be pulled"),
+        ("homeless", "cannot be scheduled: 0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector"),
+    ];
+    for (name, words) in told {
+        until(&format!("why {name} does not run is told"), SOON, || async {
+            let status = tenant(group, name)?["status"].take();
+            ensure!(status["phase"] == "Placed" && status["trouble"]["why"].as_str().is_some_and(|why| why.contains(words)), "{status}");
+            Ok(())
+        })
+        .await?;
+        cli::run(group, 1, &["delete", "tenant", name, "--purge", "--wait", "--timeout", "120s"])?;
+    }
     Ok(())
 }
 

@@ -11,10 +11,14 @@ import (
 	"runtime"
 )
 
-// Names and entry points of the images.
+// Names and entry points of the images; those of the project's examples, which no registry has, stand in for what would be in them.
 var images = map[string][]string{
-	"testbed.local/guest:1": {"/guest"},
-	"testbed.local/pause:1": {"/guest", "pause"},
+	"testbed.local/guest:1":                  {"/guest"},
+	"testbed.local/pause:1":                  {"/guest", "pause"},
+	"registry.example/shop/db:1.0.0":         {"/guest", "keep", "/var/lib/db/log"},
+	"registry.example/shop/web:1.0.0":        {"/guest", "pause"},
+	"registry.example/devices/broker:1.0.0":  {"/guest", "keep", "/var/lib/broker/log"},
+	"registry.example/devices/gateway:1.0.0": {"/guest", "pause"},
 }
 
 // Writes the archive that `docker save` would: images of one layer, in which is this program alone.

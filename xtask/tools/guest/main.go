@@ -1,8 +1,9 @@
 // What runs in the pods of tests: one static program, which also writes the images that it is in, since no registry is asked.
 //
-//	guest pause               waits for its end, as the container that holds a pod's namespaces
+//	guest pause ...           waits for its end, as the container that holds a pod's namespaces; what else it is given is for another program
+//	guest keep FILE ...       stands in for a database: keeps a log and appends a row to it every second
 //	guest serve ADDRESS FILE  keeps a log: GET reads it, POST appends to it
-//	guest image               writes an archive with the images guest and pause to its output
+//	guest image               writes an archive with the images that it is in to its output
 package main
 
 import (
@@ -13,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -26,28 +28,60 @@ func run(arguments []string) error {
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGTERM, syscall.SIGINT)
 	switch {
-	case len(arguments) == 1 && arguments[0] == "pause":
+	case len(arguments) >= 1 && arguments[0] == "pause":
 		<-ended
 		return nil
 	case len(arguments) == 1 && arguments[0] == "image":
 		return writeImages(os.Stdout)
+	case len(arguments) >= 2 && arguments[0] == "keep":
+		return keep(arguments[1], ended)
 	case len(arguments) == 3 && arguments[0] == "serve":
 		return serve(arguments[1], arguments[2], ended)
 	}
 	return errors.New("it is asked for nothing that it knows")
 }
 
-// Serves until it is told to end; its first line says that it has started, its last that it was told to end.
-func serve(address, path string, ended <-chan os.Signal) error {
+// Opens a log to append to; every line is on disk before the next.
+func openLog(path string) (func(text []byte) error, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	write := func(text []byte) error {
+	return func(text []byte) error {
 		if _, err := file.Write(text); err != nil {
 			return err
 		}
 		return file.Sync()
+	}, nil
+}
+
+// Appends rows until it is told to end; its first line says that it has started, its last that it was told to end.
+func keep(path string, ended <-chan os.Signal) error {
+	write, err := openLog(path)
+	if err != nil {
+		return err
+	}
+	if err := write([]byte("started\n")); err != nil {
+		return err
+	}
+	seconds := time.NewTicker(time.Second)
+	for row := 1; ; row++ {
+		select {
+		case <-seconds.C:
+			if err := write(fmt.Appendf(nil, "row %d\n", row)); err != nil {
+				return err
+			}
+		case <-ended:
+			return write([]byte("stopped\n"))
+		}
+	}
+}
+
+// Serves until it is told to end; its first line says that it has started, its last that it was told to end.
+func serve(address, path string, ended <-chan os.Signal) error {
+	write, err := openLog(path)
+	if err != nil {
+		return err
 	}
 	if err := write([]byte("started\n")); err != nil {
 		return err
