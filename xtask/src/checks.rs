@@ -195,10 +195,38 @@ fn seeds(step: &mut Step) -> Result<Outcome> {
     Ok(if ok { Outcome::ok(last) } else { Outcome::failed(format!("{SEEDS} seeds: {last}")) })
 }
 
+/// Lines of a failed test's output that are kept for the summary, and of all of them together.
+const SAID_LINES: usize = 12;
+const SAID_LINES_OF_ALL: usize = 60;
+
+/// What failed tests said, as cargo shows it after the last of a binary's tests.
+#[derive(Default)]
+struct Said {
+    lines: Vec<String>,
+    /// Lines that the present test may still say.
+    left: usize,
+}
+
+impl Said {
+    fn read(&mut self, line: &str) {
+        if line.starts_with("---- ") && line.ends_with(" stdout ----") {
+            self.left = SAID_LINES;
+        } else if line == "failures:" || line.starts_with("test result: ") {
+            self.left = 0;
+        }
+        if self.left > 0 && !line.is_empty() && self.lines.len() < SAID_LINES_OF_ALL {
+            self.left -= 1;
+            self.lines.push(line.to_owned());
+        }
+    }
+}
+
 /// Runs a test command and adds its results up. A test that says of itself, on a line of its own, that it was not run counts as missing.
 fn tests(step: &mut Step, test: &mut Command) -> Result<Outcome> {
     let (mut passed, mut failed, mut names, mut not_run) = (0, 0, Vec::new(), Vec::new());
+    let mut said = Said::default();
     let (ok, _) = step.run_lines(test, |line| {
+        said.read(line);
         if let Some(result) = line.strip_prefix("test result: ") {
             passed += counted(result, "passed");
             failed += counted(result, "failed");
@@ -222,7 +250,7 @@ fn tests(step: &mut Step, test: &mut Command) -> Result<Outcome> {
     } else {
         "the tests do not build".to_owned()
     };
-    Ok(Outcome::Failed { passed, failed: failed.max(1), why })
+    Ok(Outcome::Failed { passed, failed: failed.max(1), why, said: said.lines })
 }
 
 /// The number before a word, as in `ok. 12 passed; 0 failed`.
@@ -238,7 +266,19 @@ fn with(mut command: Command, arguments: &[&str]) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use super::counted;
+    use super::{SAID_LINES, Said, counted};
+
+    #[test]
+    fn what_a_failed_test_said_is_kept_without_its_backtrace() {
+        let mut said = Said::default();
+        let long: Vec<String> = (0..40).map(|number| format!("frame {number}")).collect();
+        let output = ["test a ... FAILED", "failures:", "", "---- a stdout ----", "thread 'a' panicked: told"];
+        output.into_iter().chain(long.iter().map(String::as_str)).for_each(|line| said.read(line));
+        ["---- b stdout ----", "no", "", "failures:", "    a", "test result: FAILED."].into_iter().for_each(|line| said.read(line));
+        assert_eq!(said.lines.len(), SAID_LINES + 2);
+        assert_eq!(said.lines[1], "thread 'a' panicked: told");
+        assert_eq!(said.lines[SAID_LINES..], ["---- b stdout ----", "no"]);
+    }
 
     #[test]
     fn a_test_result_is_counted() {

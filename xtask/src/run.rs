@@ -53,8 +53,8 @@ pub(crate) fn answers(program: impl AsRef<std::ffi::OsStr>, argument: &str) -> b
 pub(crate) enum Outcome {
     /// So many checks or tests passed; the note says more.
     Passed { count: usize, note: String },
-    /// Some failed.
-    Failed { passed: usize, failed: usize, why: String },
+    /// Some failed; `said` is what they printed, shortened.
+    Failed { passed: usize, failed: usize, why: String, said: Vec<String> },
     /// Could not be run here: a tool or a right is missing. Fails the whole run where `CI=true`.
     Missing(String),
     /// Is not run, on purpose.
@@ -67,7 +67,7 @@ impl Outcome {
     }
 
     pub(crate) fn failed(why: impl Into<String>) -> Self {
-        Self::Failed { passed: 0, failed: 1, why: why.into() }
+        Self::Failed { passed: 0, failed: 1, why: why.into(), said: Vec::new() }
     }
 }
 
@@ -188,12 +188,15 @@ impl Summary {
                 self.passed += count;
                 println!("ok      {seconds:>7.1} s  {note}");
             }
-            Outcome::Failed { passed, failed, why } => {
+            Outcome::Failed { passed, failed, why, said } => {
                 self.passed += passed;
                 self.failed += failed;
                 println!("FAILED  {seconds:>7.1} s  {why}");
-                self.failures.push(format!("{name}: {why} (whole output: {})", step.log_path.display()));
                 show_tail(&step.log_path)?;
+                // At the very end, where a run that was cut off at its front still shows it.
+                let mut failure = format!("{name}: {why} (whole output: {})", step.log_path.display());
+                said.iter().for_each(|line| failure.extend(["\n    | ", line]));
+                self.failures.push(failure);
             }
             Outcome::Missing(why) => {
                 println!("not run             {why}");
