@@ -1,4 +1,5 @@
-//! Model clusters: agents as real gRPC clients with agents' certificates, in front of no Kubernetes at all.
+//! Model clusters: agents as real gRPC clients with agents' certificates, in front of no Kubernetes at all. `demo` has them because its ten
+//! thousand tenants would be twenty thousand processes; `dev` carries its few with the real agent, in folders.
 //!
 //! Each follows its own cluster, reports what it has, says that a tenant runs a short while after it was placed, and that it is gone a
 //! short while after it was released. It knows nothing of the other clusters.
