@@ -179,7 +179,9 @@ fn approximate_bytes(request: &Request) -> usize {
         | Ask::DeleteCluster { .. }
         | Ask::DeletePool { .. }
         | Ask::DeleteClass { .. }
-        | Ask::WaiveFence { .. } => 0,
+        | Ask::WaiveFence { .. }
+        | Ask::PutToken { .. }
+        | Ask::SpendToken(_) => 0,
     };
     REQUEST_BYTES + texts
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::class::ClassVersion;
 use crate::cluster::ClusterSpec;
 use crate::id::{ClusterId, Epoch, Incarnation, Name, Revision, ShardId, TenantId};
+use crate::join::{JoinToken, Spending};
 use crate::observed::Observation;
 use crate::policy::PolicySpec;
 use crate::pool::PoolSpec;
@@ -24,7 +25,7 @@ pub struct FeatureLevel(pub u16);
 /// The level of the first release.
 pub const FIRST_LEVEL: FeatureLevel = FeatureLevel(1);
 /// The highest level that this build understands.
-pub const SUPPORTED_LEVEL: FeatureLevel = FeatureLevel(4);
+pub const SUPPORTED_LEVEL: FeatureLevel = FeatureLevel(5);
 
 /// The content of one Raft entry: everything that was waiting, decided together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,6 +199,15 @@ pub enum Command {
     },
     /// Facts from an agent, tenants' volumes and troubles among them. Always accepted. From [`crate::apply::OBSERVES`] on.
     Observe(Box<Observation>),
+    /// Give a cluster a token by which its agent is let in, in place of the one before. From [`crate::apply::ENROLS`] on.
+    PutToken {
+        /// Which.
+        cluster: Name,
+        /// The token, not spent.
+        token: Box<JoinToken>,
+    },
+    /// Exchange a token. From [`crate::apply::ENROLS`] on.
+    SpendToken(Box<Spending>),
 }
 
 /// What became of one command, the same on every replica and for every retry.

@@ -24,6 +24,7 @@ pub(crate) enum Tag {
     Scalars = 9,
     TenantFacts = 10,
     ClusterInfo = 11,
+    JoinToken = 12,
 }
 
 fn fold(a: u64, b: u64) -> u64 {

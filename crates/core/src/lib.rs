@@ -7,7 +7,7 @@
 //! 1. words: [`id`], [`time`], [`resources`], [`constraint`], [`cluster`], [`pool`], [`class`],
 //!    [`tenant`], [`policy`];
 //! 2. deciding: [`ledger`] (what is counted), [`schedule`] (where a tenant goes and why), [`decide`] (request -> command);
-//! 3. keeping: [`command`], [`state`], [`apply`], [`history`], [`codec`];
+//! 3. keeping: [`observed`] and [`join`] (what agents tell, and how they are let in), [`command`], [`state`], [`apply`], [`history`], [`codec`];
 //! 4. carrying: [`intent`] (what is wanted of a cluster), [`reconcile`] (what comes next there).
 
 mod text;
@@ -25,6 +25,7 @@ pub mod ledger;
 pub mod schedule;
 
 pub mod observed;
+pub mod join;
 pub mod request;
 pub mod decide;
 pub mod command;

@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 use crate::class::ClassVersion;
 use crate::cluster::{Capacity, ClusterSpec};
 use crate::id::{Epoch, Incarnation, Name, Owner, RequestId, Revision, ShardId, TenantId};
+use crate::join::{Digest, Spending};
 use crate::observed::Observation;
 use crate::policy::PolicySpec;
 use crate::pool::PoolSpec;
 use crate::tenant::TenantSpec;
+use crate::time::Millis;
 
 /// Who asks, as the certificate says it: `admin:alice`, `client:shop-portal`, `agent:eu-1`.
 pub type Principal = Owner;
@@ -137,6 +139,19 @@ pub enum Ask {
     },
     /// Facts from a cluster's agent, with what each tenant's volumes are and what keeps it from running.
     Observe(Box<Observation>),
+    /// Give a cluster a token by which its agent is let in. The same one again changes nothing.
+    PutToken {
+        /// Which.
+        cluster: Name,
+        /// Of the token.
+        digest: Digest,
+        /// UID of `kube-system` of the only cluster that may exchange it; empty is any, if the cluster's is not known yet.
+        uid: String,
+        /// How long it is good.
+        life: Millis,
+    },
+    /// Exchange a token, which the same key may do again as long as it is good.
+    SpendToken(Box<Spending>),
 }
 
 /// What a cluster's agent says of it.

@@ -14,6 +14,7 @@ use roadstead_core::codec::{SnapshotReader, decode_batch, encode_batch, snapshot
 use roadstead_core::command::{Batch, Command, FeatureLevel};
 use roadstead_core::constraint::Constraints;
 use roadstead_core::id::Incarnation;
+use roadstead_core::join::Digest;
 use roadstead_core::observed::TroubleKind;
 use roadstead_core::request::{Ask, Observed};
 use roadstead_core::state::State;
@@ -51,6 +52,8 @@ fn number(command: &Command) -> usize {
         Command::Incarnate { .. } => 19,
         Command::WaiveFence { .. } => 20,
         Command::Observe(_) => 21,
+        Command::PutToken { .. } => 22,
+        Command::SpendToken(_) => 23,
     }
 }
 
@@ -93,6 +96,13 @@ fn write_log(level: FeatureLevel) -> Vec<(u64, Batch)> {
     fleet.must(Ask::PutPolicy { spec: Box::new(policy), expected: None });
     if level >= FeatureLevel(4) {
         observed_life(&mut fleet);
+    }
+    if level >= FeatureLevel(5) {
+        let (one, other) = (Digest([1; 32]), Digest([2; 32]));
+        fleet.must(put_token("c0", one, "uid-c0"));
+        fleet.must(put_token("c1", one, ""));
+        fleet.must(put_token("c1", other, ""));
+        fleet.must(spend_token("c1", other, "uid-c1", 7));
     }
     fleet.command(Command::Incarnate { incarnation: Incarnation(1) });
     fleet.must(Ask::WaiveFence { cluster: None });
@@ -151,7 +161,7 @@ fn copy_of(state: &State) -> State {
 fn golden_logs_give_the_same_digest_also_after_a_snapshot_at_every_point() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut digests = String::new();
-    for level in [1, 2, 3, 4] {
+    for level in [1, 2, 3, 4, 5] {
         let path = file(&format!("level-{level}.log"));
         if update {
             std::fs::create_dir_all(file("")).expect("a folder");
@@ -160,7 +170,7 @@ fn golden_logs_give_the_same_digest_also_after_a_snapshot_at_every_point() {
         let log = from_bytes(&std::fs::read(&path).expect("a golden log"));
         let commands: BTreeSet<usize> =
             log.iter().flat_map(|(_, batch)| &batch.commands).map(|envelope| number(&envelope.command)).collect();
-        assert_eq!(commands.len(), COMMANDS + usize::from(level >= 4), "level {level}: every command occurs");
+        assert_eq!(commands.len(), COMMANDS + usize::from(level >= 4) + 2 * usize::from(level >= 5), "level {level}: every command occurs");
         let (mut straight, mut copied) = (State::default(), State::default());
         for (index, batch) in &log {
             let (a, b) = (apply(&mut straight, *index, batch), apply(&mut copied, *index, batch));

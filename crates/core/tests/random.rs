@@ -12,6 +12,7 @@ use roadstead_core::command::{Command, Outcome, SUPPORTED_LEVEL};
 use roadstead_core::constraint::{Company, CompanyKind, CompanyTerm, Constraints, TopologyKey};
 use roadstead_core::id::{ClusterId, Incarnation, TenantId};
 use roadstead_core::intent::{ClusterIntent, for_cluster};
+use roadstead_core::join::Digest;
 use roadstead_core::observed::TroubleKind;
 use roadstead_core::request::{Ask, Observed};
 use roadstead_core::state::State;
@@ -38,6 +39,8 @@ enum Step {
     Incarnate,
     Level,
     NewLeader,
+    Token { cluster: u8, token: u8 },
+    Spend { cluster: u8, token: u8, key: u8 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -60,6 +63,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Incarnate),
         1 => Just(Step::Level),
         1 => Just(Step::NewLeader),
+        1 => (0..4u8, 0..3u8).prop_map(|(cluster, token)| Step::Token { cluster, token }),
+        1 => (0..4u8, 0..3u8, 0..2u8).prop_map(|(cluster, token, key)| Step::Spend { cluster, token, key }),
     ]
 }
 
@@ -153,6 +158,12 @@ fn run(fleet: &mut Fleet, step: &Step) {
             fleet.ask(Ask::WaiveFence { cluster: None });
         }
         Step::Level => drop(fleet.command(Command::RaiseLevel { level: SUPPORTED_LEVEL })),
+        Step::Token { cluster, token } => {
+            fleet.ask(put_token(&format!("c{cluster}"), Digest([token; 32]), ""));
+        }
+        Step::Spend { cluster, token, key } => {
+            fleet.ask(spend_token(&format!("c{cluster}"), Digest([token; 32]), &format!("uid-c{cluster}"), key));
+        }
         Step::NewLeader => fleet.working = roadstead_core::decide::Working::new(&fleet.state),
     }
 }

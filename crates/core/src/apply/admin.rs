@@ -4,6 +4,7 @@ use super::{Applier, Fate, not_found};
 use crate::cluster::Cluster;
 use crate::command::{Done, FeatureLevel, Kind, Rejection};
 use crate::id::{ClusterId, Incarnation, Name, TenantId};
+use crate::state::Tokens;
 use crate::tenant::Phase;
 
 impl Applier<'_> {
@@ -33,6 +34,8 @@ impl Applier<'_> {
             return Err(Rejection::Broken { what });
         }
         self.state.revision.incarnation = incarnation;
+        // Which of them were used since the backup is unknown, too.
+        self.state.tokens = Tokens::default();
         // Every cluster, also one that held nothing when the backup was taken: tenants may have been bound to it since.
         let all: Vec<ClusterId> = self.state.clusters().map(|cluster| cluster.id).collect();
         for id in all {

@@ -1,6 +1,6 @@
 //! `apply`: the only way the state changes. Deterministic; re-checks every hard limit; may reject; never dies, never half-does.
 //!
-//! One file per kind of thing: `tenant`, `misplaced`, `report` and `observed` (what agents say), `cluster`, `fleet` (pools, classes, policy), `admin` (expiry,
+//! One file per kind of thing: `tenant`, `misplaced`, `report` and `observed` (what agents say), `join` (how they are let in), `cluster`, `fleet` (pools, classes, policy), `admin` (expiry,
 //! levels, incarnations). Each command checks first and changes afterwards. It schedules nothing: a scheduler in here would make
 //! replicas of different versions come apart.
 
@@ -8,6 +8,7 @@ mod tenant;
 mod misplaced;
 mod report;
 mod observed;
+mod join;
 mod cluster;
 mod fleet;
 mod admin;
@@ -29,6 +30,7 @@ use crate::time::Timestamp;
 
 pub(crate) use cluster::{check_cluster_spec, check_delete};
 pub(crate) use fleet::{check_class_version, check_policy, check_pool};
+pub(crate) use join::{check_spending, check_token};
 pub(crate) use observed::{check_observation, facts_after};
 pub(crate) use report::{check_uid, comes_from_later};
 pub(crate) use tenant::{check_adopt, check_quota_with, check_undelete, check_update, find_tenant};
@@ -41,6 +43,9 @@ pub const RETURNS_TO_ANY_SHARD: FeatureLevel = FeatureLevel(3);
 
 /// From this level on agents tell of volumes and troubles, and what was kept of a deleted tenant counts until its agent reports it gone.
 pub const OBSERVES: FeatureLevel = FeatureLevel(4);
+
+/// From this level on clusters have tokens by which their agents are let in.
+pub const ENROLS: FeatureLevel = FeatureLevel(5);
 
 /// What applying one entry did.
 #[derive(Clone, Debug, Default)]
@@ -200,6 +205,8 @@ impl<'a> Applier<'a> {
             Command::RaiseLevel { level } => self.raise_level(*level),
             Command::Incarnate { incarnation } => self.incarnate(*incarnation),
             Command::WaiveFence { cluster } => self.waive_fence(cluster.as_ref()),
+            Command::PutToken { cluster, token } => self.put_token(cluster, token),
+            Command::SpendToken(spending) => self.spend_token(spending),
         }
     }
 
@@ -276,7 +283,9 @@ fn acts_on_knowledge(command: &Command) -> bool {
         | Command::PutPolicy { .. }
         | Command::RaiseLevel { .. }
         | Command::Incarnate { .. }
-        | Command::WaiveFence { .. } => false,
+        | Command::WaiveFence { .. }
+        | Command::PutToken { .. }
+        | Command::SpendToken(_) => false,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::class::ClassVersion;
 use crate::cluster::Cluster;
 use crate::command::FeatureLevel;
 use crate::id::{ClusterId, Revision, TenantId};
+use crate::join::JoinToken;
 use crate::observed::{ClusterInfo, TenantFacts};
 use crate::policy::Policy;
 use crate::pool::Pool;
@@ -41,10 +42,12 @@ enum Section {
     TenantFacts = 9,
     /// See `TenantFacts`.
     ClusterInfos = 10,
+    /// See `TenantFacts`.
+    JoinTokens = 11,
 }
 
 impl Section {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Scalars,
         Self::Principals,
         Self::Pools,
@@ -54,6 +57,7 @@ impl Section {
         Self::Requests,
         Self::TenantFacts,
         Self::ClusterInfos,
+        Self::JoinTokens,
         Self::End,
     ];
 
@@ -97,6 +101,7 @@ enum Item<'a> {
     Request(&'a RequestKey, &'a KeptRequest),
     TenantFacts(TenantId, &'a TenantFacts),
     ClusterInfo(ClusterId, &'a ClusterInfo),
+    JoinToken(ClusterId, &'a JoinToken),
     End(End),
 }
 
@@ -112,6 +117,7 @@ impl Item<'_> {
             Self::Request(..) => Section::Requests,
             Self::TenantFacts(..) => Section::TenantFacts,
             Self::ClusterInfo(..) => Section::ClusterInfos,
+            Self::JoinToken(..) => Section::JoinTokens,
             Self::End(_) => Section::End,
         }
     }
@@ -127,6 +133,7 @@ impl Item<'_> {
             Self::Request(key, kept) => write(&(key, kept), bytes),
             Self::TenantFacts(id, facts) => write(&(id, facts), bytes),
             Self::ClusterInfo(id, info) => write(&(id, info), bytes),
+            Self::JoinToken(id, token) => write(&(id, token), bytes),
             Self::End(end) => write(end, bytes),
         }
     }
@@ -154,7 +161,8 @@ pub fn snapshot(state: &State) -> Box<dyn Iterator<Item = Vec<u8>> + Send + '_> 
         .chain(state.tenants.names_after(None).map(Item::Tenant))
         .chain(state.requests.iter().map(|(key, kept)| Item::Request(key, kept)))
         .chain(state.observed.tenants().map(|(id, facts)| Item::TenantFacts(*id, facts)))
-        .chain(state.observed.clusters().map(|(id, info)| Item::ClusterInfo(*id, info)));
+        .chain(state.observed.clusters().map(|(id, info)| Item::ClusterInfo(*id, info)))
+        .chain(state.tokens.iter().map(|(id, token)| Item::JoinToken(*id, token)));
     Box::new(Chunks { state, items: Box::new(items), body: Body::default(), ready: Vec::new(), number: 0, count: 0, ended: false })
 }
 
@@ -299,6 +307,7 @@ impl DecodedChunk {
             | Section::Requests
             | Section::TenantFacts
             | Section::ClusterInfos
+            | Section::JoinTokens
             | Section::End => Items::Bytes,
         };
         Ok(Self { section, continues, number: u32::from_le_bytes([*n0, *n1, *n2, *n3]), chunk, items })
@@ -452,6 +461,11 @@ impl SnapshotReader {
             Section::ClusterInfos => {
                 let ((id, info), rest) = read_prefix::<(ClusterId, ClusterInfo)>(bytes)?;
                 self.builder.cluster_info(id, info);
+                Ok(rest)
+            }
+            Section::JoinTokens => {
+                let ((id, token), rest) = read_prefix::<(ClusterId, JoinToken)>(bytes)?;
+                self.builder.token(id, token);
                 Ok(rest)
             }
             Section::End => {

@@ -184,7 +184,9 @@ impl Working {
                     | Command::PutPolicy { .. }
                     | Command::RaiseLevel { .. }
                     | Command::Incarnate { .. }
-                    | Command::WaiveFence { .. },
+                    | Command::WaiveFence { .. }
+                    | Command::PutToken { .. }
+                    | Command::SpendToken(_),
                     _,
                 ) => {}
             }

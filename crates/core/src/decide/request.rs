@@ -4,6 +4,7 @@ use super::{Counted, Decision, Hold, Working, resolve};
 use crate::apply;
 use crate::command::{Command, Done, Kind, Outcome, Placement, Rejection};
 use crate::id::{ClusterId, Name, Revision, ShardId};
+use crate::join::{Digest, JoinToken, MAX_TOKEN_LIFE, Spending};
 use crate::ledger::Share;
 use crate::observed::Observation;
 use crate::request::{Ask, Observed, ObservedTenant, Report};
@@ -11,7 +12,7 @@ use crate::resources::{PodSize, Requests, Resources};
 use crate::schedule;
 use crate::state::State;
 use crate::tenant::{Phase, Tenant, TenantSpec};
-use crate::time::Timestamp;
+use crate::time::{Millis, Timestamp};
 
 type Decided = Result<Decision, Rejection>;
 
@@ -60,6 +61,8 @@ impl Working {
                 Command::PutPolicy { spec: spec.clone(), expected: *expected }
             }
             Ask::WaiveFence { cluster } => Command::WaiveFence { cluster: cluster.clone() },
+            Ask::PutToken { cluster, digest, uid, life } => return put_token(state, cluster, *digest, uid, *life, now),
+            Ask::SpendToken(spending) => return spend_token(state, spending, now),
         }))
     }
 
@@ -186,7 +189,9 @@ fn acts_on_knowledge(ask: &Ask) -> bool {
         | Ask::PutPool { .. }
         | Ask::PutClass { .. }
         | Ask::PutPolicy { .. }
-        | Ask::WaiveFence { .. } => false,
+        | Ask::WaiveFence { .. }
+        | Ask::PutToken { .. }
+        | Ask::SpendToken(_) => false,
     }
 }
 
@@ -220,6 +225,36 @@ fn observe_decision(state: &State, observation: &Observation) -> Decided {
     apply::check_uid(known, &report.uid)?;
     apply::check_observation(observation)?;
     Ok(Decision::Propose(Command::Observe(Box::new(observation.clone()))))
+}
+
+/// Not before every replica understands what comes of it.
+fn check_enrols(state: &State) -> Result<(), Rejection> {
+    let (level, wanted) = (state.level(), apply::ENROLS);
+    if level >= wanted {
+        return Ok(());
+    }
+    let problem = format!("needs feature level {}, and the replicas are at {}: upgrade all of them first", wanted.0, level.0);
+    Err(Rejection::Invalid { field: "token".to_owned(), problem })
+}
+
+fn put_token(state: &State, cluster: &Name, digest: Digest, uid: &str, life: Millis, now: Timestamp) -> Decided {
+    check_enrols(state)?;
+    if life == Millis(0) || life > MAX_TOKEN_LIFE {
+        let problem = format!("must be more than 0 and at most {} s", MAX_TOKEN_LIFE.0 / 1000);
+        return Err(Rejection::Invalid { field: "life".to_owned(), problem });
+    }
+    let token = Box::new(JoinToken { digest, uid: uid.to_owned(), until: now.after(life), spent: None });
+    apply::check_token(state, cluster, &token)?;
+    Ok(Decision::Propose(Command::PutToken { cluster: cluster.clone(), token }))
+}
+
+fn spend_token(state: &State, spending: &Spending, now: Timestamp) -> Decided {
+    check_enrols(state)?;
+    let (cluster, token) = apply::check_spending(state, spending, now)?;
+    if token.spent.is_some() {
+        return Ok(Decision::Answer(Outcome::Done(Done::Changed { revision: cluster.changed })));
+    }
+    Ok(Decision::Propose(Command::SpendToken(Box::new(spending.clone()))))
 }
 
 /// Whether a report would change anything that is replicated; otherwise it only tells that the agent lives.

@@ -9,6 +9,7 @@ use crate::cluster::Cluster;
 use crate::codec::{CodecError, Scalars};
 use crate::constraint::CompanyTerm;
 use crate::id::{ClusterId, Name, Revision, TenantId};
+use crate::join::JoinToken;
 use crate::ledger::{Claim, Share};
 use crate::observed::{ClusterInfo, TenantFacts};
 use crate::pool::Pool;
@@ -128,6 +129,11 @@ impl Builder {
     /// Adds what was told about a cluster.
     pub(crate) fn cluster_info(&mut self, id: ClusterId, info: ClusterInfo) {
         self.state.observed.put_cluster(id, info);
+    }
+
+    /// Adds the token of a cluster.
+    pub(crate) fn token(&mut self, id: ClusterId, token: JoinToken) {
+        self.state.tokens.put(id, token);
     }
 
     /// Adds requests; they come in ascending order.

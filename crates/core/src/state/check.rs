@@ -31,6 +31,9 @@ impl State {
         if self.observed.recomputed_digest() != self.observed.digest() {
             problems.push("digest of what agents have told".to_owned());
         }
+        if self.tokens.recomputed_digest() != self.tokens.digest() {
+            problems.push("digest of the tokens".to_owned());
+        }
         if self.requests.recomputed_digest() != self.requests.digest() {
             problems.push("digest of the request ids".to_owned());
         }
@@ -87,6 +90,9 @@ impl State {
         let unknown = self.observed.tenants().any(|(id, _)| self.tenants.get(*id).is_none());
         if unknown || self.observed.clusters().any(|(id, _)| !self.clusters.contains_key(id)) {
             problems.push("what agents have told is about something that is not there".to_owned());
+        }
+        if self.tokens.iter().any(|(id, _)| !self.clusters.contains_key(id)) {
+            problems.push("a token of a cluster that is not there".to_owned());
         }
         let used = self.classes.values().flat_map(|versions| versions.values());
         let used = used.filter(|kept| kept.tenants > 0);

@@ -9,6 +9,7 @@ mod check;
 mod build;
 mod facts;
 mod observed;
+mod tokens;
 mod packed;
 mod sorted;
 
@@ -22,6 +23,7 @@ use crate::command::{FIRST_LEVEL, FeatureLevel, Outcome};
 use crate::digest::{self, Tag};
 use crate::history::{History, KeptEvent, PrincipalNumber, TenantEvent};
 use crate::id::{ClusterId, Incarnation, Name, Owner, Revision, ShardId, TenantId};
+use crate::join::JoinToken;
 use crate::ledger::{Ledger, Residents, Share};
 use crate::observed::{ClusterInfo, TenantFacts};
 use crate::policy::Policy;
@@ -36,6 +38,7 @@ pub(crate) use packed::Packed;
 pub(crate) use requests::{Kept as KeptRequest, Key as RequestKey, LoadedRequests, Requests, Verdict};
 pub use tenants::Job;
 pub(crate) use tenants::{PendingKey, Tenants, pending_key};
+pub(crate) use tokens::Tokens;
 
 /// A class version and how many tenants use it.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,6 +106,7 @@ pub struct State {
     pub(crate) requests: Requests,
     pub(crate) principals: Principals,
     pub(crate) observed: Observed,
+    pub(crate) tokens: Tokens,
     ledger: Arc<Ledger>,
     fenced: u32,
     /// Over clusters, generations, pools, classes.
@@ -130,6 +134,7 @@ impl Default for State {
             requests: Requests::default(),
             principals: Principals::default(),
             observed: Observed::default(),
+            tokens: Tokens::default(),
             ledger: Arc::default(),
             fenced: 0,
             digest: 0,
@@ -324,6 +329,12 @@ impl State {
         self.observed.tenant(id).map(|facts| &**facts)
     }
 
+    /// The token by which a cluster's agent is let in, used or not.
+    #[must_use]
+    pub fn token_of(&self, id: ClusterId) -> Option<&JoinToken> {
+        self.tokens.get(id)
+    }
+
     /// What a cluster is made of, once its agent has told.
     #[must_use]
     pub fn info_of(&self, id: ClusterId) -> Option<&ClusterInfo> {
@@ -372,6 +383,7 @@ impl State {
             .wrapping_add(self.requests.digest())
             .wrapping_add(self.principals.digest())
             .wrapping_add(self.observed.digest())
+            .wrapping_add(self.tokens.digest())
             .wrapping_add(policy)
     }
 }
@@ -514,6 +526,7 @@ impl State {
         self.fenced -= u32::from(before.fenced);
         self.cluster_ids.remove(&before.spec.name);
         self.observed.forget_cluster(id);
+        self.tokens.forget(id);
         if let Some(generation) = self.generations.remove(&id) {
             self.digest = self.digest.wrapping_sub(generation_digest(id, generation));
         }

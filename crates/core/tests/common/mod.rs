@@ -9,6 +9,7 @@ use roadstead_core::cluster::{Capacity, ClusterSpec};
 use roadstead_core::command::{Batch, Command, Done, Envelope, FIRST_LEVEL, FeatureLevel, Outcome, Rejection};
 use roadstead_core::decide::{Contacts, Decision, Working};
 use roadstead_core::id::{Name, Owner, RequestId, Revision, VolumeUid};
+use roadstead_core::join::{Digest, Spending, Spent};
 use roadstead_core::observed::{ClusterInfo, Observation, SeenTenant, TroubleKind};
 use roadstead_core::pool::{PoolKind, PoolPolicy, PoolSpec};
 use roadstead_core::request::{Ask, Observed, ObservedTenant, Principal, Report, Request, Retry};
@@ -97,6 +98,15 @@ pub fn spec(text: &str) -> TenantSpec {
 
 pub fn place(spec: TenantSpec) -> Ask {
     Ask::PlaceTenant { spec: Box::new(spec), wait: true }
+}
+
+pub fn put_token(cluster: &str, digest: Digest, uid: &str) -> Ask {
+    Ask::PutToken { cluster: name(cluster), digest, uid: uid.to_owned(), life: Millis(10_000) }
+}
+
+pub fn spend_token(cluster: &str, token: Digest, uid: &str, key: u8) -> Ask {
+    let by = Spent { uid: uid.to_owned(), key: Digest([key; 32]) };
+    Ask::SpendToken(Box::new(Spending { cluster: name(cluster), token, by }))
 }
 
 pub fn retry(number: u128, time: Timestamp) -> Retry {
