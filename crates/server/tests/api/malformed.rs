@@ -10,6 +10,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_prost::ProstCodec;
 
+use crate::harness::until;
 use crate::world::{World, place, spec};
 
 /// Sends bytes as they are in the place of a message.
@@ -80,12 +81,18 @@ async fn a_deadline_of_the_caller_is_kept() {
     for at in (0..3).filter(|at| *at != leader) {
         world.group.kill(at).await;
     }
-    let mut request = Request::new(place("anvils", "acme"));
-    request.metadata_mut().insert("grpc-timeout", "300m".parse().unwrap());
-    let began = std::time::Instant::now();
-    let status = crate::world::Placement::new(channel).place_tenant(request).await.unwrap_err();
+    let client = crate::world::Placement::new(channel);
+    let status = until("the service answers before the client's own timer ends", || async {
+        let mut request = Request::new(place("anvils", "acme"));
+        request.metadata_mut().insert("grpc-timeout", "300m".parse().unwrap());
+        let began = std::time::Instant::now();
+        let status = client.clone().place_tenant(request).await.unwrap_err();
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        // On a busy machine the client, which also reads the header, is faster.
+        (status.code() != Code::Cancelled).then_some(status)
+    })
+    .await;
     assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Unavailable), "{status:?}");
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
