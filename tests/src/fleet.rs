@@ -39,8 +39,8 @@ pub struct Fleet {
 pub struct Declarations {
     /// The one pool.
     pub pool: v1::PutPoolRequest,
-    /// The one class.
-    pub class: v1::PutClassRequest,
+    /// The classes.
+    pub classes: Vec<v1::PutClassRequest>,
     /// The policy.
     pub policy: v1::PutPolicyRequest,
     /// Each cluster and what its agent reports.
@@ -56,7 +56,7 @@ impl Fleet {
         let policy = v1::Policy { spec: Some(spec), ..Default::default() };
         Declarations {
             pool: v1::PutPoolRequest { request_id: request_id(), pool: Some(pool()), ..Default::default() },
-            class: v1::PutClassRequest { request_id: request_id(), class: Some(class()), dry_run: false },
+            classes: vec![v1::PutClassRequest { request_id: request_id(), class: Some(class()), dry_run: false }],
             policy: v1::PutPolicyRequest { request_id: request_id(), policy: Some(policy), ..Default::default() },
             clusters: (0..self.clusters).map(|number| self.cluster(number)).collect(),
         }
@@ -93,12 +93,23 @@ impl Fleet {
     /// # Errors
     /// What the service refused.
     pub async fn declare(self, channel: &Channel) -> Result<()> {
+        self.declarations().declare(channel).await
+    }
+}
+
+impl Declarations {
+    /// Declares all of it over the API.
+    ///
+    /// # Errors
+    /// What the service refused.
+    pub async fn declare(self, channel: &Channel) -> Result<()> {
         let mut fleet = v1::fleet_service_client::FleetServiceClient::new(channel.clone());
-        let all = self.declarations();
-        fleet.put_pool(all.pool).await.context("failed to declare a pool")?;
-        fleet.put_class(all.class).await.context("failed to declare a class")?;
-        fleet.put_policy(all.policy).await.context("failed to set a policy")?;
-        let mut declared = futures::stream::iter(all.clusters)
+        fleet.put_pool(self.pool).await.context("failed to declare a pool")?;
+        for class in self.classes {
+            fleet.put_class(class).await.context("failed to declare a class")?;
+        }
+        fleet.put_policy(self.policy).await.context("failed to set a policy")?;
+        let mut declared = futures::stream::iter(self.clusters)
             .map(|(put, report)| {
                 let mut fleet = fleet.clone();
                 async move {

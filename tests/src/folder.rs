@@ -129,10 +129,12 @@ impl Maker {
     fn declare(&mut self, fleet: Fleet) -> Result<()> {
         let all = fleet.declarations();
         let pool = checked(|check| cluster::pool(check, all.pool.pool.as_ref()))?;
-        let class = checked(|check| class::class(check, all.class.class.as_ref()))?;
         let policy = checked(|check| policy::policy(check, all.policy.policy.as_ref()))?;
         self.ask(vec![request(Ask::PutPool { spec: pool, expected: None })?])?;
-        self.ask(vec![request(Ask::PutClass { class: Box::new(class) })?])?;
+        for put in &all.classes {
+            let class = checked(|check| class::class(check, put.class.as_ref()))?;
+            self.ask(vec![request(Ask::PutClass { class: Box::new(class) })?])?;
+        }
         self.ask(vec![request(Ask::PutPolicy { spec: Box::new(policy), expected: None })?])?;
         let (mut puts, mut reports) = (Vec::new(), Vec::new());
         for (put, report) in &all.clusters {

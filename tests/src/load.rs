@@ -64,7 +64,7 @@ pub fn histogram() -> Histogram<u64> {
 /// If a client's requests fail again and again.
 pub async fn closed_loop<C, F>(shape: Shape, channels: &[C], call: impl Fn(C, u64) -> F + Send + Sync + Clone + 'static) -> Result<Measured>
 where
-    C: Clone + Send + 'static,
+    C: Clone + Send + Sync + 'static,
     F: Future<Output = Result<u64>> + Send + 'static,
 {
     let numbers = Arc::new(AtomicU64::new(0));
@@ -103,20 +103,7 @@ where
     while Instant::now() < to {
         let number = numbers.fetch_add(1, Ordering::Relaxed);
         let sent = Instant::now();
-        let mut in_a_row = 0;
-        let units = loop {
-            match call(channel.clone(), number).await {
-                Ok(units) => break units,
-                Err(error) => {
-                    failed += 1;
-                    in_a_row += 1;
-                    if in_a_row > MOST_FAILURES_IN_A_ROW {
-                        return Err(error.context(format!("request {number} failed {in_a_row} times in a row")));
-                    }
-                    tokio::time::sleep(BACK_OFF).await;
-                }
-            }
-        };
+        let units = persistently(&channel, number, &call, &mut failed).await?;
         let answered = Instant::now();
         if answered >= from && answered < to {
             done += units;
@@ -125,4 +112,63 @@ where
         }
     }
     Ok((latency, done, failed))
+}
+
+/// Sends each of the requests 0 to `total` until it is done, some at a time. How long that took, and how many failed and were sent again.
+///
+/// # Errors
+/// If a request fails again and again.
+pub async fn each_once<C, F>(
+    total: u64,
+    clients: usize,
+    channels: &[C],
+    call: impl Fn(C, u64) -> F + Send + Sync + Clone + 'static,
+) -> Result<(Duration, u64)>
+where
+    C: Clone + Send + Sync + 'static,
+    F: Future<Output = Result<u64>> + Send + 'static,
+{
+    let (numbers, started) = (Arc::new(AtomicU64::new(0)), Instant::now());
+    let clients: Vec<_> = (0..clients)
+        .map(|client| {
+            let (call, numbers, channel) = (call.clone(), numbers.clone(), channels[client % channels.len()].clone());
+            tokio::spawn(async move {
+                let mut failed = 0;
+                loop {
+                    let number = numbers.fetch_add(1, Ordering::Relaxed);
+                    if number >= total {
+                        return Ok::<_, anyhow::Error>(failed);
+                    }
+                    persistently(&channel, number, &call, &mut failed).await?;
+                }
+            })
+        })
+        .collect();
+    let mut failed = 0;
+    for client in clients {
+        failed += client.await.context("a client panicked")??;
+    }
+    Ok((started.elapsed(), failed))
+}
+
+/// Sends one request until it is done; how many units it was worth.
+async fn persistently<C, F>(channel: &C, number: u64, call: &impl Fn(C, u64) -> F, failed: &mut u64) -> Result<u64>
+where
+    C: Clone,
+    F: Future<Output = Result<u64>>,
+{
+    let mut in_a_row = 0;
+    loop {
+        match call(channel.clone(), number).await {
+            Ok(units) => return Ok(units),
+            Err(error) => {
+                *failed += 1;
+                in_a_row += 1;
+                if in_a_row > MOST_FAILURES_IN_A_ROW {
+                    return Err(error.context(format!("request {number} failed {in_a_row} times in a row")));
+                }
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+    }
 }

@@ -83,6 +83,13 @@ fn every_flag_in_deploy_exists() -> Result<()> {
     for flag in flags(&arguments.join(" ")).union(&flags(start)) {
         ensure!(known.contains(flag), "`roadstead server run` has no {flag}");
     }
+    let export = documents("kubernetes/cluster-profiles.yaml")?;
+    let export = &of_kind(&export, "Deployment")?["spec"]["template"]["spec"]["containers"][0]["args"];
+    let known = flags(&help(&["export", "cluster-profiles"])?);
+    for argument in export.as_array().context("the export has no arguments")?.iter().filter_map(Value::as_str) {
+        let flag = argument.split('=').next().unwrap_or_default();
+        ensure!(!flag.starts_with("--") || known.contains(flag), "`roadstead export cluster-profiles` has no {flag}");
+    }
     let begin = &of_kind(&set, "StatefulSet")?["spec"]["template"]["spec"]["initContainers"][0]["args"][0];
     let known: BTreeSet<String> = flags(&help(&["server", "init"])?).union(&flags(&help(&["server", "join"])?)).cloned().collect();
     for flag in flags(begin.as_str().context("the first container runs nothing")?) {

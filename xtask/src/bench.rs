@@ -7,6 +7,8 @@ use crate::tools;
 
 /// Benchmarks that need etcd beside them.
 const WITH_PEER: [&str; 3] = ["durable-place", "durable-stream", "read"];
+/// Benchmarks that run control planes of Kubernetes.
+const WITH_KUBERNETES: [&str; 2] = ["inventory", "place-beside-kube"];
 
 /// Builds, runs, and is true if every bar was reached. The last line on stdout is the benchmark's JSON.
 pub(crate) fn run(name: &str, arguments: &[String]) -> Result<bool> {
@@ -22,6 +24,12 @@ pub(crate) fn run(name: &str, arguments: &[String]) -> Result<bool> {
         let etcd = tools::etcd(&mut step)?.map_err(anyhow::Error::msg)?;
         tools::strace(&mut step)?.map_err(anyhow::Error::msg)?;
         bench.env("ROADSTEAD_ETCD", etcd);
+    }
+    if WITH_KUBERNETES.contains(&name) {
+        let mut step = Step::open("bench-setup", false)?;
+        for tool in [tools::etcd, tools::kubernetes, tools::kwok] {
+            tool(&mut step)?.map_err(anyhow::Error::msg)?;
+        }
     }
     Ok(bench.status().context("failed to start roadstead-bench")?.success())
 }

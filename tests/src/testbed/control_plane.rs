@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Api;
 use kube::api::PostParams;
 use rustix::process::Signal;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::identity::Identities;
@@ -247,6 +248,27 @@ impl ControlPlane {
             .arg(flag("root-ca-file", &self.identities.path("ca.crt")))
             .arg(flag("flex-volume-plugin-dir", &self.folder.path().join("flex-volumes")));
         start("kube-controller-manager", command, self.folder.path())
+    }
+
+    /// Starts a kube-scheduler beside those of [`Options`], with fields of a `KubeSchedulerConfiguration`. Dropping it kills it.
+    ///
+    /// # Errors
+    /// If it is missing or cannot be started.
+    pub fn configured_scheduler(&self, settings: Value) -> Result<Process> {
+        let name = "kube-scheduler";
+        let mut configuration = json!({
+            "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration", "leaderElection": {"leaderElect": false},
+        });
+        for (field, value) in settings.as_object().cloned().unwrap_or_default() {
+            configuration[field] = value;
+        }
+        let kubeconfig = self.identities.kubeconfig(name, "system:kube-scheduler", &[], self.address)?;
+        configuration["clientConnection"]["kubeconfig"] = json!(kubeconfig);
+        let file = self.folder.path().join("kube-scheduler.json");
+        std::fs::write(&file, configuration.to_string()).with_context(|| format!("failed to write {}", file.display()))?;
+        let mut command = bound(&part(name)?);
+        command.arg("--secure-port=0").arg(flag("config", &file));
+        start(name, command, self.folder.path())
     }
 
     fn start_scheduler(&self) -> Result<Process> {

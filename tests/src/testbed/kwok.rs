@@ -76,8 +76,16 @@ impl Kwok {
     /// # Errors
     /// If they are not in time; carries the end of kwok's log.
     pub async fn add_nodes(&self, prefix: &str, count: usize, shape: &NodeShape) -> Result<()> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let made = futures::stream::iter(0..count).map(|number| {
+        self.add_each(prefix, &vec![shape.clone(); count]).await
+    }
+
+    /// Creates a node of each shape, named `<prefix>-0` and on, and waits until all are ready.
+    ///
+    /// # Errors
+    /// If they are not in time; carries the end of kwok's log.
+    pub async fn add_each(&self, prefix: &str, shapes: &[NodeShape]) -> Result<()> {
+        let (nodes, count): (Api<Node>, _) = (Api::all(self.client.clone()), shapes.len());
+        let made = futures::stream::iter(shapes.iter().enumerate()).map(|(number, shape)| {
             let node = node(&format!("{prefix}-{number}"), prefix, shape);
             let nodes = nodes.clone();
             async move { nodes.create(&PostParams::default(), &node).await }

@@ -1,19 +1,19 @@
 //! Writing manifests to a cluster, as the caller's kubeconfig allows.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::Namespace;
+use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::discovery::{Scope, pinned_kind};
-use kube::{Client, Config};
 use serde_json::Value;
 
 use super::{Kind, NAMESPACE, rights::is_foreign};
 use crate::apply::Difference;
 use crate::failure::{Exit, Failure};
+use crate::kube_api;
 
 /// Under which name the API server keeps what was written here.
 const MANAGER: &str = "roadstead-join";
@@ -40,15 +40,7 @@ impl KubeCluster {
     /// # Errors
     /// A file that is none, a context that is not in it.
     pub async fn connect(file: Option<&PathBuf>, context: Option<&str>) -> Result<Self, Failure> {
-        let unusable = |error: &dyn std::fmt::Display| {
-            Failure::usage(format!("cannot use the kubeconfig: {error}"))
-                .hint("name a file with --kubeconfig and a context with --kube-context")
-        };
-        let read = file.map_or_else(Kubeconfig::read, |file: &PathBuf| Kubeconfig::read_from(file.as_path() as &Path));
-        let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
-        let config = Config::from_custom_kubeconfig(read.map_err(|error| unusable(&error))?, &options).await;
-        let client = Client::try_from(config.map_err(|error| unusable(&error))?).map_err(|error| unusable(&error))?;
-        Ok(Self { client })
+        Ok(Self { client: kube_api::connect(file.map(PathBuf::as_path), context).await? })
     }
 
     /// The UID of `kube-system`, which is the cluster's identity.
@@ -125,18 +117,8 @@ fn comparable(mut object: DynamicObject) -> DynamicObject {
 
 /// What an API server answered, in the words of this program.
 fn failed(what: &str, error: &kube::Error) -> Failure {
-    let kube::Error::Api(status) = error else {
-        return Failure::new(Exit::Unavailable, format!("cannot {what}: {error}"))
-            .hint("see that the cluster's API server answers: `kubectl version`");
-    };
-    let exit = match status.code {
-        401 | 403 => Exit::Permission,
-        404 => Exit::NotFound,
-        409 => Exit::Conflict,
-        _ => Exit::Failed,
-    };
-    let failure = Failure::new(exit, format!("cannot {what}: {}", status.message));
-    if exit == Exit::Permission {
+    let failure = kube_api::failed(what, error);
+    if failure.exit == Exit::Permission {
         failure.hint("joining takes somebody who may make roles and admission policies: use another context with --kube-context")
     } else {
         failure

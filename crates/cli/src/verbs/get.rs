@@ -6,9 +6,14 @@ use super::kinds::{Target, Word, named, targets};
 use crate::client::{Client, Connection, Services};
 use crate::document::Kind;
 use crate::document::tenant::ClassRef;
+use crate::export::candidates::{HEADINGS, MORE_HEADINGS, candidates};
 use crate::failure::{Exit, Failure, joined};
+use crate::kube_api::Management;
 use crate::output::objects::{Object, dash, render};
-use crate::output::{Format, colour, out, status, yaml};
+use crate::output::{Format, Table, colour, json, out, status, yaml};
+
+/// What [`Get`] lists besides kinds of documents.
+const CANDIDATES: [&str; 2] = ["candidate", "candidates"];
 
 /// See [`super::Cli`].
 #[derive(Debug, Args)]
@@ -19,11 +24,15 @@ use crate::output::{Format, colour, out, status, yaml};
   roadstead get class/shop@3.2.0 policy/default -o yaml
   roadstead get tenants -o name \\
       --filter 'cluster = \"eu-1\" AND name : \"shop*\"'
+  roadstead get candidates --kube-context hub     # who could join
 
 FULLEST is how far a cluster has used that limit up (its tenant cap or a resource) of which least is left;
-in documents: status.dominantSharePpm, in millionths.")]
+in documents: status.dominantSharePpm, in millionths.
+
+Candidates are clusters that have not joined and of which other managers tell in a management cluster, by
+ClusterProfiles (multicluster.x-k8s.io).")]
 pub struct Get {
-    /// Kind (tenants, clusters, pools, classes, policy) and names, or KIND/NAME.
+    /// Kind (tenants, clusters, pools, classes, policy) and names, or KIND/NAME; or candidates.
     #[arg(required = true, value_name = "KIND [NAME]...", value_parser = Word, hide_possible_values = true)]
     what: Vec<String>,
     /// How to write it.
@@ -57,6 +66,8 @@ pub struct Get {
     #[arg(long)]
     no_headers: bool,
     #[command(flatten)]
+    management: Management,
+    #[command(flatten)]
     connection: Connection,
 }
 
@@ -66,6 +77,15 @@ impl Get {
     /// # Errors
     /// Wrong kinds, the calls' failures.
     pub async fn run(self) -> Result<(), Failure> {
+        if let [what] = &self.what[..]
+            && CANDIDATES.contains(&what.to_ascii_lowercase().as_str())
+        {
+            return self.candidates().await;
+        }
+        if self.management.kubeconfig.is_some() || self.management.kube_context.is_some() {
+            return Err(Failure::usage("--kubeconfig and --kube-context are for `roadstead get candidates`")
+                .hint("--context names a context of this program"));
+        }
         let targets = targets(&self.what)?;
         self.check_filters(&targets)?;
         let client = self.connection.connect()?;
@@ -88,9 +108,43 @@ impl Get {
         missing.into_iter().reduce(joined).map_or(Ok(()), Err)
     }
 
-    /// Refuses a filter that would be ignored: what is shown would not be what was asked for.
-    fn check_filters(&self, targets: &[Target]) -> Result<(), Failure> {
-        let filters = [
+    /// Lists clusters that could join.
+    async fn candidates(&self) -> Result<(), Failure> {
+        if let Some(given) = self.filters().find(|(_, given)| *given) {
+            return Err(Failure::usage(format!("{} does not apply to candidates: they have no filters", given.0)));
+        }
+        let client = self.connection.connect()?;
+        let profiles = crate::export::write::profiles(&self.management.connect().await?, None).await?;
+        let found = candidates(&profiles, &client.clusters(self.stale).await?);
+        if found.is_empty() && matches!(self.output, Format::Table | Format::Wide) {
+            eprintln!("none");
+            return Ok(());
+        }
+        out(&match self.output {
+            Format::Json => json(&found)?,
+            Format::Yaml => yaml(&found)?,
+            Format::Name => found.iter().map(|candidate| format!("candidate/{}\n", candidate.name)).collect(),
+            Format::Table | Format::Wide => {
+                let wide = self.output == Format::Wide;
+                let headings: Vec<_> = HEADINGS.into_iter().chain(MORE_HEADINGS.into_iter().filter(|_| wide)).collect();
+                let mut table = Table::new(&headings).without_headings(self.no_headers);
+                found.iter().for_each(|candidate| table.row(candidate.cells(wide)));
+                table.render(colour())
+            }
+        });
+        if let Some(first) = found.first() {
+            let name = &first.name;
+            eprintln!(
+                "next: `roadstead apply -f {name}.yaml` (kind: Cluster, metadata: {{name: {name}}}, its provider, region and pool), then\n\
+                 next: `roadstead join {name} --from-service --apply --kube-context {name}`"
+            );
+        }
+        Ok(())
+    }
+
+    /// Filters of lists of tenants, and whether they are given.
+    fn filters(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        [
             ("--owner", self.owner.is_some()),
             ("--cluster", self.cluster.is_some()),
             ("--class", self.class.is_some()),
@@ -98,9 +152,14 @@ impl Get {
             ("--misplaced", self.misplaced),
             ("--filter", self.filter.is_some()),
             ("--limit", self.limit != usize::MAX),
-        ];
-        let Some((given, _)) = filters.iter().find(|(_, given)| *given) else { return Ok(()) };
-        let all = filters.map(|(name, _)| name).join(", ");
+        ]
+        .into_iter()
+    }
+
+    /// Refuses a filter that would be ignored: what is shown would not be what was asked for.
+    fn check_filters(&self, targets: &[Target]) -> Result<(), Failure> {
+        let Some((given, _)) = self.filters().find(|(_, given)| *given) else { return Ok(()) };
+        let all = self.filters().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
         if let Some(other) = targets.iter().find(|target| target.kind != Kind::Tenant) {
             let kind = other.kind.plural();
             return Err(Failure::usage(format!("{given} does not apply to {kind}: they have no filters"))

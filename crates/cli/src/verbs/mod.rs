@@ -13,6 +13,7 @@ pub mod admin;
 pub mod server;
 pub mod agent;
 pub mod join;
+pub mod export;
 pub mod dev;
 pub mod config;
 pub mod meta;
@@ -95,6 +96,9 @@ enum Verb {
     Agent(Box<agent::Agent>),
     /// Let a Kubernetes cluster join: print the manifests of its agent, or apply them.
     Join(join::Join),
+    /// Tell other programs of the fleet.
+    #[command(subcommand, after_help = "Examples:\n  roadstead export cluster-profiles --once --dry-run")]
+    Export(export::Export),
     /// Start a service and a fleet of clusters (folders) on this machine.
     Dev(dev::Dev),
     /// A tour that checks itself: kill the leader under load, lose nothing.
@@ -154,6 +158,7 @@ impl Verb {
             Self::Server(verb) => verb.run().await,
             Self::Agent(verb) => verb.run().await,
             Self::Join(verb) => verb.run().await,
+            Self::Export(verb) => verb.run().await,
             Self::Dev(verb) => verb.run().await,
             Self::Demo(verb) => verb.run().await,
             Self::Schema(_) | Self::Completion(_) | Self::Config(_) | Self::Pki(_) => Err(Failure::failed("this verb needs no runtime")),

@@ -14,6 +14,7 @@ mod failover;
 mod restart;
 mod trace;
 mod inventory;
+mod place_beside_kube;
 
 use std::process::ExitCode;
 
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Every benchmark and what it measures.
-const BENCHES: [(&str, &str); 10] = [
+const BENCHES: [(&str, &str); 11] = [
     ("core-place", "placements a second of the scheduler alone, 1,000 clusters, one core"),
     ("durable-place", "durable placements per second, one a request, against etcd"),
     ("durable-stream", "durable placements per second, streamed, against etcd"),
@@ -33,6 +34,7 @@ const BENCHES: [(&str, &str); 10] = [
     ("join", "time until an empty replica has caught up with 1,000,000 tenants"),
     ("trace", "smallest fleet in which nobody waits, 100 copies of a real trace, against the lower bound"),
     ("inventory", "memory of telling what a cluster of 5,000 nodes and 100,000 pods holds, on a real API server"),
+    ("place-beside-kube", "placements a second over 1,000 clusters, against kube-scheduler with nodes and pods in their place"),
 ];
 
 fn main() -> ExitCode {
@@ -55,7 +57,7 @@ fn run(name: &str, arguments: &[String]) -> anyhow::Result<Option<report::Report
     match name {
         "list" => {
             for (name, what) in BENCHES {
-                println!("{name:<16} {what}");
+                println!("{name:<18} {what}");
             }
             Ok(None)
         }
@@ -69,6 +71,7 @@ fn run(name: &str, arguments: &[String]) -> anyhow::Result<Option<report::Report
         "join" => runtime.block_on(restart::join(arguments)).map(Some),
         "trace" => trace::run(arguments).map(Some),
         "inventory" => runtime.block_on(inventory::run(arguments)).map(Some),
+        "place-beside-kube" => runtime.block_on(place_beside_kube::run(arguments)).map(Some),
         inventory::WATCHER => runtime.block_on(inventory::watch(arguments)).map(|()| None),
         other => anyhow::bail!("no benchmark is called {other}; `cargo xtask bench list` names them"),
     }

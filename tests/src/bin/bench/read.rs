@@ -94,7 +94,8 @@ async fn roadstead(settings: &Settings) -> Result<Measured> {
     let channels = (0..settings.connections).map(|number| group.channel(number % MEMBERS + 1, "client-test"));
     let clients: Vec<_> = channels.collect::<Result<Vec<_>>>()?.into_iter().map(PlacementServiceClient::new).collect();
     let placements = Placements::new("bench");
-    stream::fill(settings.tenants, FILL_STREAMS, FILL_WINDOW, &clients, &placements).await?;
+    let place = placements.clone();
+    stream::fill(settings.tenants, FILL_STREAMS, FILL_WINDOW, &clients, move |number| place.request(number)).await?;
     let tenants = settings.tenants;
     closed_loop(shape(settings), &clients, move |mut client, number| {
         let name = placements.name(number.wrapping_mul(SCATTER) % tenants);

@@ -41,15 +41,21 @@ pub(crate) async fn closed_loop(shape: Shape, window: u64, clients: &[Client], p
 }
 
 /// Places the tenants 0 to `tenants` through some streams.
-pub(crate) async fn fill(tenants: u64, streams: u64, window: u64, clients: &[Client], placements: &Placements) -> Result<()> {
+pub(crate) async fn fill(
+    tenants: u64,
+    streams: u64,
+    window: u64,
+    clients: &[Client],
+    place: impl Fn(u64) -> v1::PlaceTenantRequest + Clone + Send + Sync + 'static,
+) -> Result<()> {
     let mut all = Vec::new();
     for stream in 0..streams {
         let mut client = clients[usize::try_from(stream).context("a number of streams fits in memory")? % clients.len()].clone();
-        let placements = placements.clone();
+        let place = place.clone();
         all.push(tokio::spawn(async move {
             let mut waiting = (stream..tenants).step_by(usize::try_from(streams)?).collect::<std::collections::VecDeque<u64>>();
             let (sender, receiver) = mpsc::channel(usize::try_from(window)? + 1);
-            let request = |sequence| v1::PlaceTenantsRequest { sequence, place: Some(placements.request(sequence)) };
+            let request = |sequence| v1::PlaceTenantsRequest { sequence, place: Some(place(sequence)) };
             let mut outstanding = 0u64;
             while let Some(number) = (outstanding < window).then(|| waiting.pop_front()).flatten() {
                 sender.send(request(number)).await.context("the stream has ended")?;
