@@ -21,6 +21,7 @@ pub async fn start_here(plan: &Plan) -> Result<RunningServer, Failure> {
         client: Listen::Address(address(&plan.info.client_address)?),
         peer: Listen::Address(address(&plan.info.peer_address)?),
         probes: None,
+        issuer: None,
         tuning: Tuning::default(),
     };
     Server::start(config).await.map_err(|error| start_failure(&error))
