@@ -22,7 +22,7 @@ pub enum Pki {
   roadstead pki issue replica r1 --dir pki --host r1.example.com
   roadstead pki issue admin alice --dir pki
   roadstead pki issue client shop-portal --owner acme-gmbh --dir pki
-  roadstead pki issue issuer r1 --dir pki           # lets replica r1 let agents in
+  roadstead pki issue issuer r1 --dir pki           # r1 lets agents in
   roadstead pki issue agent eu-1 --dir pki          # the name is the cluster's")]
     Issue(Issue),
     /// Issue certificates again before they end; running replicas take them up without a restart.
