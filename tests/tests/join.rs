@@ -595,14 +595,18 @@ impl Entering {
         .await
     }
 
-    /// Starts the agent as its pod does.
-    fn agent(&self) -> Result<Process> {
+    /// Starts one of the agent's replicas as its pod does.
+    fn agent(&self, replica: &str) -> Result<Process> {
+        self.agent_with(|command| command.args(["--lease", replica, "--identity-secret", IDENTITY]))
+    }
+
+    fn agent_with(&self, more: impl FnOnce(&mut Command) -> &mut Command) -> Result<Process> {
         // Each start has a log of its own.
         let _ = std::fs::remove_file(self.log());
         let folder = self.ready.folder.path();
         let mut command = Command::new(roadstead_tests::group::binary()?);
-        command.args(["agent", "--cluster", "eu-1", "--lease", "one", "--identity-secret", IDENTITY, "--kubeconfig"]).arg(&self.kubeconfig);
-        command.args(["--server", &self.group.replica(1).client.to_string()]);
+        command.args(["agent", "--cluster", "eu-1", "--kubeconfig"]).arg(&self.kubeconfig);
+        more(&mut command).args(["--server", &self.group.replica(1).client.to_string()]);
         command.arg("--token-file").arg(folder.join("token")).arg("--ca").arg(folder.join("ca.crt"));
         Process::start("the agent", &mut command, &self.log())
     }
@@ -636,7 +640,7 @@ async fn an_agent_is_let_in_by_a_token_renews_its_certificate_and_comes_back_as_
     let told = entering.join().await?;
     ensure!(told.contains("secret/roadstead-agent-join created") && told.contains("the token is good once"), "{told}");
     ensure!(!told.contains("PRIVATE KEY"), "{told}");
-    let mut agent = entering.agent()?;
+    let mut agent = entering.agent("one")?;
     let nothing = Credentials::default();
     let first = entering.next(&nothing).await?;
     entering.logged("the intent is followed").await?;
@@ -658,18 +662,19 @@ async fn an_agent_is_let_in_by_a_token_renews_its_certificate_and_comes_back_as_
     let again = entering.join().await?;
     ensure!(again.contains("no token is made") && !again.contains("secret/"), "{again}");
 
-    // Another process takes over what is kept, without a token.
-    agent.kill()?;
+    // Its other replica takes over what is kept, without a token.
     std::fs::remove_file(entering.ready.folder.path().join("token"))?;
-    let mut agent = entering.agent()?;
+    let mut other = entering.agent("two")?;
+    entering.logged("waiting for the lease").await?;
+    agent.kill()?;
     entering.logged("the certificate is the one that is kept").await?;
     let fourth = entering.next(&third).await?;
 
     // Halted for longer than its certificate lasts, it says so; joined again, it is the same cluster's agent.
-    agent.kill()?;
+    other.kill()?;
     let last = entering.kept().await.unwrap_or(fourth);
     until("the last certificate has ended", SOON, || async { Entering::ended(&last) }).await?;
-    let mut agent = entering.agent()?;
+    let mut agent = entering.agent("two")?;
     entering.logged("its certificate ended at").await?;
     entering.logged("roadstead join eu-1").await?;
     ensure!(agent.ended()?.is_none(), "it waits to be let in again");
@@ -681,12 +686,23 @@ async fn an_agent_is_let_in_by_a_token_renews_its_certificate_and_comes_back_as_
     // Its Secret gone and its token used, it says so as well.
     agent.kill()?;
     entering.secrets.delete(IDENTITY, &kube::api::DeleteParams::default()).await?;
-    let mut agent = entering.agent()?;
+    let mut agent = entering.agent("two")?;
     entering.logged("its token was refused").await?;
     entering.logged("was used already").await?;
     entering.join().await?;
     entering.next(&fifth).await?;
     entering.logged("the intent is followed").await?;
     agent.kill()?;
+
+    // Outside of its cluster it keeps its certificate in a folder.
+    let (folder, token) = (entering.ready.folder.path().join("identity"), entering.ready.folder.path().join("token"));
+    cli::run(&entering.group, 1, &["join", "eu-1", "--token-file", &path(&token)])?;
+    let mut agent = entering.agent_with(|command| command.args(["--lease", "none", "--identity-dir"]).arg(&folder))?;
+    entering.logged("the token was exchanged").await?;
+    entering.logged("the intent is followed").await?;
+    agent.kill()?;
+    let place = Place::Folder(folder);
+    let kept = place.load().await.map_err(anyhow::Error::msg)?.context("nothing is kept")?;
+    kept.validity("eu-1").map_err(anyhow::Error::msg)?;
     Ok(())
 }
