@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-const PUBLIC: [&str; 5] = ["types", "placement", "fleet", "agent", "admin"];
+const PUBLIC: [&str; 6] = ["types", "placement", "fleet", "agent", "join", "admin"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");

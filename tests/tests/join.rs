@@ -1,12 +1,16 @@
 //! A real cluster joins: its API server takes the manifests, and lets the agent's account do what tenants need and nothing else.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use kube::Client;
-use roadstead_tests::process::until;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client};
+use roadstead_agent::identity::{Credentials, Place, unix_now_s};
+use roadstead_tests::cli;
+use roadstead_tests::group::Group;
+use roadstead_tests::process::{Process, until};
 use roadstead_tests::testbed::{ControlPlane, Options};
 use serde_json::{Value, json};
 use tonic::codegen::http::{Method, Request};
@@ -15,6 +19,7 @@ use tonic::codegen::http::{Method, Request};
 const SOON: Duration = Duration::from_secs(60);
 const SYSTEM: &str = "roadstead-system";
 const AGENT: &str = "roadstead-agent";
+const IDENTITY: &str = "roadstead-agent-identity";
 /// A tenant's number and its namespace.
 const TENANT: &str = "0000000000000001";
 const HOME: &str = "acme-0000000000000001";
@@ -336,6 +341,11 @@ async fn keeps_its_own_state(agent: &Client) -> Result<()> {
         let stale = send(agent, Method::PUT, &format!("{path}/web"), "application/json", &there).await;
         ensure!(matches!(&stale, Err(kube::Error::Api(status)) if status.code == 409), "a stale write was not noticed: {stale:?}");
     }
+    let own = format!("/api/v1/namespaces/{SYSTEM}/secrets/{IDENTITY}");
+    for _ in 0..2 {
+        apply(agent, &own, &identity("kubernetes.io/tls")).await.context("cannot keep its certificate")?;
+    }
+    get(agent, &own).await?;
     Ok(())
 }
 
@@ -357,6 +367,19 @@ struct Attempt {
     content: &'static str,
     body: Value,
     says: &'static str,
+}
+
+/// The same by another name.
+fn named(secret: &Value) -> Value {
+    let mut other = secret.clone();
+    other["metadata"]["name"] = json!(format!("{IDENTITY}-2"));
+    other
+}
+
+/// The Secret that keeps the agent's certificate.
+fn identity(kind: &str) -> Value {
+    let data = json!({"tls.crt": "", "tls.key": ""});
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": IDENTITY}, "type": kind, "data": data})
 }
 
 fn attempts() -> Vec<Attempt> {
@@ -389,6 +412,26 @@ fn attempts() -> Vec<Attempt> {
         taken.iter().filter(|(_, body)| ["Secret", "Deployment", "ServiceAccount"].iter().any(|kind| body["kind"] == **kind))
     {
         attempt(Method::POST, path.replace("{}", SYSTEM), json, body, NO_TENANTS);
+    }
+
+    // Its own certificate is kept in one Secret, of a type that makes no token, and in its own namespace only.
+    let mut account = identity("kubernetes.io/service-account-token");
+    account["metadata"]["annotations"] = json!({"kubernetes.io/service-account.name": "default"});
+    let own = format!("/api/v1/namespaces/{SYSTEM}/secrets");
+    attempt(Method::DELETE, format!("{own}/{IDENTITY}"), "", &Value::Null, NO_TENANTS);
+    attempt(Method::POST, "/api/v1/namespaces/kube-system/secrets".to_owned(), json, &identity("kubernetes.io/tls"), NO_TENANTS);
+    for mut other in [identity("Opaque"), account] {
+        attempt(
+            Method::PATCH,
+            format!("{own}/{IDENTITY}-2?fieldManager=roadstead"),
+            "application/apply-patch+yaml",
+            &named(&other),
+            NO_TENANTS,
+        );
+        attempt(Method::POST, own.clone(), json, &other, NO_TENANTS);
+        other["metadata"]["generateName"] = json!(IDENTITY);
+        other["metadata"]["name"] = Value::Null;
+        attempt(Method::POST, own.clone(), json, &other, NO_TENANTS);
     }
 
     let spaces = "/api/v1/namespaces";
@@ -449,6 +492,7 @@ async fn the_agents_account_reaches_nothing_that_is_not_a_tenants() -> Result<()
     let (ready, agent) = Ready::joined().await?;
     let admin = &ready.admin;
     post(&agent, "/api/v1/namespaces", &home()).await?;
+    apply(&agent, &format!("/api/v1/namespaces/{SYSTEM}/secrets/{IDENTITY}"), &identity("kubernetes.io/tls")).await?;
     for name in ["foreign", "foreign-00000000000000aa"] {
         post(admin, "/api/v1/namespaces", &namespace(name, json!({}))).await?;
     }
@@ -487,4 +531,178 @@ async fn try_all(agent: &Client, says: impl Fn(&Attempt) -> &'static str) -> Res
     }
     ensure!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), attempts.len(), wrong.join("\n"));
     Ok(attempts.len())
+}
+
+/// How long agents' certificates are good here: they are renewed every sixteen seconds or so.
+const LIFE: &str = "24s";
+
+/// A fleet with one cluster, a replica that lets its agent in, and the real cluster whose agent that is.
+struct Entering {
+    ready: Ready,
+    group: Group,
+    kubeconfig: PathBuf,
+    secrets: Api<Secret>,
+}
+
+impl Entering {
+    async fn start() -> Result<Self> {
+        let ready = Ready::start().await?;
+        let mut group = Group::empty(roadstead_tests::group::Options::default())?;
+        group.pki(&["issue", "issuer", "r1"])?;
+        let pki = group.folder().join("pki");
+        let file = |name: &str| path(&pki.join(name));
+        let flags = ["--issuer-cert", &file("issuer-r1.crt"), "--issuer-key", &file("issuer-r1.key"), "--agent-certificates", LIFE];
+        group.set_flags(flags.map(str::to_owned).to_vec());
+        group.add_replica().await?;
+        group.wait_for_voters(1).await?;
+        let fleet = ready.folder.path().join("fleet.yaml");
+        std::fs::write(
+            &fleet,
+            "apiVersion: roadstead.dev/v1\nkind: Pool\nmetadata: {name: home}\nspec: {kind: home, order: 1, policy: spread}\n---\n\
+             apiVersion: roadstead.dev/v1\nkind: Cluster\nmetadata: {name: eu-1}\nspec: {pool: home, provider: own, region: eu-1}\n",
+        )?;
+        cli::run(&group, 1, &["apply", "-f", &path(&fleet)])?;
+        let user = format!("system:serviceaccount:{SYSTEM}:{AGENT}");
+        let kubeconfig = ready.plane.kubeconfig_as(&user, &["system:serviceaccounts", &format!("system:serviceaccounts:{SYSTEM}")])?;
+        let secrets = Api::namespaced(ready.admin.clone(), SYSTEM);
+        Ok(Self { ready, group, kubeconfig, secrets })
+    }
+
+    /// Joins, and mounts the token as the kubelet does.
+    async fn join(&self) -> Result<String> {
+        let (class, kubeconfig) = (path(&self.ready.folder.path().join("class.yaml")), path(self.ready.plane.kubeconfig()));
+        let arguments = ["join", "eu-1", "-f", &class, "--apply", "--kubeconfig", &kubeconfig];
+        // The level that knows tokens is agreed soon after the start.
+        let told = until("a token can be made", SOON, || async { cli::run(&self.group, 1, &arguments) }).await?;
+        let mounted = self.secrets.get("roadstead-agent-join").await?.data.context("a token has data")?;
+        for (name, content) in mounted {
+            std::fs::write(self.ready.folder.path().join(name), content.0)?;
+        }
+        Ok(told)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.ready.folder.path().join("agent.log")
+    }
+
+    /// Waits until the agent has logged this since it was started.
+    async fn logged(&self, words: &str) -> Result<()> {
+        until(&format!("the agent says {words:?}"), SOON, || async {
+            let log = std::fs::read_to_string(self.log())?;
+            ensure!(log.contains(words), "{log}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Starts one of the agent's replicas as its pod does.
+    fn agent(&self, replica: &str) -> Result<Process> {
+        self.agent_with(|command| command.args(["--lease", replica, "--identity-secret", IDENTITY]))
+    }
+
+    fn agent_with(&self, more: impl FnOnce(&mut Command) -> &mut Command) -> Result<Process> {
+        // Each start has a log of its own.
+        let _ = std::fs::remove_file(self.log());
+        let folder = self.ready.folder.path();
+        let mut command = Command::new(roadstead_tests::group::binary()?);
+        command.args(["agent", "--cluster", "eu-1", "--kubeconfig"]).arg(&self.kubeconfig);
+        more(&mut command).args(["--server", &self.group.replica(1).client.to_string()]);
+        command.arg("--token-file").arg(folder.join("token")).arg("--ca").arg(folder.join("ca.crt"));
+        Process::start("the agent", &mut command, &self.log())
+    }
+
+    /// What the agent has kept.
+    async fn kept(&self) -> Result<Credentials> {
+        let place = Place::Secret { api: self.secrets.clone(), name: IDENTITY.to_owned() };
+        place.load().await.map_err(anyhow::Error::msg)?.context("nothing is kept")
+    }
+
+    /// Waits until another certificate is kept than this one.
+    async fn next(&self, before: &Credentials) -> Result<Credentials> {
+        until("another certificate is kept", SOON, || async {
+            let kept = self.kept().await?;
+            ensure!(kept.certificate != before.certificate && !kept.certificate.is_empty(), "it is the one before");
+            Ok(kept)
+        })
+        .await
+    }
+
+    fn ended(kept: &Credentials) -> Result<()> {
+        let validity = kept.validity("eu-1").map_err(anyhow::Error::msg)?;
+        ensure!(validity.has_ended(unix_now_s()), "it is good until {}", validity.end());
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_agent_is_let_in_by_a_token_renews_its_certificate_and_comes_back_as_itself() -> Result<()> {
+    let entering = Entering::start().await?;
+    let told = entering.join().await?;
+    ensure!(told.contains("secret/roadstead-agent-join created") && told.contains("the token is good once"), "{told}");
+    ensure!(!told.contains("PRIVATE KEY"), "{told}");
+    let mut agent = entering.agent("one")?;
+    let nothing = Credentials::default();
+    let first = entering.next(&nothing).await?;
+    entering.logged("the intent is followed").await?;
+    let uid = get(&entering.ready.admin, "/api/v1/namespaces/kube-system").await?["metadata"]["uid"].clone();
+    let described = cli::run(&entering.group, 1, &["get", "cluster", "eu-1", "-o", "yaml"])?;
+    ensure!(described.contains(uid.as_str().context("it has a uid")?), "{described}");
+
+    // It renews by itself, with a new key each time, and stays in conversation past the end of the first one.
+    let second = entering.next(&first).await?;
+    ensure!(second.key != first.key, "the key was used again");
+    until("the first certificate has ended", SOON, || async { Entering::ended(&first) }).await?;
+    let third = entering.next(&second).await?;
+    let info = || async {
+        let described = cli::run(&entering.group, 1, &["describe", "cluster", "eu-1"])?;
+        ensure!(described.contains("v1."), "{described}");
+        Ok(())
+    };
+    until("the agent has told its version", SOON, info).await?;
+    let again = entering.join().await?;
+    ensure!(again.contains("no token is made") && !again.contains("secret/"), "{again}");
+
+    // Its other replica takes over what is kept, without a token.
+    std::fs::remove_file(entering.ready.folder.path().join("token"))?;
+    let mut other = entering.agent("two")?;
+    entering.logged("waiting for the lease").await?;
+    agent.kill()?;
+    entering.logged("the certificate is the one that is kept").await?;
+    let fourth = entering.next(&third).await?;
+
+    // Halted for longer than its certificate lasts, it says so; joined again, it is the same cluster's agent.
+    other.kill()?;
+    let last = entering.kept().await.unwrap_or(fourth);
+    until("the last certificate has ended", SOON, || async { Entering::ended(&last) }).await?;
+    let mut agent = entering.agent("two")?;
+    entering.logged("its certificate ended at").await?;
+    entering.logged("roadstead join eu-1").await?;
+    ensure!(agent.ended()?.is_none(), "it waits to be let in again");
+    let told = entering.join().await?;
+    ensure!(told.contains("secret/roadstead-agent-join configured"), "{told}");
+    let fifth = entering.next(&last).await?;
+    entering.logged("the intent is followed").await?;
+
+    // Its Secret gone and its token used, it says so as well.
+    agent.kill()?;
+    entering.secrets.delete(IDENTITY, &kube::api::DeleteParams::default()).await?;
+    let mut agent = entering.agent("two")?;
+    entering.logged("its token was refused").await?;
+    entering.logged("was used already").await?;
+    entering.join().await?;
+    entering.next(&fifth).await?;
+    entering.logged("the intent is followed").await?;
+    agent.kill()?;
+
+    // Outside of its cluster it keeps its certificate in a folder.
+    let (folder, token) = (entering.ready.folder.path().join("identity"), entering.ready.folder.path().join("token"));
+    cli::run(&entering.group, 1, &["join", "eu-1", "--token-file", &path(&token)])?;
+    let mut agent = entering.agent_with(|command| command.args(["--lease", "none", "--identity-dir"]).arg(&folder))?;
+    entering.logged("the token was exchanged").await?;
+    entering.logged("the intent is followed").await?;
+    agent.kill()?;
+    let place = Place::Folder(folder);
+    let kept = place.load().await.map_err(anyhow::Error::msg)?.context("nothing is kept")?;
+    kept.validity("eu-1").map_err(anyhow::Error::msg)?;
+    Ok(())
 }

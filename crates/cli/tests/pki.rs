@@ -153,3 +153,37 @@ fn keys_are_for_their_owner_only_and_init_replaces_nothing() {
     assert!(matches!(Store::init(folder.path()), Err(Error::Exists(_))));
     assert!(matches!(Store::open(Path::new("/nonexistent/pki")), Err(Error::NotInitialised(_))));
 }
+
+#[test]
+fn what_an_issuer_signs_is_a_client_and_never_a_server() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut store = Store::init(folder.path()).expect("init");
+    let files = store.issue(&Subject::new(Role::Issuer, "r1"), 90).expect("issue");
+    assert!(show::read(&files.certificate).expect("show").remove(0).authority);
+    let (own, key) = (std::fs::read_to_string(&files.certificate).expect("file"), std::fs::read_to_string(&files.key).expect("file"));
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&own, rcgen::KeyPair::from_pem(&key).expect("a key")).expect("an issuer");
+    let signed = |dns: Vec<String>, usage: rcgen::ExtendedKeyUsagePurpose, is_ca: rcgen::IsCa| {
+        let mut params = rcgen::CertificateParams::new(dns).expect("names");
+        params.extended_key_usages = vec![usage];
+        params.is_ca = is_ca;
+        let key = rcgen::KeyPair::generate().expect("a key");
+        [params.signed_by(&key, &issuer).expect("signed").der().clone(), certificates(&files.certificate).remove(0)]
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let clients = WebPkiClientVerifier::builder_with_provider(roots(&files.ca_bundle), Arc::clone(&provider)).build().expect("verifier");
+    let servers = WebPkiServerVerifier::builder_with_provider(roots(&files.ca_bundle), provider).build().expect("verifier");
+    let client = |chain: &[CertificateDer<'static>]| clients.verify_client_cert(&chain[0], &chain[1..], UnixTime::now()).is_ok();
+    let name = ServerName::try_from(REPLICA_DNS_NAME).expect("a name");
+    let server =
+        |chain: &[CertificateDer<'static>]| servers.verify_server_cert(&chain[0], &chain[1..], &name, &[], UnixTime::now()).is_ok();
+    let (clients_use, servers_use) = (rcgen::ExtendedKeyUsagePurpose::ClientAuth, rcgen::ExtendedKeyUsagePurpose::ServerAuth);
+    let dns = || vec![REPLICA_DNS_NAME.to_owned()];
+    assert!(client(&signed(Vec::new(), clients_use.clone(), rcgen::IsCa::NoCa)));
+    assert!(!client(&signed(dns(), clients_use, rcgen::IsCa::NoCa)), "it carries a server's name");
+    assert!(!server(&signed(dns(), servers_use, rcgen::IsCa::NoCa)));
+
+    // What is revoked takes with it what it has signed; it is renewed like any other.
+    store.renew("issuer-r1", None, false).expect("renew");
+    store.revoke("issuer-r1").expect("revoke");
+    assert!(store.issued().iter().all(|issued| issued.revoked.is_some()));
+}

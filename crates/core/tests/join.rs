@@ -88,7 +88,9 @@ fn a_token_is_for_its_cluster_and_a_cluster_comes_back_as_itself() {
     fleet.must(put_token("c0", TOKEN, ""));
     assert_eq!(field(fleet.refused(spend_token("new", TOKEN, "uid-new", 1))).0, "token", "another cluster's");
     assert_eq!(field(fleet.refused(spend_token("none", TOKEN, "uid-new", 1))).0, "token", "none is told from one that has no token");
-    assert_eq!(field(fleet.refused(spend_token("c0", TOKEN, "uid-of-a-copy", 1))).0, "uid");
+    let (about, words) = field(fleet.refused(spend_token("c0", TOKEN, "uid-of-a-copy", 1)));
+    assert_eq!(about, "uid");
+    assert!(words.contains("takes another name") && words.contains("roadstead forget c0"), "{words}");
     assert_eq!(field(fleet.refused(spend_token("c0", TOKEN, "", 1))).0, "uid");
     fleet.must(spend_token("c0", TOKEN, "uid-c0", 1));
     assert_eq!(field(fleet.refused(put_token("c0", Digest([9; 32]), "uid-of-a-copy"))).0, "uid");

@@ -15,7 +15,7 @@ use crate::identity::{Caller, Role};
 
 use Role::{Admin, Agent, Client, Operator, Replica, Viewer};
 
-/// Everybody with a certificate of this group.
+/// Everybody with a certificate of this group; issuers call nothing.
 const ANYBODY: &[Role] = &[Replica, Admin, Operator, Viewer, Client, Agent];
 /// Those who read the whole fleet.
 const READERS: &[Role] = &[Admin, Operator, Viewer];
@@ -23,6 +23,9 @@ const READERS: &[Role] = &[Admin, Operator, Viewer];
 const KEEPERS: &[Role] = &[Admin, Operator];
 /// Those who place tenants.
 const PLACERS: &[Role] = &[Admin, Operator, Client];
+
+/// The one RPC that takes no certificate, where a replica issues them: its token says who calls.
+pub const WITHOUT_CERTIFICATE: &str = "roadstead.v1.JoinService/Enrol";
 
 /// Every public RPC and the roles that may call it. What is not here is refused.
 pub const TABLE: &[(&str, &[Role])] = &[
@@ -56,6 +59,9 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("roadstead.v1.FleetService/GetPolicy", READERS),
     ("roadstead.v1.AgentService/WatchIntent", &[Agent]),
     ("roadstead.v1.AgentService/Observe", &[Agent]),
+    ("roadstead.v1.JoinService/PutToken", KEEPERS),
+    (WITHOUT_CERTIFICATE, ANYBODY),
+    ("roadstead.v1.JoinService/Renew", &[Agent]),
     ("roadstead.v1.AdminService/GetStatus", READERS),
     ("roadstead.v1.AdminService/AddMember", &[Replica, Admin]),
     ("roadstead.v1.AdminService/RemoveMember", &[Admin]),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use roadstead_core::command::{FeatureLevel, SUPPORTED_LEVEL};
 
+use crate::issuer::IssuerFiles;
 use crate::tls::TlsFiles;
 
 /// Milliseconds of one Raft tick: a fifth of what a busy machine delays a thread by, so that ticks are not the noise.
@@ -39,6 +40,8 @@ pub struct ServerConfig {
     pub peer: Listen,
     /// Plain HTTP for /metrics, /healthz and /readyz; `None` is none.
     pub probes: Option<Listen>,
+    /// What agents' certificates are issued with; `None` issues none, and lets in nobody without a certificate.
+    pub issuer: Option<IssuerFiles>,
     /// The rest.
     pub tuning: Tuning,
 }

@@ -35,11 +35,13 @@ pub enum Role {
     Client,
     /// Speaks for one cluster.
     Agent,
+    /// Signs agents' certificates; calls nothing.
+    Issuer,
 }
 
 impl Role {
     /// All roles.
-    pub const ALL: [Self; 6] = [Self::Replica, Self::Admin, Self::Operator, Self::Viewer, Self::Client, Self::Agent];
+    pub const ALL: [Self; 7] = [Self::Replica, Self::Admin, Self::Operator, Self::Viewer, Self::Client, Self::Agent, Self::Issuer];
 
     /// The role as it is written in certificates and principals.
     #[must_use]
@@ -51,6 +53,7 @@ impl Role {
             Self::Viewer => "viewer",
             Self::Client => "client",
             Self::Agent => "agent",
+            Self::Issuer => "issuer",
         }
     }
 }
@@ -84,10 +87,19 @@ pub enum IdentityError {
     #[error("the certificate names more than one role")]
     ManyRoles,
     /// An unknown role.
-    #[error("the certificate names the role {found:?}; known are replica, admin, operator, viewer, client, agent")]
+    #[error("the certificate names the role {found:?}; known are replica, admin, operator, viewer, client, agent, issuer")]
     Role {
         /// What it says.
         found: String,
+    },
+    /// None was shown, where that is allowed.
+    #[error("this connection shows no certificate")]
+    NoCertificate,
+    /// An issuer has signed more than it may.
+    #[error("the certificate names the role {role}, and is signed by an issuer, which is believed of agents only")]
+    ByIssuer {
+        /// What it says.
+        role: Role,
     },
     /// A name or owner that is not allowed.
     #[error("the certificate's name {found:?} is not allowed: {why}")]
@@ -141,6 +153,17 @@ impl Caller {
         Self::from_uris(uris)
     }
 
+    /// Reads the caller from the first certificate of a chain, each signed by the next one. An issuer is believed of agents only.
+    ///
+    /// # Errors
+    /// An [`IdentityError`] that says what is missing or wrong.
+    pub fn from_chain<C: AsRef<[u8]>>(chain: &[C]) -> Result<Self, IdentityError> {
+        let (leaf, above) = chain.split_first().ok_or(IdentityError::NoCertificate)?;
+        let caller = Self::from_certificate(leaf.as_ref())?;
+        let by_issuer = above.iter().any(|one| is_issuer(one.as_ref()));
+        if by_issuer && caller.role != Role::Agent { Err(IdentityError::ByIssuer { role: caller.role }) } else { Ok(caller) }
+    }
+
     fn from_uris<'a>(uris: impl Iterator<Item = &'a str>) -> Result<Self, IdentityError> {
         let mut named: Option<(Role, &str)> = None;
         let mut owners = Vec::new();
@@ -156,6 +179,12 @@ impl Caller {
         let (role, name) = named.ok_or(IdentityError::NoRole)?;
         Self::new(role, name, owners)
     }
+}
+
+/// Whether a certificate is one of role issuer.
+#[must_use]
+pub fn is_issuer(der: &[u8]) -> bool {
+    Caller::from_certificate(der).is_ok_and(|caller| caller.role == Role::Issuer)
 }
 
 /// What is known of a connection; in the extensions of every request that came over it.

@@ -2,7 +2,7 @@
 //!
 //! Modules in reading order: [`server`] (a replica, started and stopped), [`config`], [`lifecycle`] (its data folder), [`handle`] (what
 //! services know of their replica), [`driver`] (the thread that owns it), [`log`] (entries and hard state on disk), [`snapshots`] (the state
-//! on disk), [`backup`], `peers` (the other replicas), [`identity`] (who calls), [`tls`], [`listener`], [`metrics`], `probes`.
+//! on disk), [`backup`], `peers` (the other replicas), [`identity`] (who calls), [`tls`], [`issuer`] (agents' certificates), [`listener`], [`metrics`], `probes`.
 //! Then the API: [`auth`] (who may call what), [`convert`] (between the wire and the core), [`errors`], [`filter`] and [`pages`]
 //! (of listings), [`watch`] (what changes), [`services`] (the API itself).
 
@@ -14,6 +14,7 @@ pub mod driver;
 mod peers;
 pub mod identity;
 pub mod tls;
+pub mod issuer;
 pub mod listener;
 pub mod metrics;
 mod probes;

@@ -36,6 +36,10 @@ const MAX_HANDSHAKES: usize = 64;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Rest after a failed accept (the process has no file descriptor left, mostly), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections without a certificate on one listener: they may do one thing only, which takes two round trips.
+const MAX_STRANGERS: usize = 64;
+/// How long such a connection lasts.
+const STRANGER_LIFE: Duration = Duration::from_secs(20);
 /// How often connections are looked over for certificates that have ended.
 const EXPIRY_CHECK: Duration = Duration::from_secs(30);
 /// Refused handshakes that are logged per [`EXPIRY_CHECK`]; the rest is only counted.
@@ -59,6 +63,15 @@ pub fn raise_open_files() {
         Ok(()) => warn!(files = raised, wanted, "fewer files may be open than connections are allowed: raise ulimit -n"),
         Err(error) => warn!(%error, files = limit.current, wanted, "the limit of open files cannot be raised: raise ulimit -n"),
     }
+}
+
+/// Whom a listener lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Who shows a good certificate.
+    Certified,
+    /// Also who shows none: few at a time, and not for long.
+    Anybody,
 }
 
 /// Counts what a listener sees.
@@ -104,6 +117,7 @@ struct Guard {
     number: u64,
     registry: Arc<Registry>,
     _permit: OwnedSemaphorePermit,
+    _stranger: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Guard {
@@ -164,6 +178,7 @@ impl Registry {
 pub fn listen(
     socket: TcpListener,
     name: &'static str,
+    door: Door,
     tls: Tls,
     stop: CancellationToken,
     counts: Arc<ListenerCounts>,
@@ -171,18 +186,21 @@ pub fn listen(
     let (ready, connections) = mpsc::channel(MAX_HANDSHAKES);
     let registry = Arc::new(Registry { counts, ..Registry::default() });
     tokio::spawn(look_over(Arc::clone(&registry), tls.clone(), stop.clone()));
-    let accepting = tokio::spawn(accept(socket, name, tls, stop, registry, ready));
+    let hall = Hall { door, tls, registry, strangers: Arc::new(Semaphore::new(MAX_STRANGERS)) };
+    let accepting = tokio::spawn(accept(socket, name, hall, stop, ready));
     (accepting, ReceiverStream::new(connections))
 }
 
-async fn accept(
-    socket: TcpListener,
-    name: &'static str,
+/// What every handshake needs.
+#[derive(Clone)]
+struct Hall {
+    door: Door,
     tls: Tls,
-    stop: CancellationToken,
     registry: Arc<Registry>,
-    ready: mpsc::Sender<io::Result<Connection>>,
-) {
+    strangers: Arc<Semaphore>,
+}
+
+async fn accept(socket: TcpListener, name: &'static str, hall: Hall, stop: CancellationToken, ready: mpsc::Sender<io::Result<Connection>>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     loop {
@@ -203,16 +221,16 @@ async fn accept(
                 continue;
             }
         };
-        let (tls, registry, ready) = (tls.clone(), Arc::clone(&registry), ready.clone());
+        let (hall, ready) = (hall.clone(), ready.clone());
         tokio::spawn(async move {
-            let result = tokio::time::timeout(HANDSHAKE_TIMEOUT, shake_hands(stream, remote, &tls, registry.clone(), place)).await;
+            let result = tokio::time::timeout(HANDSHAKE_TIMEOUT, hall.shake_hands(stream, remote, place)).await;
             drop(turn);
             match result.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long"))) {
                 // The server is stopping if nobody receives.
                 Ok(connection) => drop(ready.send(Ok(connection)).await),
                 Err(error) => {
-                    registry.counts.refused.inc();
-                    if registry.logged.fetch_add(1, Ordering::Relaxed) < MAX_REFUSALS_LOGGED {
+                    hall.registry.counts.refused.inc();
+                    if hall.registry.logged.fetch_add(1, Ordering::Relaxed) < MAX_REFUSALS_LOGGED {
                         warn!(listener = name, %remote, %error, "connection refused");
                     }
                 }
@@ -221,42 +239,55 @@ async fn accept(
     }
 }
 
-async fn shake_hands(
-    stream: TcpStream,
-    remote: SocketAddr,
-    tls: &Tls,
-    registry: Arc<Registry>,
-    permit: OwnedSemaphorePermit,
-) -> io::Result<Connection> {
-    stream.set_nodelay(true)?;
-    let material = tls.current();
-    let stream = TlsAcceptor::from(Arc::clone(&material.server)).accept(stream).await?;
-    let chain: Arc<[CertificateDer<'static>]> = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .map(|chain| chain.iter().map(|certificate| certificate.clone().into_owned()).collect())
-        .unwrap_or_default();
-    let leaf = chain.first().ok_or_else(|| io::Error::other("no certificate"))?;
-    let caller: Result<Arc<Caller>, IdentityError> = Caller::from_certificate(leaf).map(Arc::new);
-    let who: Arc<str> = match &caller {
-        Ok(caller) => caller.principal.as_str().into(),
-        Err(error) => {
-            info!(%remote, %error, "a caller without a role has connected; its calls will be refused");
-            "nobody".into()
+impl Hall {
+    async fn shake_hands(&self, stream: TcpStream, remote: SocketAddr, permit: OwnedSemaphorePermit) -> io::Result<Connection> {
+        stream.set_nodelay(true)?;
+        let material = self.tls.current();
+        let config = match self.door {
+            Door::Certified => &material.server,
+            Door::Anybody => &material.open,
+        };
+        let stream = TlsAcceptor::from(Arc::clone(config)).accept(stream).await?;
+        let chain: Arc<[CertificateDer<'static>]> = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .map(|chain| chain.iter().map(|certificate| certificate.clone().into_owned()).collect())
+            .unwrap_or_default();
+        let caller: Result<Arc<Caller>, IdentityError> = Caller::from_chain(&chain).map(Arc::new);
+        let who: Arc<str> = match &caller {
+            Ok(caller) => caller.principal.as_str().into(),
+            Err(IdentityError::NoCertificate) => "a stranger".into(),
+            Err(error) => {
+                info!(%remote, %error, "a caller without a role has connected; its calls will be refused");
+                "nobody".into()
+            }
+        };
+        let end = CancellationToken::new();
+        let stranger = if chain.is_empty() { Some(self.let_stranger_in(&end)?) } else { None };
+        let not_after_unix_s = chain.first().map_or(i64::MAX, |leaf| end_of(leaf).unwrap_or(0));
+        let number = self.registry.add(Registered { chain: Arc::clone(&chain), not_after_unix_s, who, end: end.clone() });
+        let guard = Guard { number, registry: Arc::clone(&self.registry), _permit: permit, _stranger: stranger };
+        let newest = self.tls.current();
+        if !Arc::ptr_eq(&newest, &material) && !chain.is_empty() {
+            // What was revoked during the handshake was not yet open when open connections were looked over.
+            newest.check(&chain).map_err(io::Error::other)?;
         }
-    };
-    let end = CancellationToken::new();
-    let not_after_unix_s = end_of(leaf).unwrap_or(0);
-    let number = registry.add(Registered { chain: Arc::clone(&chain), not_after_unix_s, who, end: end.clone() });
-    let guard = Guard { number, registry, _permit: permit };
-    let newest = tls.current();
-    if !Arc::ptr_eq(&newest, &material) {
-        // What was revoked during the handshake was not yet open when open connections were looked over.
-        newest.check(&chain).map_err(io::Error::other)?;
+        let ended = Box::pin(end.cancelled_owned());
+        Ok(Connection { stream, info: ConnectionInfo { caller, remote }, ended, gave_way: false, _guard: guard })
     }
-    let ended = Box::pin(end.cancelled_owned());
-    Ok(Connection { stream, info: ConnectionInfo { caller, remote }, ended, gave_way: false, _guard: guard })
+
+    /// A place for a connection without a certificate, which `end` closes when its time is over.
+    fn let_stranger_in(&self, end: &CancellationToken) -> io::Result<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.strangers).try_acquire_owned();
+        let place = place.map_err(|_| io::Error::other("too many connections without a certificate are open already"))?;
+        let end = end.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(STRANGER_LIFE).await;
+            end.cancel();
+        });
+        Ok(place)
+    }
 }
 
 /// Ends connections whose certificates are no longer good: after each change of ours, and when one ends.
@@ -279,7 +310,8 @@ async fn look_over(registry: Arc<Registry>, tls: Tls, stop: CancellationToken) {
                 let registry = Arc::clone(&registry);
                 // Some 100 us of CPU for each connection.
                 let checked = tokio::task::spawn_blocking(move || {
-                    registry.end_if(|connection| material.check(&connection.chain).err());
+                    let certified = |connection: &Registered| !connection.chain.is_empty();
+                    registry.end_if(|connection| certified(connection).then(|| material.check(&connection.chain).err()).flatten());
                 });
                 if checked.await.is_err() {
                     return;

@@ -20,8 +20,9 @@ use crate::config::{ELECTION_TICKS, HEARTBEAT_TICKS, Listen, ServerConfig, TICK_
 use crate::driver::message::{ToDriver, format_group};
 use crate::driver::{self, DiskParts, Ended, Parts};
 use crate::handle::{Handle, Inner};
+use crate::issuer::{IssueError, Issuer};
 use crate::lifecycle::{self, Identity, LifecycleError, Opened};
-use crate::listener::{self, ListenerCounts};
+use crate::listener::{self, Door, ListenerCounts};
 use crate::metrics::Metrics;
 use crate::peers::service::PeerService;
 use crate::peers::{Myself, Peers};
@@ -55,6 +56,9 @@ pub enum StartError {
     /// Its certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// What agents' certificates are issued with.
+    #[error(transparent)]
+    Issuer(#[from] IssueError),
     /// An address.
     #[error("failed to listen on {address}: {source}")]
     Listen {
@@ -120,13 +124,14 @@ impl Server {
     /// A [`StartError`] in words that say what to do.
     pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
         tls::install_provider();
-        let ServerConfig { data, tls, client, peer, probes, tuning } = config;
+        let ServerConfig { data, tls, client, peer, probes, issuer, tuning } = config;
         let tls = Tls::load(tls)?;
         tls.current().check_replica()?;
+        let issuer = issuer.map(|files| Issuer::load(files, tls.clone())).transpose()?;
         let opened = tokio::task::spawn_blocking(move || lifecycle::open(&data)).await;
         let opened = opened.map_err(|error| StartError::Inconsistent { what: error.to_string() })??;
         let sockets = Sockets { client: bind(client)?, peer: bind(peer)?, probes: probes.map(bind).transpose()? };
-        start_opened(opened, tls, sockets, &tuning)
+        start_opened(opened, tls, issuer, sockets, &tuning)
     }
 }
 
@@ -152,7 +157,7 @@ fn local_address(socket: &TcpListener) -> Result<SocketAddr, StartError> {
     socket.local_addr().map_err(|source| StartError::Listen { address: "a socket".to_owned(), source })
 }
 
-fn start_opened(opened: Opened, tls: Tls, sockets: Sockets, tuning: &Tuning) -> Result<RunningServer, StartError> {
+fn start_opened(opened: Opened, tls: Tls, issuer: Option<Issuer>, sockets: Sockets, tuning: &Tuning) -> Result<RunningServer, StartError> {
     let Opened { identity, group, id, restored, log, snapshots, scratch } = opened;
     let (client_address, peer_address) = (local_address(&sockets.client)?, local_address(&sockets.peer)?);
     let probes_address = sockets.probes.as_ref().map(local_address).transpose()?;
@@ -189,12 +194,14 @@ fn start_opened(opened: Opened, tls: Tls, sockets: Sockets, tuning: &Tuning) -> 
 
     let peer_service = PeerService { me, peers, handle: handle.clone(), snapshots };
     let peer_routes = Routes::new(peer_service.into_server());
-    let (peer, accepting_peers) = spawn_grpc("peer", sockets.peer, &tls, peer_routes, &stop, Arc::clone(metrics.peer_listener()));
+    let (peer, accepting_peers) =
+        spawn_grpc("peer", Door::Certified, sockets.peer, &tls, peer_routes, &stop, Arc::clone(metrics.peer_listener()));
     let mut others = vec![tokio::spawn(tls.clone().watch_files(tuning.reload_every)), peer];
-    let Services { routes, history, tasks } = services::router(&handle);
+    let door = if issuer.is_some() { Door::Anybody } else { Door::Certified };
+    let Services { routes, history, tasks } = services::router(&handle, issuer);
     others.extend(tasks);
     let (client, accepting_clients) =
-        spawn_grpc("client", sockets.client, &tls, routes, &close_client, Arc::clone(metrics.client_listener()));
+        spawn_grpc("client", door, sockets.client, &tls, routes, &close_client, Arc::clone(metrics.client_listener()));
     if let Some(socket) = sockets.probes {
         let served = probes::serve(socket, handle.clone(), metrics, history, stop.clone());
         others.push(tokio::spawn(async move {
@@ -257,13 +264,14 @@ fn watch_end(driver_ended: oneshot::Receiver<Ended>) -> watch::Receiver<Option<E
 /// Serves on a socket: the task that answers calls, and the one that holds the socket.
 fn spawn_grpc(
     name: &'static str,
+    door: Door,
     socket: TcpListener,
     tls: &Tls,
     routes: Routes,
     stop: &CancellationToken,
     counts: Arc<ListenerCounts>,
 ) -> (JoinHandle<()>, JoinHandle<()>) {
-    let (accepting, connections) = listener::listen(socket, name, tls.clone(), stop.clone(), counts);
+    let (accepting, connections) = listener::listen(socket, name, door, tls.clone(), stop.clone(), counts);
     let mut server = TonicServer::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(WINDOW_BYTES)

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::identity::{Caller, IdentityError, Role};
+use crate::identity::{Caller, IdentityError, Role, is_issuer};
 
 /// What is agreed in the TLS handshake.
 const ALPN_H2: &[u8] = b"h2";
@@ -70,8 +70,10 @@ pub enum TlsError {
 /// One usable set of certificates.
 #[derive(Debug)]
 pub struct Material {
-    /// For connections that are accepted.
+    /// For connections that are accepted from who shows a certificate.
     pub server: Arc<ServerConfig>,
+    /// For connections that are accepted from anybody.
+    pub open: Arc<ServerConfig>,
     /// For connections that are made.
     pub client: Arc<ClientConfig>,
     verifier: Arc<dyn ClientCertVerifier>,
@@ -102,22 +104,28 @@ impl Material {
         let own = chain.first().ok_or(IdentityError::NoRole).and_then(|leaf| Caller::from_certificate(leaf));
         let unusable = |what: &dyn std::fmt::Display| TlsError::Unusable { what: what.to_string() };
 
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
-            .with_crls(crls.iter().cloned())
-            .only_check_end_entity_revocation()
-            .allow_unknown_revocation_status()
-            .build()
-            .map_err(|error| unusable(&error))?;
+        // An issuer above the caller's certificate may be revoked, too.
+        let verifier = || {
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+                .with_crls(crls.iter().cloned())
+                .allow_unknown_revocation_status()
+        };
+        let open = verifier().allow_unauthenticated().build().map_err(|error| unusable(&error))?;
+        let verifier = verifier().build().map_err(|error| unusable(&error))?;
         let versions = |error: rustls::Error| unusable(&error);
-        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(versions)?
-            .with_client_cert_verifier(Arc::clone(&verifier))
-            .with_single_cert(chain.clone(), key.clone_key())
-            .map_err(|error| unusable(&error))?;
-        server.alpn_protocols = vec![ALPN_H2.to_vec()];
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
+        let server = |verifier: &Arc<dyn ClientCertVerifier>| {
+            let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+                .with_safe_default_protocol_versions()
+                .map_err(versions)?
+                .with_client_cert_verifier(Arc::clone(verifier))
+                .with_single_cert(chain.clone(), key.clone_key())
+                .map_err(|error| unusable(&error))?;
+            server.alpn_protocols = vec![ALPN_H2.to_vec()];
+            server.session_storage = Arc::new(NoServerSessionStorage {});
+            server.send_tls13_tickets = 0;
+            Ok::<_, TlsError>(Arc::new(server))
+        };
+        let (server, open) = (server(&verifier)?, server(&open)?);
 
         let server_verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
             .with_crls(crls)
@@ -133,8 +141,7 @@ impl Material {
             .map_err(|error| unusable(&error))?;
         client.alpn_protocols = vec![ALPN_H2.to_vec()];
         client.resumption = rustls::client::Resumption::disabled();
-        let (server, client) = (Arc::new(server), Arc::new(client));
-        Ok(Self { server, client, verifier, not_after_unix_s, own, content: contents.hash() })
+        Ok(Self { server, open, client: Arc::new(client), verifier, not_after_unix_s, own, content: contents.hash() })
     }
 
     /// Whether our own certificate makes us a replica: clients and peers refuse to talk to anybody else.
@@ -191,6 +198,12 @@ impl Tls {
     #[must_use]
     pub fn current(&self) -> Arc<Material> {
         Arc::clone(&self.current.borrow())
+    }
+
+    /// The file of the authorities that are trusted.
+    #[must_use]
+    pub fn authorities(&self) -> &Path {
+        &self.files.authorities
     }
 
     /// Changes of what is in use.
@@ -296,6 +309,11 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
 fn roots(path: &Path, pem: &[u8]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for authority in certificates(path, pem)? {
+        if is_issuer(&authority) {
+            // It would be believed of everybody.
+            let what = "an issuer of agents' certificates is no authority: leave it out".to_owned();
+            return Err(TlsError::Content { path: path.to_owned(), what });
+        }
         roots.add(authority).map_err(|error| TlsError::Content { path: path.to_owned(), what: format!("not an authority: {error}") })?;
     }
     Ok(roots)

@@ -48,6 +48,21 @@ impl Client {
         }
     }
 
+    /// Gives a cluster a token, of which only the digest is told; when it ends.
+    ///
+    /// # Errors
+    /// The call's.
+    pub async fn put_token(&self, request: &v1::PutTokenRequest) -> Result<prost_types::Timestamp, Failure> {
+        let what = format!("make a token for cluster/{}", request.cluster);
+        let answer = self
+            .call(&what, |services: Services| {
+                let request = request.clone();
+                async move { services.join().put_token(request).await }
+            })
+            .await?;
+        Ok(answer.until.unwrap_or_default())
+    }
+
     /// One tenant.
     ///
     /// # Errors

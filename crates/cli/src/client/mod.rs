@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use roadstead_api::v1::admin_service_client::AdminServiceClient;
 use roadstead_api::v1::fleet_service_client::FleetServiceClient;
+use roadstead_api::v1::join_service_client::JoinServiceClient;
 use roadstead_api::v1::placement_service_client::PlacementServiceClient;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Response, Status};
@@ -133,6 +134,11 @@ impl Services {
     pub fn fleet(&self) -> FleetServiceClient<Channel> {
         FleetServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
+    /// Tokens of clusters.
+    #[must_use]
+    pub fn join(&self) -> JoinServiceClient<Channel> {
+        JoinServiceClient::new(self.channel.clone())
+    }
     /// The replicas themselves.
     #[must_use]
     pub fn admin(&self) -> AdminServiceClient<Channel> {
@@ -223,6 +229,19 @@ fn tls_of(context: &Context) -> Result<ClientTlsConfig, Failure> {
 pub fn endpoints(context: &Context) -> Result<Vec<Endpoint>, Failure> {
     let tls = tls_of(context)?;
     context.servers.iter().map(|server| endpoint(address(server)?, &tls, &context.cert)).collect()
+}
+
+/// How to reach replicas with what is at hand, as PEM; without a certificate of our own, as somebody unknown.
+///
+/// # Errors
+/// What cannot be used, addresses that are none.
+pub fn endpoints_by(servers: &[String], authorities: &str, own: Option<(&str, &str)>) -> Result<Vec<Endpoint>, Failure> {
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authorities)).domain_name(REPLICA_DNS_NAME);
+    let tls = match own {
+        Some((certificate, key)) => tls.identity(Identity::from_pem(certificate, key)),
+        None => tls,
+    };
+    servers.iter().map(|server| endpoint(address(server)?, &tls, Path::new("the agent's certificate"))).collect()
 }
 
 impl Client {

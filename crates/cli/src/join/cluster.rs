@@ -8,9 +8,10 @@ use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::discovery::{Scope, pinned_kind};
+use roadstead_agent::identity::{Place, Validity, unix_now_s};
 use serde_json::Value;
 
-use super::{Kind, NAMESPACE, rights::is_foreign};
+use super::{IDENTITY_SECRET, Kind, NAMESPACE, rights::is_foreign};
 use crate::apply::Difference;
 use crate::failure::{Exit, Failure};
 use crate::kube_api;
@@ -51,6 +52,13 @@ impl KubeCluster {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let found = namespaces.get(IDENTITY).await.map_err(|error| failed("read the cluster's identity", &error))?;
         Ok(found.metadata.uid.unwrap_or_default())
+    }
+
+    /// Until when the agent of this cluster has a certificate of its own that is good; `None` if it has none, or who asks may not see it.
+    pub async fn certified(&self, cluster: &str) -> Option<Validity> {
+        let place = Place::Secret { api: Api::namespaced(self.client.clone(), NAMESPACE), name: IDENTITY_SECRET.to_owned() };
+        let kept = place.load().await.ok().flatten()?;
+        kept.validity(cluster).ok().filter(|validity| !validity.has_ended(unix_now_s()))
     }
 
     /// Puts in the plurals that the cluster has for kinds of which nobody here knows them; kinds that it does not serve keep none.

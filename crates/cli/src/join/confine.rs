@@ -4,7 +4,7 @@
 use roadstead_class::TENANT_LABEL;
 use serde_json::{Value, json};
 
-use super::{AGENT, MANAGER, NAMESPACE, WHY, workload::labels};
+use super::{AGENT, IDENTITY_SECRET, MANAGER, NAMESPACE, WHY, workload::labels};
 
 /// What the agent writes in its own namespace.
 const OWN_RESOURCES: &str = "['leases', 'configmaps']";
@@ -43,6 +43,14 @@ fn policy(privileged: bool) -> Value {
             "name": "wasMadeHere",
             "expression": format!(
                 "oldObject != null && has(oldObject.metadata.managedFields) && oldObject.metadata.managedFields.exists(f, f.manager == '{MANAGER}')"
+            ),
+        },
+        // By its type it is none that would make a token for an account.
+        {
+            "name": "isOwnCertificate",
+            "expression": format!(
+                "request.namespace == '{NAMESPACE}' && request.resource.group == '' && request.resource.resource == 'secrets' && \
+                 request.operation in ['CREATE', 'UPDATE'] && request.name == '{IDENTITY_SECRET}' && object.type == 'kubernetes.io/tls'"
             ),
         },
     ]);
@@ -91,7 +99,7 @@ fn policy(privileged: bool) -> Value {
             &format!(
                 "variables.isNamespace || namespaceObject == null || \
                  (has(namespaceObject.metadata.labels) && '{TENANT_LABEL}' in namespaceObject.metadata.labels) || \
-                 (request.namespace == '{NAMESPACE}' && request.resource.resource in {OWN_RESOURCES})"
+                 (request.namespace == '{NAMESPACE}' && request.resource.resource in {OWN_RESOURCES}) || variables.isOwnCertificate"
             ),
             &format!(
                 "This namespace is no tenant's: the agent writes in namespaces with the label {TENANT_LABEL}, which they get when they are \

@@ -28,9 +28,25 @@ pub const WHY: &str = "roadstead.dev/why";
 /// The API version and kind of objects, as in `apps/v1` and `Deployment`.
 pub type Kind = (String, String);
 
+/// The Secret in which the agent keeps its certificate.
+pub const IDENTITY_SECRET: &str = "roadstead-agent-identity";
+/// The Secret in which it finds its token.
+pub const TOKEN_SECRET: &str = "roadstead-agent-join";
+
+/// A token that the agent exchanges for its certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// The token.
+    pub token: String,
+    /// The authorities to trust, as PEM.
+    pub authorities: String,
+}
+
 /// The certificate that the agent shows to the placement service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Certificate {
+    /// The agent gets it for a token and renews it; no token if it has a certificate.
+    Own(Option<Token>),
     /// A Secret that is there: `tls.crt`, `tls.key` and `ca.crt`, as PEM.
     Secret(String),
     /// One that is put into a Secret, as PEM.
@@ -79,6 +95,11 @@ impl Joining {
 pub(crate) mod tests {
     use super::*;
 
+    pub(crate) fn with_token() -> Joining {
+        let token = Token { token: "t".to_owned(), authorities: "a".to_owned() };
+        Joining { certificate: Certificate::Own(Some(token)), ..example() }
+    }
+
     pub(crate) fn example() -> Joining {
         Joining {
             cluster: "eu-1".to_owned(),
@@ -107,5 +128,7 @@ pub(crate) mod tests {
         let pem = || "pem".to_owned();
         let certificate = Certificate::Pem { certificate: pem(), key: pem(), authorities: pem() };
         assert!(kinds(&Joining { certificate, ..example() }));
+        assert!(kinds(&with_token()));
+        assert!(!kinds(&Joining { certificate: Certificate::Own(None), ..example() }));
     }
 }

@@ -69,7 +69,7 @@ fn rules(joining: &Joining) -> Vec<Rule> {
             "",
             &["configmaps", "secrets", "serviceaccounts"],
             &KEEP,
-            "a tenant's configuration, its secrets (generated, or copied from the template namespace), the accounts of its pods",
+            "a tenant's configuration, its secrets (generated, or copied from the template namespace), the accounts of its pods; the agent's own certificate",
         ),
         rule("", &["persistentvolumeclaims"], &GROW, "a tenant's volumes; they go with their namespace only"),
         rule("", &["services"], &KEEP, "workloads of classes"),

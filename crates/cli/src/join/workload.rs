@@ -1,14 +1,16 @@
-//! What runs: two replicas of the agent in a namespace of their own, and the certificate that they show.
+//! What runs: two replicas of the agent in a namespace of their own, and the certificate that they show or the token that they get it for.
 
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
-use super::{AGENT, Certificate, Joining, NAMESPACE, WHY};
+use super::{AGENT, Certificate, IDENTITY_SECRET, Joining, NAMESPACE, TOKEN_SECRET, Token, WHY};
 
 /// The user that the image runs as.
 const USER: u32 = 65532;
 /// Where the certificate is mounted.
 const PKI: &str = "/pki";
+/// Where the token is mounted.
+const JOIN: &str = "/join";
 
 /// Labels of everything that is the agent's own.
 #[must_use]
@@ -53,10 +55,17 @@ fn object(api_version: &str, kind: &str, name: &str, rest: Value) -> Value {
 #[must_use]
 pub fn manifests(joining: &Joining) -> Vec<Value> {
     let mut all = Vec::new();
-    if let Certificate::Pem { certificate, key, authorities } = &joining.certificate {
-        let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
-        let data = json!({"tls.crt": bytes(certificate), "tls.key": bytes(key), "ca.crt": bytes(authorities)});
-        all.push(object("v1", "Secret", AGENT, json!({"type": "kubernetes.io/tls", "data": data})));
+    let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
+    match &joining.certificate {
+        Certificate::Own(Some(Token { token, authorities })) => {
+            let data = json!({"token": bytes(token), "ca.crt": bytes(authorities)});
+            all.push(object("v1", "Secret", TOKEN_SECRET, json!({"type": "Opaque", "data": data})));
+        }
+        Certificate::Pem { certificate, key, authorities } => {
+            let data = json!({"tls.crt": bytes(certificate), "tls.key": bytes(key), "ca.crt": bytes(authorities)});
+            all.push(object("v1", "Secret", AGENT, json!({"type": "kubernetes.io/tls", "data": data})));
+        }
+        Certificate::Own(None) | Certificate::Secret(_) => {}
     }
     let mut closed =
         object("networking.k8s.io/v1", "NetworkPolicy", AGENT, json!({"spec": {"podSelector": selector(), "policyTypes": ["Ingress"]}}));
@@ -68,14 +77,29 @@ pub fn manifests(joining: &Joining) -> Vec<Value> {
     all
 }
 
-fn deployment(joining: &Joining) -> Value {
-    let secret = match &joining.certificate {
-        Certificate::Secret(name) => name,
-        Certificate::Pem { .. } => AGENT,
+/// Where the pods find what they begin with: mount and volume.
+fn mounts(certificate: &Certificate) -> (Value, Value) {
+    let (name, path, secret) = match certificate {
+        // A token that was used is of no use: the Secret may be deleted then.
+        Certificate::Own(_) => ("join", JOIN, json!({"secretName": TOKEN_SECRET, "defaultMode": 0o440, "optional": true})),
+        Certificate::Secret(name) => ("pki", PKI, json!({"secretName": name, "defaultMode": 0o440})),
+        Certificate::Pem { .. } => ("pki", PKI, json!({"secretName": AGENT, "defaultMode": 0o440})),
     };
+    (json!({"name": name, "mountPath": path, "readOnly": true}), json!({"name": name, "secret": secret}))
+}
+
+fn deployment(joining: &Joining) -> Value {
+    let (mounted, volume) = mounts(&joining.certificate);
     let mut args = vec![format!("--cluster={}", joining.cluster)];
     args.extend(joining.servers.iter().map(|server| format!("--server={server}")));
-    args.extend([format!("--cert={PKI}/tls.crt"), format!("--key={PKI}/tls.key"), format!("--ca={PKI}/ca.crt")]);
+    args.extend(match &joining.certificate {
+        Certificate::Own(_) => {
+            [format!("--identity-secret={IDENTITY_SECRET}"), format!("--token-file={JOIN}/token"), format!("--ca={JOIN}/ca.crt")]
+        }
+        Certificate::Secret(_) | Certificate::Pem { .. } => {
+            [format!("--cert={PKI}/tls.crt"), format!("--key={PKI}/tls.key"), format!("--ca={PKI}/ca.crt")]
+        }
+    });
     args.extend(joining.site.flags());
     let container = json!({
         "name": "agent",
@@ -89,7 +113,7 @@ fn deployment(joining: &Joining) -> Value {
             "readOnlyRootFilesystem": true,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": "pki", "mountPath": PKI, "readOnly": true}],
+        "volumeMounts": [mounted],
     });
     // Preferred: in a cluster of one node both run, and the second is of use when the first one's process dies.
     let apart = json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
@@ -106,7 +130,7 @@ fn deployment(joining: &Joining) -> Value {
         },
         "affinity": apart,
         "containers": [container],
-        "volumes": [{"name": "pki", "secret": {"secretName": secret, "defaultMode": 0o440}}],
+        "volumes": [volume],
     });
     object(
         "apps/v1",
@@ -123,7 +147,7 @@ fn deployment(joining: &Joining) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::join::tests::example;
+    use crate::join::tests::{example, with_token};
 
     #[test]
     fn the_agent_is_told_its_cluster_its_replicas_and_its_certificate() {
@@ -132,6 +156,21 @@ mod tests {
         let args = ["--cluster=eu-1", "--server=r1.example.com:7420", "--cert=/pki/tls.crt", "--key=/pki/tls.key", "--ca=/pki/ca.crt"];
         assert_eq!(pod["containers"][0]["args"], json!(args));
         assert_eq!(pod["volumes"][0]["secret"]["secretName"], "given");
+    }
+
+    #[test]
+    fn an_agent_that_gets_its_certificate_is_told_where_its_token_is_and_where_to_keep_it() {
+        let manifests = manifests(&with_token());
+        assert_eq!(
+            (&manifests[0]["metadata"]["name"], &manifests[0]["data"]),
+            (&json!(TOKEN_SECRET), &json!({"token": "dA==", "ca.crt": "YQ=="}))
+        );
+        let pod = &manifests.last().expect("there are some")["spec"]["template"]["spec"];
+        let args = pod["containers"][0]["args"].to_string();
+        for wanted in ["--identity-secret=roadstead-agent-identity", "--token-file=/join/token", "--ca=/join/ca.crt"] {
+            assert!(args.contains(wanted), "{args}");
+        }
+        assert_eq!(pod["volumes"][0]["secret"]["optional"], true);
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason, RevokedCertParams, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, NameConstraints, RevocationReason, RevokedCertParams, SanType,
+    SerialNumber,
 };
 
 use super::{Error, REPLICA_DNS_NAME, Role, Subject};
@@ -44,6 +45,7 @@ pub struct Revoked {
 /// An authority that can sign.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
+    may_sign_issuers: bool,
 }
 
 /// Seconds since 1970.
@@ -97,10 +99,21 @@ pub fn new_authority() -> Result<Pair, Error> {
     let (mut params, serial, not_after) = params("", AUTHORITY_DAYS);
     // Its own name each, so that two authorities of a rotation are told apart.
     params.distinguished_name.push(DnType::CommonName, format!("Roadstead CA {}", &serial[..8]));
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    // One below it: the issuer of agents' certificates.
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     let certificate = params.self_signed(&key)?.pem();
     Ok(Pair { certificate, key: key.serialize_pem(), serial, not_after })
+}
+
+/// How many authorities may be below this one.
+fn levels_below(certificate: &str) -> u32 {
+    let pem = x509_parser::pem::parse_x509_pem(certificate.as_bytes());
+    let constraints = pem.ok().and_then(|(_, pem)| {
+        let certificate = pem.parse_x509().ok()?;
+        certificate.basic_constraints().ok().flatten().map(|found| found.value.path_len_constraint.unwrap_or(u32::MAX))
+    });
+    constraints.unwrap_or(0)
 }
 
 impl Authority {
@@ -109,7 +122,8 @@ impl Authority {
     /// # Errors
     /// The cryptography library's.
     pub fn load(certificate: &str, key: &str) -> Result<Self, Error> {
-        Ok(Self { issuer: Issuer::from_ca_cert_pem(certificate, KeyPair::from_pem(key)?)? })
+        let issuer = Issuer::from_ca_cert_pem(certificate, KeyPair::from_pem(key)?)?;
+        Ok(Self { issuer, may_sign_issuers: levels_below(certificate) > 0 })
     }
 
     /// Signs a certificate for `subject`, with `key` or a new one.
@@ -118,6 +132,11 @@ impl Authority {
     /// A bad name, or the cryptography library's.
     pub fn issue(&self, subject: &Subject, days: u64, key: Option<&str>) -> Result<Pair, Error> {
         subject.check()?;
+        if subject.role == Role::Issuer && !self.may_sign_issuers {
+            return Err(Error::Rotation(
+                "this authority was made without leave to have issuers below it: `roadstead pki rotate-ca` makes one that has it",
+            ));
+        }
         let key = key.map_or_else(KeyPair::generate, KeyPair::from_pem)?;
         let (mut params, serial, not_after) = params(&subject.to_string(), days);
         for uri in subject.uris() {
@@ -129,6 +148,13 @@ impl Authority {
             Role::Replica => {
                 params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
                 params.subject_alt_names.push(SanType::DnsName(REPLICA_DNS_NAME.try_into()?));
+            }
+            Role::Issuer => {
+                params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+                params.key_usages.push(KeyUsagePurpose::KeyCertSign);
+                // Nobody serves by what it signs: no name of a server is among those that are allowed. That it signs agents only, replicas check.
+                let nowhere = vec![GeneralSubtree::DnsName("agents.invalid".to_owned())];
+                params.name_constraints = Some(NameConstraints { permitted_subtrees: nowhere, excluded_subtrees: Vec::new() });
             }
             Role::Admin | Role::Operator | Role::Viewer | Role::Client | Role::Agent => {}
         }

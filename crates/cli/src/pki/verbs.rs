@@ -22,6 +22,7 @@ pub enum Pki {
   roadstead pki issue replica r1 --dir pki --host r1.example.com
   roadstead pki issue admin alice --dir pki
   roadstead pki issue client shop-portal --owner acme-gmbh --dir pki
+  roadstead pki issue issuer r1 --dir pki           # r1 lets agents in
   roadstead pki issue agent eu-1 --dir pki          # the name is the cluster's")]
     Issue(Issue),
     /// Issue certificates again before they end; running replicas take them up without a restart.
@@ -59,6 +60,7 @@ fn roles() -> impl TypedValueParser<Value = Role> {
             Role::Viewer => "Reads",
             Role::Client => "Places tenants, perhaps only of certain owners",
             Role::Agent => "The agent of one cluster; its name is the cluster's",
+            Role::Issuer => "Signs agents' certificates, for `roadstead server run --issuer-cert`",
         })
     };
     PossibleValuesParser::new(Role::ALL.map(value)).try_map(|text| text.parse::<Role>())

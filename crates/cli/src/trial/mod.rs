@@ -53,6 +53,8 @@ pub struct Plan {
     pub info: MemberInfo,
     /// Its certificates.
     pub files: Files,
+    /// What it issues agents' certificates with; a folder from before issuers has none.
+    pub issuer: Option<Files>,
 }
 
 impl Plan {
@@ -88,13 +90,14 @@ impl Trial {
             let name = format!("r{number}");
             let data = folder.join(&name);
             let files = pki.ensure(&Subject::new(Role::Replica, &name), CERTIFICATE_DAYS)?;
+            let issuer = pki.ensure(&Subject::new(Role::Issuer, &name), CERTIFICATE_DAYS).ok();
             let info = if lifecycle::exists(&data) {
                 let identity = lifecycle::identity(&data).map_err(|error| in_words(&error))?;
                 MemberInfo { peer_address: identity.peer_address, client_address: identity.client_address }
             } else {
                 MemberInfo { peer_address: free_address()?, client_address: free_address()? }
             };
-            plans.push(Plan { name, data, info, files });
+            plans.push(Plan { name, data, info, files, issuer });
         }
         if lifecycle::exists(&folder.join(format!("r{}", replicas + 1))) {
             let message = format!("{} holds more than {replicas} replicas", folder.display());

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use roadstead_server::config::{Listen, ServerConfig, Tuning};
+use roadstead_server::issuer::{AGENT_LIFE, IssuerFiles};
 use roadstead_server::server::{RunningServer, Server};
 
 use super::{Plan, Trial};
 use crate::failure::Failure;
+use crate::pki::store::Files;
 use crate::verbs::server::start_failure;
 
 /// Starts a replica in this process.
@@ -21,6 +23,7 @@ pub async fn start_here(plan: &Plan) -> Result<RunningServer, Failure> {
         client: Listen::Address(address(&plan.info.client_address)?),
         peer: Listen::Address(address(&plan.info.peer_address)?),
         probes: None,
+        issuer: plan.issuer.clone().map(|Files { certificate, key, .. }| IssuerFiles { certificate, key, life: AGENT_LIFE }),
         tuning: Tuning::default(),
     };
     Server::start(config).await.map_err(|error| start_failure(&error))
@@ -65,6 +68,9 @@ impl Process {
         command.args(["--listen-client", &plan.info.client_address, "--listen-peer", &plan.info.peer_address]);
         command.arg("--cert").arg(&plan.files.certificate).arg("--key").arg(&plan.files.key);
         command.arg("--ca").arg(&plan.files.ca_bundle).arg("--crl").arg(&plan.files.crl);
+        if let Some(issuer) = &plan.issuer {
+            command.arg("--issuer-cert").arg(&issuer.certificate).arg("--issuer-key").arg(&issuer.key);
+        }
         // It ends when its stdin does: also if this process is killed.
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().map_err(|error| Failure::failed(format!("cannot start {}: {error}", plan.name)))?;

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use roadstead_agent::engine::Settings;
+use roadstead_agent::identity::keeper::Dial;
+use roadstead_agent::identity::{Credentials, Keeper, Keeping, Place};
 use roadstead_agent::inventory::{Inventory, Options};
 use roadstead_agent::kube::{Drift, Kind, KubeInterpreter, client};
 use roadstead_agent::lease::Election;
@@ -15,7 +17,9 @@ use roadstead_server::identity::{Caller, Role};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Connection, endpoints};
+use crate::client::config::Context;
+use crate::client::{Connection, address, endpoints, endpoints_by};
+use crate::document::tenant::checked_name;
 use crate::failure::Failure;
 use crate::join::SiteSettings;
 
@@ -51,19 +55,32 @@ pub enum OnDrift {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   # in a cluster, as `roadstead join` sets it up
-  roadstead agent --server rs.example.com:7420 --ca ca.crt \\
-      --cert agent.crt --key agent.key \\
+  roadstead agent --cluster eu-1 --server rs.example.com:7420 \\
+      --identity-secret roadstead-agent-identity \\
+      --token-file /join/token --ca /join/ca.crt \\
       --storage fast=gp3 --storage bulk=st1 --ingress nginx=ingress-nginx
   # beside a cluster, for a try
-  roadstead agent --kubeconfig ~/.kube/config --lease none
+  roadstead join eu-1 --token-file token
+  roadstead agent --cluster eu-1 --kubeconfig ~/.kube/config --lease none \\
+      --identity-dir identity --token-file token --ca pki/ca-bundle.crt
 
-The certificate names the cluster (`roadstead pki issue agent NAME`); it must be declared (`roadstead apply -f cluster.yaml`). The first
-agent to report fixes the cluster's identity, the UID of its kube-system namespace: a copy with the same certificate is refused.
+The token is exchanged for a certificate once, which then renews itself. Without --identity-secret and --identity-dir the certificate is
+--cert and --key (`roadstead pki issue agent NAME`), and renewing it is up to you. The cluster must be declared (`roadstead apply -f
+cluster.yaml`). Its identity is the UID of its kube-system namespace: a copy with the same certificate or name is refused.
 SIGTERM ends the agent; its tenants keep running.")]
 pub struct Agent {
     /// The cluster that this is; refused if the certificate names another.
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
+    /// Secret in the agent's namespace that keeps the certificate, which renews itself; made if it is not there.
+    #[arg(long, value_name = "NAME", requires = "cluster", conflicts_with = "identity_dir")]
+    identity_secret: Option<String>,
+    /// Folder that keeps the certificate, which renews itself; made if it is not there.
+    #[arg(long, value_name = "DIR", requires = "cluster")]
+    identity_dir: Option<PathBuf>,
+    /// One-time token of `roadstead join`, exchanged for a certificate when there is none that is good.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Kubeconfig of the cluster; without it, that of the pod it runs in.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -107,12 +124,7 @@ impl Agent {
     /// No way to the cluster, certificates that cannot be used.
     pub async fn run(self) -> Result<(), Failure> {
         super::server::log_to_stderr(&self.log_filter, self.log_json)?;
-        let context = self.connection.resolve()?;
-        endpoints(&context)?;
-        let name = own_cluster(&context.cert)?;
-        if let Some(wanted) = self.cluster.as_ref().filter(|wanted| **wanted != name) {
-            return Err(Failure::usage(format!("{} is the certificate of cluster {name}, not of {wanted}", context.cert.display())));
-        }
+        let shown = self.shown()?;
         let cluster = client(self.kube_config().await?).map_err(|error| Failure::failed(format!("the cluster: {error}")))?;
         let stop = CancellationToken::new();
         let signal = stop.clone();
@@ -125,9 +137,9 @@ impl Agent {
         });
         while !stop.is_cancelled() {
             let turn = stop.child_token();
-            let session = Session { uid: identity(&cluster, &stop).await, replicas: replicas(context.clone()) };
+            let uid = identity(&cluster, &stop).await;
             if self.lease == "none" {
-                self.work(&cluster, &name, session, turn).await?;
+                self.work(&cluster, &shown, uid, turn).await?;
                 continue;
             }
             let mut election = Election::new(cluster.clone(), &self.namespace, LEASE, &self.lease);
@@ -135,7 +147,7 @@ impl Agent {
                 () = election.won() => {}
                 () = stop.cancelled() => break,
             }
-            let work = self.work(&cluster, &name, session, turn.clone());
+            let work = self.work(&cluster, &shown, uid, turn.clone());
             tokio::pin!(work);
             tokio::select! {
                 ended = &mut work => ended?,
@@ -158,8 +170,65 @@ impl Agent {
         kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| bad(&error))
     }
 
-    /// Everything anew with each lease: what was seen before may be long past.
-    async fn work(&self, cluster: &kube::Client, name: &str, session: Session, stop: CancellationToken) -> Result<(), Failure> {
+    /// Which certificate is shown, and the cluster that it names.
+    fn shown(&self) -> Result<Shown, Failure> {
+        if let (Some(cluster), true) = (&self.cluster, self.identity_secret.is_some() || self.identity_dir.is_some()) {
+            let cluster = checked_name(cluster).map_err(Failure::usage)?.0;
+            let servers = self.connection.resolve_servers()?;
+            servers.iter().try_for_each(|server| address(server).map(drop))?;
+            return Ok(Shown::Kept { cluster, servers });
+        }
+        if self.token_file.is_some() {
+            return Err(Failure::usage("a token is exchanged for a certificate: say where to keep it")
+                .hint("--identity-secret NAME in a cluster, --identity-dir DIR elsewhere, and --cluster NAME"));
+        }
+        let context = self.connection.resolve()?;
+        endpoints(&context)?;
+        let cluster = own_cluster(&context.cert)?;
+        if let Some(wanted) = self.cluster.as_ref().filter(|wanted| **wanted != cluster) {
+            return Err(Failure::usage(format!("{} is the certificate of cluster {cluster}, not of {wanted}", context.cert.display())));
+        }
+        Ok(Shown::Files { cluster, context })
+    }
+
+    /// Keeps the certificate of this cluster, where it was said.
+    fn keeper(&self, client: &kube::Client, cluster: &str, uid: &str, servers: &[String]) -> Keeper {
+        let place = match (&self.identity_secret, &self.identity_dir) {
+            (Some(name), _) => Place::Secret { api: kube::Api::namespaced(client.clone(), &self.namespace), name: name.clone() },
+            (None, folder) => Place::Folder(folder.clone().unwrap_or_default()),
+        };
+        Keeper::new(Keeping {
+            cluster: cluster.to_owned(),
+            uid: uid.to_owned(),
+            place,
+            token: self.token_file.clone(),
+            authorities: self.connection.ca.clone(),
+            dial: dial(servers),
+        })
+    }
+
+    /// Works with the certificate that is shown; everything anew with each lease: what was seen before may be long past.
+    async fn work(&self, client: &kube::Client, shown: &Shown, uid: String, stop: CancellationToken) -> Result<(), Failure> {
+        let (cluster, servers) = match shown {
+            Shown::Files { cluster, context } => {
+                let session = Session { uid, replicas: replicas(context.clone()) };
+                return self.carry(client, cluster, session, stop).await;
+            }
+            Shown::Kept { cluster, servers } => (cluster, servers),
+        };
+        let keeper = self.keeper(client, cluster, &uid, servers);
+        tokio::select! {
+            () = keeper.obtain() => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        let session = Session { uid, replicas: keeper.replicas() };
+        tokio::select! {
+            ended = self.carry(client, cluster, session, stop) => ended,
+            () = keeper.keep() => Ok(()),
+        }
+    }
+
+    async fn carry(&self, cluster: &kube::Client, name: &str, session: Session, stop: CancellationToken) -> Result<(), Failure> {
         let inventory = Arc::new(Inventory::start(cluster.clone(), Options::default()));
         let mut held = inventory.held();
         let (sender, facts) = watch::channel(None);
@@ -194,6 +263,24 @@ impl Agent {
     }
 }
 
+/// Which certificate an agent shows.
+enum Shown {
+    /// One that somebody else renews.
+    Files { cluster: String, context: Context },
+    /// One of its own.
+    Kept { cluster: String, servers: Vec<String> },
+}
+
+/// How replicas are reached with credentials of our own.
+fn dial(servers: &[String]) -> Dial {
+    let servers = servers.to_vec();
+    Arc::new(move |credentials| {
+        let Credentials { certificate, key, authorities } = credentials;
+        let own = (!certificate.is_empty()).then_some((certificate.as_str(), key.as_str()));
+        endpoints_by(&servers, authorities, own).map_err(|failure| failure.to_string())
+    })
+}
+
 /// The cluster that an agent's certificate names.
 fn own_cluster(certificate: &Path) -> Result<String, Failure> {
     let bad = |why: String| {
@@ -209,7 +296,7 @@ fn own_cluster(certificate: &Path) -> Result<String, Failure> {
     Ok(caller.name.to_string())
 }
 
-fn replicas(context: crate::client::config::Context) -> roadstead_agent::session::Replicas {
+fn replicas(context: Context) -> roadstead_agent::session::Replicas {
     Arc::new(move || endpoints(&context).map_err(|failure| failure.to_string()))
 }
 

@@ -1,7 +1,10 @@
 //! `join`: makes the manifests of a cluster's agent, and writes them to the cluster if wanted.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use roadstead_api::v1;
@@ -10,22 +13,26 @@ use roadstead_core::class::ClassVersion;
 use roadstead_core::id::{Name, Revision};
 use roadstead_core::resources::Requests;
 use roadstead_core::time::Millis;
+use roadstead_server::services::join::token_digest;
 use serde_json::{Value, json};
 
-use crate::client::Connection;
+use crate::client::{Connection, parse_span};
 use crate::document::Spec;
 use crate::document::class::{ClassSpec, PodSecurity};
 use crate::document::files::load;
 use crate::document::tenant::{ClassRef, checked_name};
 use crate::failure::Failure;
 use crate::join::cluster::{KubeCluster, Written};
-use crate::join::{Certificate, Joining, Kind, SiteSettings};
+use crate::join::{Certificate, Joining, Kind, SiteSettings, Token};
 use crate::output::{Objects, json, out, yaml};
 use crate::pki::authority::CERTIFICATE_DAYS;
 use crate::pki::{Role, Store, Subject};
 
 /// The image that deploy/Containerfile makes.
 const IMAGE: &str = concat!("roadstead:", env!("CARGO_PKG_VERSION"));
+
+/// What tokens begin with, so that one that lies about is known for what it is.
+const TOKEN_PREFIX: &str = "roadstead-join-";
 
 /// See [`super::Cli`].
 #[derive(Debug, Args)]
@@ -36,16 +43,21 @@ const IMAGE: &str = concat!("roadstead:", env!("CARGO_PKG_VERSION"));
   roadstead join eu-1 --from-service --apply --dry-run
   roadstead join eu-1 --from-service --apply --kube-context eu-1 \\
       --storage fast=gp3 --ingress nginx
+  # a token alone, for an agent outside of the cluster
+  roadstead join eu-1 --token-file token
+  # without tokens: the certificate is issued here, or is there already
+  roadstead join eu-1 -f examples/classes.yaml --pki pki > agent.yaml
   roadstead join eu-1 --certificate-secret agent-pki \\
       --server r1.example.com:7420
 
 The rights of the agent follow from the kinds that classes use: name their files, or ask the
 service. Join again when a class brings a new kind; what is as it is to be stays.
 
-The agent's certificate is issued from the folder of `roadstead pki`, or the one that was
-issued is taken again, and is put into a Secret: what is printed then holds a private key.
-One-time tokens that the agent exchanges for a certificate by itself are not there yet; until
-then renew with `roadstead pki renew` and join again. What is needed and why: docs/joining.md.")]
+The service makes a one-time token, which is put into a Secret: the agent exchanges it for a
+certificate of its cluster, and renews that by itself. Its key never leaves the cluster. With
+--apply the token is for that cluster alone, and none is made while the agent's certificate is
+good. An agent whose certificate has ended joins again in the same way, as itself.
+What is needed and why: docs/joining.md.")]
 pub struct Join {
     /// Name of the cluster, as its document has it.
     cluster: String,
@@ -73,14 +85,23 @@ pub struct Join {
     /// Image with this binary.
     #[arg(long, default_value = IMAGE)]
     image: String,
-    /// A Secret in roadstead-system that is there, with tls.crt, tls.key and ca.crt; none is issued then.
-    #[arg(long, value_name = "NAME")]
+    /// How long the token is good.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_span)]
+    ttl: Duration,
+    /// UID of the kube-system of the only cluster that may use the token, where it is printed.
+    #[arg(long, value_name = "UID", conflicts_with = "apply")]
+    uid: Option<String>,
+    /// Only make a token, and write it to this file.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["apply", "files", "from_service", "output", "pki", "certificate_secret"])]
+    token_file: Option<PathBuf>,
+    /// A Secret in roadstead-system that is there, with tls.crt, tls.key and ca.crt, instead of a token.
+    #[arg(long, value_name = "NAME", conflicts_with = "pki")]
     certificate_secret: Option<String>,
-    /// Folder of the authority that issues the agent's certificate.
-    #[arg(long, value_name = "DIR", default_value = "pki", env = "ROADSTEAD_PKI")]
-    pki: PathBuf,
-    /// Days that the certificate is valid.
-    #[arg(long, default_value_t = CERTIFICATE_DAYS, value_parser = clap::value_parser!(u64).range(1..=3650))]
+    /// Folder of an authority (`roadstead pki`) that issues the agent's certificate here and now, instead of a token.
+    #[arg(long, value_name = "DIR")]
+    pki: Option<PathBuf>,
+    /// Days that a certificate from --pki is valid.
+    #[arg(long, default_value_t = CERTIFICATE_DAYS, requires = "pki", value_parser = clap::value_parser!(u64).range(1..=3650))]
     days: u64,
     /// Let classes have podSecurity: privileged; whoever acts as the agent has the nodes then.
     #[arg(long)]
@@ -98,6 +119,9 @@ impl Join {
     /// Bad names and classes, no certificate, the API server's refusal.
     pub async fn run(self) -> Result<(), Failure> {
         let cluster = checked_name(&self.cluster).map_err(Failure::usage)?.0;
+        if let Some(file) = &self.token_file {
+            return self.only_token(&cluster, file).await;
+        }
         let servers = self.connection.resolve_servers()?;
         let mut kinds = self.kinds().await?;
         let kube = if self.apply {
@@ -108,7 +132,7 @@ impl Join {
             None
         };
         let joining = Joining {
-            certificate: self.certificate(&cluster)?,
+            certificate: self.certificate(&cluster, kube.as_ref()).await?,
             cluster,
             image: self.image.clone(),
             servers,
@@ -124,8 +148,12 @@ impl Join {
                     Objects::Yaml => yaml(&manifests)?,
                     Objects::Json => json(&json!({"apiVersion": "v1", "kind": "List", "items": manifests}))?,
                 });
-                if matches!(joining.certificate, Certificate::Pem { .. }) {
-                    eprintln!("note: the Secret among it holds the agent's private key");
+                match joining.certificate {
+                    Certificate::Pem { .. } => eprintln!("note: the Secret among it holds the agent's private key"),
+                    Certificate::Own(_) => {
+                        eprintln!("note: the Secret among it holds a token that lets the first to use it in as the agent of this cluster");
+                    }
+                    Certificate::Secret(_) => {}
                 }
                 Ok(())
             }
@@ -165,23 +193,78 @@ impl Join {
         Ok(kinds)
     }
 
-    fn certificate(&self, cluster: &str) -> Result<Certificate, Failure> {
+    async fn certificate(&self, cluster: &str, kube: Option<&KubeCluster>) -> Result<Certificate, Failure> {
         if let Some(name) = &self.certificate_secret {
             return Ok(Certificate::Secret(name.clone()));
         }
-        let mut store = Store::open(&self.pki)
-            .map_err(|error| Failure::from(error).hint("or name a Secret that holds the agent's certificate with --certificate-secret"))?;
+        if let Some(folder) = &self.pki {
+            return self.issued(cluster, folder);
+        }
+        let uid = match kube {
+            Some(kube) => {
+                if let Some(validity) = kube.certified(cluster).await {
+                    eprintln!(
+                        "note: the agent has a certificate, which it renews by itself, now good until {}; no token is made",
+                        validity.end()
+                    );
+                    return Ok(Certificate::Own(None));
+                }
+                kube.uid().await?
+            }
+            None => self.uid.clone().unwrap_or_default(),
+        };
+        let token = if self.dry_run { "made when it is written".to_owned() } else { self.new_token(cluster, &uid).await? };
+        Ok(Certificate::Own(Some(Token { token, authorities: self.authorities()? })))
+    }
+
+    /// One that is issued here and now.
+    fn issued(&self, cluster: &str, folder: &Path) -> Result<Certificate, Failure> {
+        let mut store = Store::open(folder)?;
         let subject = Subject::new(Role::Agent, cluster);
         let files = if self.dry_run { store.files(&subject) } else { store.ensure(&subject, self.days)? };
         if !files.certificate.exists() {
             let text = || "issued when it is written".to_owned();
             return Ok(Certificate::Pem { certificate: text(), key: text(), authorities: text() });
         }
-        let read = |path: &PathBuf| {
-            std::fs::read_to_string(path).map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))
-        };
         Ok(Certificate::Pem { certificate: read(&files.certificate)?, key: read(&files.key)?, authorities: read(&files.ca_bundle)? })
     }
+
+    /// The authorities by which the agent knows replicas: those that we know them by.
+    fn authorities(&self) -> Result<String, Failure> {
+        read(&self.connection.resolve()?.ca)
+    }
+
+    /// A token of which the service hears the digest only.
+    async fn new_token(&self, cluster: &str, uid: &str) -> Result<String, Failure> {
+        let secret: [u8; 32] = rand::random();
+        let token = format!("{TOKEN_PREFIX}{}", secret.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        let life = prost_types::Duration::try_from(self.ttl).map_err(|error| Failure::usage(format!("--ttl: {error}")))?;
+        let request = v1::PutTokenRequest {
+            cluster: cluster.to_owned(),
+            token_digest: token_digest(&token).to_vec().into(),
+            uid: uid.to_owned(),
+            life: Some(life),
+        };
+        let until = self.connection.connect()?.put_token(&request).await?;
+        let until = jiff::Timestamp::from_second(until.seconds).unwrap_or_default();
+        eprintln!("note: the token is good once, until {until}; a newer one for {cluster} takes its place");
+        Ok(token)
+    }
+
+    async fn only_token(&self, cluster: &str, file: &Path) -> Result<(), Failure> {
+        let token = self.new_token(cluster, self.uid.as_deref().unwrap_or_default()).await?;
+        let failed = |error: std::io::Error| Failure::failed(format!("cannot write {}: {error}", file.display()));
+        let mut options = std::fs::OpenOptions::new();
+        let mut written = options.write(true).create(true).truncate(true).mode(0o600).open(file).map_err(failed)?;
+        written.write_all(token.as_bytes()).map_err(failed)?;
+        out(&format!("{}\n", file.display()));
+        out(&format!("\nNext: roadstead agent --cluster {cluster} --identity-dir DIR --token-file {} --ca ...\n", file.display()));
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))
 }
 
 /// The kinds that a class's manifests hold.

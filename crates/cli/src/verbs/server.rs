@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use roadstead_consensus::member::MemberInfo;
 use roadstead_server::config::{Listen, ServerConfig, Tuning};
 use roadstead_server::driver::Ended;
+use roadstead_server::issuer::{AGENT_LIFE, IssuerFiles};
 use roadstead_server::lifecycle::{self, LifecycleError};
 use roadstead_server::listener::raise_open_files;
 use roadstead_server::log::Backend;
@@ -32,7 +33,8 @@ pub enum ServerVerb {
       --cert pki/replica-r1.crt --key pki/replica-r1.key \\
       --ca pki/ca-bundle.crt --crl pki/crl.pem
 
-Certificates are taken up anew without a restart. SIGTERM hands leadership over and drains.")]
+With --issuer-cert and --issuer-key (`roadstead pki issue issuer r1`) it lets agents in by the tokens of
+`roadstead join`. Certificates are taken up anew without a restart. SIGTERM hands leadership over and drains.")]
     Run(Run),
     /// Make the first replica of a new group.
     #[command(after_help = "Examples:
@@ -100,6 +102,28 @@ impl Certificates {
     }
 }
 
+/// What a replica issues agents' certificates with.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Agents")]
+pub struct IssuerFlags {
+    /// Certificate that signs agents' (PEM), role issuer: agents are let in by tokens then.
+    #[arg(long, value_name = "FILE", requires = "issuer_key")]
+    issuer_cert: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, value_name = "FILE", requires = "issuer_cert")]
+    issuer_key: Option<PathBuf>,
+    /// How long an agent's certificate is good, 30d if left out; it renews itself at two thirds.
+    #[arg(long, value_name = "TIME", requires = "issuer_cert", value_parser = crate::client::parse_span)]
+    agent_certificates: Option<Duration>,
+}
+
+impl IssuerFlags {
+    fn files(self) -> Option<IssuerFiles> {
+        let (certificate, key) = self.issuer_cert.zip(self.issuer_key)?;
+        Some(IssuerFiles { certificate, key, life: self.agent_certificates.unwrap_or(AGENT_LIFE) })
+    }
+}
+
 /// See [`ServerVerb::Run`].
 #[derive(Debug, Args)]
 pub struct Run {
@@ -120,6 +144,8 @@ pub struct Run {
     no_probes: bool,
     #[command(flatten)]
     certificates: Certificates,
+    #[command(flatten)]
+    issuer: IssuerFlags,
     /// Log entries after which a snapshot is taken.
     #[arg(long, default_value_t = Tuning::default().snapshot_every_entries)]
     snapshot_every: u64,
@@ -261,6 +287,7 @@ impl Run {
             client: Listen::Address(self.listen_client),
             peer: Listen::Address(self.listen_peer),
             probes,
+            issuer: self.issuer.files(),
             tuning: Tuning { snapshot_every_entries: self.snapshot_every.max(1), ..Tuning::default() },
         };
         let running = Server::start(config).await.map_err(|error| start_failure(&error))?;

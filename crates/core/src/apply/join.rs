@@ -1,6 +1,5 @@
 //! Tokens by which clusters' agents are let in: made, and exchanged once.
 
-use super::report::check_uid;
 use super::{Applier, Fate, invalid, not_found};
 use crate::cluster::Cluster;
 use crate::command::{Done, Kind, Rejection};
@@ -80,7 +79,15 @@ pub(crate) fn check_spending<'a>(state: &'a State, spending: &Spending, now: Tim
 
 /// A cluster comes back as itself only, and is not two.
 fn check_identity(state: &State, cluster: &Cluster, uid: &str) -> Result<(), Rejection> {
-    check_uid(cluster, uid)?;
+    let (name, known) = (&cluster.spec.name, &cluster.spec.uid);
+    if !known.is_empty() && known != uid {
+        let problem = format!(
+            "{uid:?} is not the {known:?} that cluster {:?} is known by: a copy takes another name; where the old one is gone for good, \
+             `roadstead forget {name} --i-know` and declare it again",
+            name.as_str()
+        );
+        return Err(invalid("uid", problem));
+    }
     let twin = state.clusters().find(|other| other.spec.uid == uid && other.id != cluster.id);
     match twin {
         None => Ok(()),

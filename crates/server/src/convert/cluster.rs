@@ -26,7 +26,7 @@ const MAX_LABELS: usize = 128;
 /// Owners that one cluster may be dedicated to.
 const MAX_DEDICATED: usize = 1024;
 /// The longest UID: that of a Kubernetes object is 36 characters.
-pub(super) const MAX_UID_LEN: usize = 64;
+pub(crate) const MAX_UID_LEN: usize = 64;
 /// Tenants in one report: as many as the greatest cap, twice, for those on their way.
 pub(super) const MAX_OBSERVED: usize = 2 * MAX_TENANT_CAP as usize;
 

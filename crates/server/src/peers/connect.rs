@@ -55,11 +55,9 @@ async fn open(tls: &Tls, address: &str) -> io::Result<TlsStream<TcpStream>> {
     tcp.set_nodelay(true)?;
     let name = ServerName::try_from(REPLICA_DNS_NAME).expect("a constant DNS name");
     let stream = TlsConnector::from(Arc::clone(&tls.current().client)).connect(name, tcp).await?;
-    let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    match leaf.map(|leaf| Caller::from_certificate(leaf)) {
-        Some(Ok(caller)) if caller.role == Role::Replica => Ok(stream),
-        Some(Ok(caller)) => Err(io::Error::other(format!("{} answers there, not a replica", caller.principal))),
-        Some(Err(error)) => Err(io::Error::other(error)),
-        None => Err(io::Error::other("no certificate")),
+    match Caller::from_chain(stream.get_ref().1.peer_certificates().unwrap_or_default()) {
+        Ok(caller) if caller.role == Role::Replica => Ok(stream),
+        Ok(caller) => Err(io::Error::other(format!("{} answers there, not a replica", caller.principal))),
+        Err(error) => Err(io::Error::other(error)),
     }
 }

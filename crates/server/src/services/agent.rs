@@ -35,14 +35,14 @@ impl Agents {
 }
 
 /// The cluster that the caller's certificate names.
-fn own_cluster(reach: &Reach) -> Result<Name, Fault> {
+pub(super) fn own_cluster(reach: &Reach) -> Result<Name, Fault> {
     let mut check = Check::default();
     let name = check.name(At::Top("certificate"), reach.only_cluster().unwrap_or_default());
     check.finish(name)
 }
 
 /// Refuses an agent of a cluster that is not known, or that is another one than is known.
-fn check_identity(state: &State, name: &Name, uid: &str) -> Result<(), Fault> {
+pub(super) fn check_identity(state: &State, name: &Name, uid: &str) -> Result<(), Fault> {
     let refused = |rejection: &Rejection| rejected(rejection, &cluster_names(state));
     let Some(cluster) = state.cluster(name.as_str()) else {
         return Err(refused(&Rejection::NotFound { kind: Kind::Cluster, name: name.to_string() }));

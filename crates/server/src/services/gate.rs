@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 
 use crate::auth;
 use crate::errors::{self, Fault, RETRY_SOON};
-use crate::identity::ConnectionInfo;
+use crate::identity::{ConnectionInfo, IdentityError};
 
 /// Unary calls in progress on one server. Each may hold a message of up to 4 MiB, though few do; the queue behind them is bounded by itself.
 pub const MAX_UNARY: usize = 16_384;
@@ -102,6 +102,7 @@ fn admit(request: &Request, rpc: &str) -> Result<(), Fault> {
     let unknown = |why: String| Fault::new(Code::Unauthenticated, "NO_CALLER", why);
     match request.extensions().get::<ConnectionInfo>() {
         Some(ConnectionInfo { caller: Ok(caller), .. }) => auth::may_call(caller, rpc),
+        Some(ConnectionInfo { caller: Err(IdentityError::NoCertificate), .. }) if rpc == auth::WITHOUT_CERTIFICATE => Ok(()),
         Some(ConnectionInfo { caller: Err(error), .. }) => Err(unknown(error.to_string())),
         None => Err(unknown("this connection carries no certificate".to_owned())),
     }

@@ -1,9 +1,9 @@
-//! The public API on one replica: four services, health and reflection behind one gate.
+//! The public API on one replica: five services, health and reflection behind one gate.
 //!
 //! A service checks and converts, asks the replica through its [`Handle`], and converts the answer back; it decides nothing. Modules in
 //! reading order: [`gate`] (who may call, how much at a time, how long), [`context`] (what all services share), [`dry`] (what would be
 //! done), [`placement`], [`stream`] (many placements over one stream), [`reads`] (get, list, explain, simulate, watch), [`fleet`], `reports` (facts on their way in), `intents` (what is wanted of a
-//! cluster, as a stream), [`agent`], [`admin`].
+//! cluster, as a stream), [`agent`], [`join`] (how agents are let in), [`admin`].
 
 pub mod gate;
 pub mod context;
@@ -15,6 +15,7 @@ pub mod fleet;
 mod reports;
 mod intents;
 pub mod agent;
+pub mod join;
 pub mod admin;
 mod raw_watch;
 
@@ -25,6 +26,7 @@ use roadstead_api::v1;
 use roadstead_api::v1::admin_service_server::AdminServiceServer;
 use roadstead_api::v1::agent_service_server::AgentServiceServer;
 use roadstead_api::v1::fleet_service_server::FleetServiceServer;
+use roadstead_api::v1::join_service_server::JoinServiceServer;
 use roadstead_api::v1::placement_service_server::PlacementServiceServer;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
@@ -32,6 +34,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::handle::Handle;
+use crate::issuer::Issuer;
 use crate::watch;
 use crate::watch::history::History;
 use admin::Admin;
@@ -39,10 +42,13 @@ use agent::Agents;
 use context::Context;
 use fleet::Fleet;
 use gate::Gate;
+use join::Joins;
 use placement::Placement;
 
 /// The largest message that is accepted: gRPC's own default, and some 2,000 reports' worth.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+/// The largest message by which somebody is let in, who may be anybody: a token and a request for a certificate.
+const MAX_JOIN_BYTES: usize = 16 << 10;
 /// The largest message that is sent: answers are kept well below the 4 MiB that clients accept by default.
 pub const MAX_ANSWER_BYTES: usize = 8 << 20;
 
@@ -62,7 +68,7 @@ pub struct Services {
 /// # Panics
 /// If the descriptors that were compiled in cannot be read, which a test would have shown.
 #[must_use]
-pub fn router(handle: &Handle) -> Services {
+pub fn router(handle: &Handle, issuer: Option<Issuer>) -> Services {
     let (history, hub) = watch::start(handle.clone());
     let context = Arc::new(Context::new(handle.clone(), Arc::clone(&history)));
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -85,6 +91,7 @@ pub fn router(handle: &Handle) -> Services {
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_ANSWER_BYTES),
         )
+        .add_service(JoinServiceServer::new(Joins::new(Arc::clone(&context), issuer)).max_decoding_message_size(MAX_JOIN_BYTES))
         .add_service(
             AdminServiceServer::new(Admin::new(context))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -108,9 +115,14 @@ async fn follow_readiness(handle: Handle, reporter: HealthReporter) {
     loop {
         let ready = !stopping.is_cancelled() && role.borrow_and_update().leader.is_some();
         let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for service in
-            ["", "roadstead.v1.PlacementService", "roadstead.v1.FleetService", "roadstead.v1.AgentService", "roadstead.v1.AdminService"]
-        {
+        for service in [
+            "",
+            "roadstead.v1.PlacementService",
+            "roadstead.v1.FleetService",
+            "roadstead.v1.AgentService",
+            "roadstead.v1.JoinService",
+            "roadstead.v1.AdminService",
+        ] {
             reporter.set_service_status(service, status).await;
         }
         if stopping.is_cancelled() {

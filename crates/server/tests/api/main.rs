@@ -10,6 +10,7 @@ mod world;
 mod agents;
 mod authorisation;
 mod fleet;
+mod joining;
 mod listing;
 mod malformed;
 mod placing;

@@ -30,7 +30,11 @@ pub(crate) struct World {
 impl World {
     /// `replicas` replicas; nothing in the fleet.
     pub(crate) async fn empty(replicas: usize) -> Self {
-        let group = Group::start(replicas).await;
+        Self::of(Group::start(replicas).await).await
+    }
+
+    /// Of a group that runs.
+    pub(crate) async fn of(group: Group) -> Self {
         let channel = connect(&group, 0, "admin", "root", &[]).await;
         let (placement, fleet, admin) = (Placement::new(channel.clone()), Fleet::new(channel.clone()), Admin::new(channel));
         Self { group, placement, fleet, admin }

@@ -24,6 +24,7 @@ use roadstead_core::time::Millis;
 use roadstead_server::config::{Listen, ServerConfig, Tuning, free_loopback_address};
 use roadstead_server::handle::{SubmitError, Submitted};
 use roadstead_server::identity::REPLICA_DNS_NAME;
+use roadstead_server::issuer::IssuerFiles;
 use roadstead_server::lifecycle;
 use roadstead_server::log::Backend;
 use roadstead_server::server::{RunningServer, Server};
@@ -47,7 +48,7 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut chec
 
 /// An authority.
 pub(crate) struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
+    pub(crate) issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
@@ -119,6 +120,11 @@ pub(crate) fn write_files(folder: &Path, authorities: &str, (certificate, key): 
     files
 }
 
+/// As usual, but certificates are looked at often.
+pub(crate) fn quick() -> Tuning {
+    Tuning { reload_every: Duration::from_millis(50), ..Tuning::default() }
+}
+
 /// One replica of a group: its folder and addresses stay when it is stopped.
 pub(crate) struct Seat {
     pub(crate) data: PathBuf,
@@ -145,27 +151,40 @@ pub(crate) struct Group {
     pub(crate) seats: Vec<Seat>,
     pub(crate) tuning: Tuning,
     pub(crate) backend: Backend,
+    /// What replicas issue agents' certificates with, from their next start on.
+    pub(crate) issuer: Option<IssuerFiles>,
 }
 
 impl Group {
     /// `count` replicas, all voters, one of them leading.
     pub(crate) async fn start(count: usize) -> Self {
-        Self::start_with(count, Tuning { reload_every: Duration::from_millis(50), ..Tuning::default() }).await
+        Self::start_with(count, quick()).await
     }
 
     pub(crate) async fn start_with(count: usize, tuning: Tuning) -> Self {
-        let mut group = Self {
+        let mut group = Self::empty(tuning);
+        group.fill(count).await;
+        group
+    }
+
+    /// No replica yet.
+    pub(crate) fn empty(tuning: Tuning) -> Self {
+        Self {
             folder: tempfile::tempdir().unwrap(),
             authority: Authority::new("roadstead"),
             seats: Vec::new(),
             tuning,
             backend: Backend::Sled,
-        };
-        for number in 0..count {
-            group.add(number == 0).await;
+            issuer: None,
         }
-        group.all_voters().await;
-        group
+    }
+
+    /// The first replicas.
+    pub(crate) async fn fill(&mut self, count: usize) {
+        for number in 0..count {
+            self.add(number == 0).await;
+        }
+        self.all_voters().await;
     }
 
     /// A replica's folder and addresses, nothing in it yet.
@@ -210,6 +229,7 @@ impl Group {
             client: Listen::Address(seat.client),
             peer: Listen::Address(seat.peer),
             probes: Some(Listen::Address(SocketAddr::from(([127, 0, 0, 1], 0)))),
+            issuer: self.issuer.clone(),
             tuning: self.tuning.clone(),
         }
     }
