@@ -94,7 +94,7 @@ enum Verb {
     /// Make the Kubernetes cluster that this runs in carry its tenants.
     Agent(Box<agent::Agent>),
     /// Let a Kubernetes cluster join: print the manifests of its agent, or apply them.
-    Join(join::Join),
+    Join(Box<join::Join>),
     /// Start a service and a fleet of clusters (folders) on this machine.
     Dev(dev::Dev),
     /// A tour that checks itself: kill the leader under load, lose nothing.
