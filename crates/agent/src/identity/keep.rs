@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
@@ -34,7 +35,7 @@ pub enum Place {
     /// A Secret of its own.
     Secret {
         /// Those of the agent's namespace.
-        api: Api<Secret>,
+        api: Box<Api<Secret>>,
         /// Which.
         name: String,
     },
@@ -52,6 +53,12 @@ impl fmt::Display for Place {
 }
 
 impl Place {
+    /// A Secret of this name in a namespace.
+    #[must_use]
+    pub fn secret(client: Client, namespace: &str, name: &str) -> Self {
+        Self::Secret { api: Box::new(Api::namespaced(client, namespace)), name: name.to_owned() }
+    }
+
     /// What is kept; `None` if nothing is. The certificate is empty if only a key is.
     ///
     /// # Errors

@@ -56,7 +56,7 @@ impl KubeCluster {
 
     /// Until when the agent of this cluster has a certificate of its own that is good; `None` if it has none, or who asks may not see it.
     pub async fn certified(&self, cluster: &str) -> Option<Validity> {
-        let place = Place::Secret { api: Api::namespaced(self.client.clone(), NAMESPACE), name: IDENTITY_SECRET.to_owned() };
+        let place = Place::secret(self.client.clone(), NAMESPACE, IDENTITY_SECRET);
         let kept = place.load().await.ok().flatten()?;
         kept.validity(cluster).ok().filter(|validity| !validity.has_ended(unix_now_s()))
     }

@@ -194,7 +194,7 @@ impl Agent {
     /// Keeps the certificate of this cluster, where it was said.
     fn keeper(&self, client: &kube::Client, cluster: &str, uid: &str, servers: &[String]) -> Keeper {
         let place = match (&self.identity_secret, &self.identity_dir) {
-            (Some(name), _) => Place::Secret { api: kube::Api::namespaced(client.clone(), &self.namespace), name: name.clone() },
+            (Some(name), _) => Place::secret(client.clone(), &self.namespace, name),
             (None, folder) => Place::Folder(folder.clone().unwrap_or_default()),
         };
         Keeper::new(Keeping {

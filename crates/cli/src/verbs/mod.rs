@@ -95,7 +95,7 @@ enum Verb {
     /// Make the Kubernetes cluster that this runs in carry its tenants.
     Agent(Box<agent::Agent>),
     /// Let a Kubernetes cluster join: print the manifests of its agent, or apply them.
-    Join(join::Join),
+    Join(Box<join::Join>),
     /// Tell other programs of the fleet.
     #[command(subcommand, after_help = "Examples:\n  roadstead export cluster-profiles --once --dry-run")]
     Export(export::Export),

@@ -1,0 +1,247 @@
+//! An agent is let in by its token on a real API server, as the account that joining makes: it renews its certificate, is taken over from,
+//! expires, loses its Secret, and comes back as itself each time, with its tenant where it was.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
+use roadstead_agent::identity::{Credentials, Place, unix_now_s};
+use roadstead_tests::cli;
+use roadstead_tests::group::{self, Group};
+use roadstead_tests::process::{Process, until};
+use roadstead_tests::testbed::{ControlPlane, Kwok, NodeShape, Options};
+
+/// How long agents' certificates are good here: they are renewed every 24 seconds or so.
+const LIFE: &str = "36s";
+
+/// How long the API server, a controller or a renewal may take.
+const SOON: Duration = Duration::from_secs(60);
+const SYSTEM: &str = "roadstead-system";
+const AGENT: &str = "roadstead-agent";
+const IDENTITY: &str = "roadstead-agent-identity";
+
+/// A fleet of one cluster, and a tenant of a class that has next to nothing.
+const FLEET: &str = "\
+apiVersion: roadstead.dev/v1
+kind: Pool
+metadata: {name: home}
+spec: {kind: home, order: 1, policy: spread}
+---
+apiVersion: roadstead.dev/v1
+kind: Cluster
+metadata: {name: eu-1}
+spec: {pool: home, provider: own, region: eu-1}
+---
+apiVersion: roadstead.dev/v1
+kind: Class
+metadata: {name: plain}
+spec:
+  version: 1.0.0
+  requests: {cpu: 100m, memory: 64Mi, pods: 1, largestPod: {cpu: 100m, memory: 64Mi}}
+  manifests: [plain/*.yaml]
+  retain: 1d
+";
+const MANIFEST: &str = "{apiVersion: v1, kind: ConfigMap, metadata: {name: plain}, data: {a: b}}\n";
+const TENANT: &str = "\
+apiVersion: roadstead.dev/v1
+kind: Tenant
+metadata: {name: acme}
+spec: {owner: acme-gmbh, class: plain@1.0.0}
+";
+
+/// A replica that lets agents in, and the real cluster whose agent is to be.
+struct Entering {
+    plane: ControlPlane,
+    folder: tempfile::TempDir,
+    _kwok: Kwok,
+    group: Group,
+    kubeconfig: PathBuf,
+    secrets: Api<Secret>,
+}
+
+fn path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+impl Entering {
+    async fn start() -> Result<Self> {
+        let plane = ControlPlane::start(Options::default()).await?;
+        let kwok = Kwok::start(&plane).await?;
+        kwok.add_nodes("node", 1, &NodeShape::of(8, 32)).await?;
+        let mut group = Group::empty(group::Options::default())?;
+        group.pki(&["issue", "issuer", "r1"])?;
+        let pki = group.folder().join("pki");
+        let file = |name: &str| path(&pki.join(name));
+        let flags = ["--issuer-cert", &file("issuer-r1.crt"), "--issuer-key", &file("issuer-r1.key"), "--agent-certificates", LIFE];
+        group.set_flags(flags.map(str::to_owned).to_vec());
+        group.add_replica().await?;
+        group.wait_for_voters(1).await?;
+        let folder = tempfile::tempdir()?;
+        for (name, text) in [("fleet.yaml", FLEET), ("tenant.yaml", TENANT)] {
+            std::fs::write(folder.path().join(name), text)?;
+        }
+        std::fs::create_dir(folder.path().join("plain"))?;
+        std::fs::write(folder.path().join("plain/map.yaml"), MANIFEST)?;
+        cli::run(&group, 1, &["apply", "-f", &path(&folder.path().join("fleet.yaml"))])?;
+        let user = format!("system:serviceaccount:{SYSTEM}:{AGENT}");
+        let kubeconfig = plane.kubeconfig_as(&user, &["system:serviceaccounts", &format!("system:serviceaccounts:{SYSTEM}")])?;
+        let secrets = Api::namespaced(plane.client().await?, SYSTEM);
+        Ok(Self { plane, folder, _kwok: kwok, group, kubeconfig, secrets })
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<String> {
+        cli::run(&self.group, 1, arguments)
+    }
+
+    /// Joins, and mounts the token as the kubelet does.
+    async fn join(&self) -> Result<String> {
+        let kubeconfig = path(self.plane.kubeconfig());
+        let arguments = ["join", "eu-1", "--from-service", "--apply", "--kubeconfig", &kubeconfig];
+        // The level that knows tokens is agreed soon after the start.
+        let told = until("a token can be made", SOON, || async { self.run(&arguments) }).await?;
+        let mounted = self.secrets.get("roadstead-agent-join").await?.data.context("a token has data")?;
+        for (name, content) in mounted {
+            std::fs::write(self.file(&name), content.0)?;
+        }
+        Ok(told)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.file("agent.log")
+    }
+
+    /// Waits until the agent has logged this since it was started.
+    async fn logged(&self, words: &str) -> Result<()> {
+        until(&format!("the agent says {words:?}"), SOON, || async {
+            let log = std::fs::read_to_string(self.log())?;
+            ensure!(log.contains(words), "{log}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Starts one of the agent's replicas as its pod does.
+    fn agent(&self, replica: &str) -> Result<Process> {
+        self.agent_with(|command| command.args(["--lease", replica, "--identity-secret", IDENTITY]))
+    }
+
+    fn agent_with(&self, more: impl FnOnce(&mut Command) -> &mut Command) -> Result<Process> {
+        // Each start has a log of its own.
+        let _ = std::fs::remove_file(self.log());
+        let mut command = Command::new(group::binary()?);
+        command.args(["agent", "--cluster", "eu-1", "--kubeconfig"]).arg(&self.kubeconfig);
+        more(&mut command).args(["--server", &self.group.replica(1).client.to_string()]);
+        command.arg("--token-file").arg(self.file("token")).arg("--ca").arg(self.file("ca.crt"));
+        Process::start("the agent", &mut command, &self.log())
+    }
+
+    /// What the agent has kept.
+    async fn kept(&self) -> Result<Credentials> {
+        let place = Place::secret(self.plane.client().await?, SYSTEM, IDENTITY);
+        place.load().await.map_err(anyhow::Error::msg)?.context("nothing is kept")
+    }
+
+    /// Waits until another certificate is kept than this one.
+    async fn next(&self, before: &Credentials) -> Result<Credentials> {
+        until("another certificate is kept", SOON, || async {
+            let kept = self.kept().await?;
+            ensure!(kept.certificate != before.certificate && !kept.certificate.is_empty(), "it is the one before");
+            Ok(kept)
+        })
+        .await
+    }
+
+    /// The uid of the tenant's namespace, once it is there and is not going.
+    async fn home(&self) -> Result<String> {
+        let namespaces: Api<Namespace> = Api::all(self.plane.client().await?);
+        let found = namespaces.list(&ListParams::default().labels("roadstead.dev/tenant")).await?;
+        let home = found.items.into_iter().next().context("there is no tenant's namespace")?;
+        ensure!(home.metadata.deletion_timestamp.is_none(), "it is being deleted");
+        home.metadata.uid.context("it has a uid")
+    }
+
+    fn ended(kept: &Credentials) -> Result<()> {
+        let validity = kept.validity("eu-1").map_err(anyhow::Error::msg)?;
+        ensure!(validity.has_ended(unix_now_s()), "it is good until {}", validity.end());
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_agent_is_let_in_by_a_token_renews_its_certificate_and_comes_back_as_itself() -> Result<()> {
+    let entering = Entering::start().await?;
+    let told = entering.join().await?;
+    ensure!(told.contains("secret/roadstead-agent-join created") && told.contains("the token is good once"), "{told}");
+    ensure!(!told.contains("PRIVATE KEY"), "{told}");
+    let mut agent = entering.agent("one")?;
+    let nothing = Credentials::default();
+    let first = entering.next(&nothing).await?;
+    entering.logged("the intent is followed").await?;
+    let namespaces: Api<Namespace> = Api::all(entering.plane.client().await?);
+    let uid = namespaces.get("kube-system").await?.metadata.uid.context("it has a uid")?;
+    let described = entering.run(&["get", "cluster", "eu-1", "-o", "yaml"])?;
+    ensure!(described.contains(&uid), "{described}");
+
+    // It renews by itself, with a new key each time, and stays in conversation past the end of the first one.
+    let second = entering.next(&first).await?;
+    ensure!(second.key != first.key, "the key was used again");
+    until("the first certificate has ended", SOON, || async { Entering::ended(&first) }).await?;
+    let third = entering.next(&second).await?;
+    entering.run(&["apply", "-f", &path(&entering.file("tenant.yaml"))])?;
+    let home = until("the tenant has a namespace", SOON, || entering.home()).await?;
+    let again = entering.join().await?;
+    ensure!(again.contains("no token is made") && !again.contains("secret/"), "{again}");
+
+    // Its other replica takes over what is kept, without a token.
+    std::fs::remove_file(entering.file("token"))?;
+    let mut other = entering.agent("two")?;
+    entering.logged("waiting for the lease").await?;
+    agent.kill()?;
+    entering.logged("the certificate is the one that is kept").await?;
+    let fourth = entering.next(&third).await?;
+
+    // Halted for longer than its certificate lasts, it says so; joined again, it is the same cluster's agent.
+    other.kill()?;
+    let last = entering.kept().await.unwrap_or(fourth);
+    until("the last certificate has ended", SOON, || async { Entering::ended(&last) }).await?;
+    let mut agent = entering.agent("two")?;
+    entering.logged("its certificate ended at").await?;
+    entering.logged("roadstead join eu-1").await?;
+    ensure!(agent.ended()?.is_none(), "it waits to be let in again");
+    let told = entering.join().await?;
+    ensure!(told.contains("secret/roadstead-agent-join configured"), "{told}");
+    let fifth = entering.next(&last).await?;
+    entering.logged("the intent is followed").await?;
+
+    // Its Secret gone and its token used, it says so as well.
+    agent.kill()?;
+    entering.secrets.delete(IDENTITY, &DeleteParams::default()).await?;
+    let mut agent = entering.agent("two")?;
+    entering.logged("its token was refused").await?;
+    entering.logged("was used already").await?;
+    entering.join().await?;
+    entering.next(&fifth).await?;
+    entering.logged("the intent is followed").await?;
+    agent.kill()?;
+
+    // Outside of its cluster it keeps its certificate in a folder.
+    let (folder, token) = (entering.file("identity"), entering.file("token"));
+    entering.run(&["join", "eu-1", "--token-file", &path(&token)])?;
+    let mut agent = entering.agent_with(|command| command.args(["--lease", "none", "--identity-dir"]).arg(&folder))?;
+    entering.logged("the token was exchanged").await?;
+    entering.logged("the intent is followed").await?;
+    ensure!(entering.home().await? == home, "its tenant is another one");
+    agent.kill()?;
+    let place = Place::Folder(folder);
+    let kept = place.load().await.map_err(anyhow::Error::msg)?.context("nothing is kept")?;
+    kept.validity("eu-1").map_err(anyhow::Error::msg)?;
+    Ok(())
+}
