@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Pod, Taint};
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use kube::api::{DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client};
 use roadstead_tests::load::each_once;
 use roadstead_tests::process::{Process, until};
@@ -27,7 +27,7 @@ const PARALLELISM: u32 = 32;
 const TENANT: &str = "example.com/tenant";
 const REGION: &str = "topology.kubernetes.io/region";
 /// How long all pods may take to be bound.
-const BOUND_WITHIN: Duration = Duration::from_secs(1_800);
+const BOUND_WITHIN: Duration = Duration::from_secs(600);
 const PAGE: u32 = 2_000;
 /// Nodes are `cluster-0` and on, pods `tenant-0` and on.
 const NODES: &str = "cluster";
@@ -93,7 +93,22 @@ async fn start(scenario: &Scenario) -> Result<ControlPlane> {
     let kwok = Kwok::start(&plane).await?;
     let shapes: Vec<NodeShape> = scenario.clusters.iter().map(shape).collect();
     kwok.add_each(NODES, &shapes).await?;
+    drop(kwok);
+    add_tenants(&plane.client().await?, scenario).await?;
     Ok(plane)
+}
+
+/// Nodes tell of a further resource, as a device plugin would: kwok leaves only those that it knows.
+async fn add_tenants(client: &Client, scenario: &Scenario) -> Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let told = futures::stream::iter(scenario.clusters.iter().enumerate()).map(|(number, cluster)| {
+        let (nodes, room) = (nodes.clone(), json!({TENANT: cluster.limits.tenants.to_string()}));
+        async move {
+            let patch = Patch::Merge(json!({"status": {"capacity": room, "allocatable": room}}));
+            nodes.patch_status(&format!("{NODES}-{number}"), &PatchParams::default(), &patch).await.context("failed to patch a node")
+        }
+    });
+    told.buffer_unordered(16).try_for_each(|_| async { Ok(()) }).await
 }
 
 fn shape(cluster: &Cluster) -> NodeShape {
