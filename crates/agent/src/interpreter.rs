@@ -84,11 +84,11 @@ pub trait Interpreter: Clone + Send + Sync + 'static {
     /// What has not been looked at yet.
     fn seen(&self, job: &Job) -> Result<TenantSeen, Failed>;
 
-    /// Everything that is labelled as a tenant, whether an intent names it or not, and what is known of it without one.
+    /// Whatever is labelled as a tenant but for those that are `named` by an intent, and what is known of it without one.
     ///
     /// # Errors
     /// What has not been looked at yet.
-    fn labelled(&self) -> Result<Vec<(TenantId, TenantSeen)>, Failed>;
+    fn labelled(&self, named: impl Fn(TenantId) -> bool) -> Result<Vec<(TenantId, TenantSeen)>, Failed>;
 
     /// Carries an action out. Done again it does no harm.
     ///

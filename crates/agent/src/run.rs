@@ -12,10 +12,10 @@ use crate::session::Session;
 /// # Errors
 /// What was acted on last cannot be read.
 pub async fn run<I: Interpreter>(interpreter: I, settings: Settings, session: Session, stop: CancellationToken) -> Result<(), Failed> {
-    let engine = Engine::begin(interpreter, settings).await?;
+    let mut engine = Engine::begin(interpreter, settings).await?;
     let ((heard, hears), (tell, told)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE));
     let session = session.run(heard, told);
-    let working = tokio::spawn(engine.run(hears, tell));
+    let working = tokio::spawn(async move { engine.run(hears, tell).await });
     tokio::select! {
         () = session => {}
         () = stop.cancelled() => {}

@@ -38,6 +38,8 @@ pub struct Options {
     pub address: IpAddr,
     /// Further flags of kube-apiserver, such as `--max-requests-inflight=50`.
     pub api_server_flags: Vec<String>,
+    /// Further flags of kube-controller-manager, such as `--node-monitor-grace-period=1h`.
+    pub controller_flags: Vec<String>,
     /// Requests per second that the controllers and the scheduler may make each; without it what Kubernetes itself sets, 20 for the one
     /// and 50 for the other. Only starting the controllers takes a hundred, hence more by default here.
     pub requests_per_second: Option<u32>,
@@ -50,6 +52,7 @@ impl Default for Options {
             scheduler: false,
             address: Ipv4Addr::LOCALHOST.into(),
             api_server_flags: Vec::new(),
+            controller_flags: Vec::new(),
             requests_per_second: Some(200),
         }
     }
@@ -158,12 +161,20 @@ impl ControlPlane {
     /// # Errors
     /// If there is no such account.
     pub async fn client_for_account(&self, namespace: &str, account: &str) -> Result<kube::Client> {
+        kube::Client::try_from(self.config_for_account(namespace, account).await?).context("failed to make a client")
+    }
+
+    /// How a client of a service account reaches the API server, for whoever makes clients of its own.
+    ///
+    /// # Errors
+    /// If there is no such account.
+    pub async fn config_for_account(&self, namespace: &str, account: &str) -> Result<kube::Config> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, namespace);
         let request =
             TokenRequest { spec: TokenRequestSpec { audiences: Vec::new(), ..TokenRequestSpec::default() }, ..Default::default() };
         let made = accounts.create_token_request(account, &PostParams::default(), &request).await;
         let token = made.with_context(|| format!("failed to get a token for {namespace}/{account}"))?.status.context("a token is empty")?;
-        self.identities.client_with_token(token.token, self.address).await
+        self.identities.config_with_token(token.token, self.address).await
     }
 
     /// Kills the API server, as a crash does, starts it anew on the same address and waits until it serves.
@@ -246,7 +257,8 @@ impl ControlPlane {
             .arg("--use-service-account-credentials")
             .arg(flag("service-account-private-key-file", &self.identities.path("accounts.key")))
             .arg(flag("root-ca-file", &self.identities.path("ca.crt")))
-            .arg(flag("flex-volume-plugin-dir", &self.folder.path().join("flex-volumes")));
+            .arg(flag("flex-volume-plugin-dir", &self.folder.path().join("flex-volumes")))
+            .args(&self.options.controller_flags);
         start("kube-controller-manager", command, self.folder.path())
     }
 

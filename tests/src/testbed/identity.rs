@@ -112,12 +112,12 @@ impl Identities {
         client(read).await
     }
 
-    /// A client of a server that shows a token.
+    /// How a client that shows a token reaches a server.
     ///
     /// # Errors
-    /// If it cannot be made.
-    pub(super) async fn client_with_token(&self, token: String, server: SocketAddr) -> Result<kube::Client> {
-        client(self.described(AuthInfo { token: Some(token.into()), ..AuthInfo::default() }, server)).await
+    /// If that cannot be described.
+    pub(super) async fn config_with_token(&self, token: String, server: SocketAddr) -> Result<kube::Config> {
+        config(self.described(AuthInfo { token: Some(token.into()), ..AuthInfo::default() }, server)).await
     }
 
     fn described(&self, auth: AuthInfo, server: SocketAddr) -> Kubeconfig {
@@ -141,6 +141,9 @@ impl Identities {
 }
 
 async fn client(kubeconfig: Kubeconfig) -> Result<kube::Client> {
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    kube::Client::try_from(config.context("a kubeconfig is of no use")?).context("failed to make a client")
+    kube::Client::try_from(config(kubeconfig).await?).context("failed to make a client")
+}
+
+async fn config(kubeconfig: Kubeconfig) -> Result<kube::Config> {
+    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.context("a kubeconfig is of no use")
 }

@@ -13,7 +13,7 @@ use roadstead_api::v1;
 use roadstead_class::Site;
 use roadstead_core::id::{ShardId, TenantId};
 use roadstead_core::observed::ClusterInfo;
-use roadstead_core::reconcile::{Action, ClusterSeen, Condition, Limits, Memory, Round, Step, TenantSeen, reconcile};
+use roadstead_core::reconcile::{Action, ClusterSeen, Condition, Limits, Memory, Round, Step, reconcile};
 use roadstead_core::time::{Millis, Timestamp};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -32,7 +32,9 @@ const PARALLEL_IN_SHARD: usize = 16;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often everything is decided anew although nothing moved.
 const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(30);
-/// How soon after one message to the placement service the next may follow.
+/// How soon after one round the next may follow: what moves while a thousand tenants come up is looked at together.
+const TURN_PACE: Duration = Duration::from_millis(20);
+/// How soon after one message to the placement service, or after nothing was news, it is looked for news again.
 const TELL_PACE: Duration = Duration::from_millis(100);
 /// How often everything is told anew: the same words may mean something else after what is wanted has changed, as `Stopped` does of a
 /// tenant that was hibernated and is deleted now.
@@ -83,13 +85,18 @@ pub struct Engine<I: Interpreter> {
     /// Why the last attempt failed, in plain words.
     reasons: BTreeMap<TenantId, Failed>,
     told: Told,
+    /// Not before this it is looked for news.
     next_tell: Instant,
+    /// At this it is told that all is as before, if nothing is news.
+    alive_at: Instant,
     tell_within: Duration,
+    /// At this everything is told anew.
+    anew_at: Instant,
     last_turn: Instant,
+    /// When to go on with what came too soon after the last time.
+    wake_at: Option<Instant>,
     /// A worker has come free.
     finished: bool,
-    told_anew: Instant,
-    tell_anew: bool,
     began: Instant,
 }
 
@@ -116,17 +123,18 @@ impl<I: Interpreter> Engine<I> {
             reasons: BTreeMap::new(),
             told: Told::default(),
             next_tell: now,
+            alive_at: now + TELL_WITHIN,
             tell_within: TELL_WITHIN,
+            anew_at: now + TELL_ANEW_EVERY,
             last_turn: now,
+            wake_at: None,
             finished: true,
-            told_anew: now,
-            tell_anew: false,
             began: now,
         })
     }
 
     /// Works until nobody listens any more. What is being carried out then is carried to its end.
-    pub async fn run(mut self, mut heard: mpsc::Receiver<Heard>, tell: mpsc::Sender<v1::ObserveRequest>) {
+    pub async fn run(&mut self, mut heard: mpsc::Receiver<Heard>, tell: mpsc::Sender<v1::ObserveRequest>) {
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let interpreter = self.interpreter.clone();
@@ -142,6 +150,7 @@ impl<I: Interpreter> Engine<I> {
                     Err(error) => error!(%error, "a worker died"),
                 },
                 _ = look.tick() => self.look_again(),
+                () = until(self.wake_at) => self.wake_at = None,
             }
             while let Ok(message) = heard.try_recv() {
                 self.hear(message);
@@ -171,7 +180,7 @@ impl<I: Interpreter> Engine<I> {
                 let Some(changed) = self.wanted.take(&message) else { return };
                 if changed.is_empty() && self.wanted.intent.generation != before {
                     // Something moved there that changes nothing here: what was told may mean something else now.
-                    self.tell_anew = true;
+                    self.anew_at = Instant::now();
                 }
                 for id in changed {
                     self.memory.try_again(id);
@@ -184,6 +193,7 @@ impl<I: Interpreter> Engine<I> {
                 let within = answer.tell_within.and_then(|within| Duration::try_from(within).ok());
                 self.tell_within = within.unwrap_or(TELL_WITHIN);
                 self.next_tell = Instant::now() + TELL_PACE;
+                self.alive_at = self.next_tell + self.tell_within;
             }
             Heard::Lost => self.told.lost(),
         }
@@ -222,12 +232,28 @@ impl<I: Interpreter> Engine<I> {
     fn due(&mut self) -> bool {
         let rested = self.memory.next_try().is_some_and(|at| at <= self.now());
         let moved = !self.dirty.is_empty() || self.wanted.intent.generation != self.seen.generation || rested || self.finished;
-        if !moved && self.last_turn.elapsed() < LOOK_AT_ALL_EVERY {
-            return false;
+        let look_at_all = self.last_turn.elapsed() >= LOOK_AT_ALL_EVERY;
+        if look_at_all {
+            self.dirty.extend(self.wanted.jobs.keys());
         }
-        self.last_turn = Instant::now();
-        self.finished = false;
-        true
+        look_at_all || (moved && !self.is_early(self.last_turn + TURN_PACE))
+    }
+
+    /// Whether it is not time yet: the loop wakes by itself when it is.
+    fn is_early(&mut self, time: Instant) -> bool {
+        let early = Instant::now() < time;
+        if early {
+            self.wake_at = Some(self.wake_at.map_or(time, |at| at.min(time)));
+        }
+        early
+    }
+
+    /// A full sync: looks at every tenant, decides, and hands out what there is to be done. How many are known and in step.
+    pub async fn sync(&mut self) -> usize {
+        self.dirty.extend(self.wanted.jobs.keys());
+        self.turn().await;
+        let in_step = |(id, step): &&(TenantId, Step)| step.actions.is_empty() && !self.unknown.contains(id);
+        self.round.steps.iter().filter(in_step).count()
     }
 
     /// What no event tells of: those that settled.
@@ -243,6 +269,8 @@ impl<I: Interpreter> Engine<I> {
 
     /// One round: looks at what changed, decides, hands out work.
     async fn turn(&mut self) {
+        self.last_turn = Instant::now();
+        self.finished = false;
         if self.wanted.intent.generation > self.seen.generation {
             // Kept before anything of it is acted on: whoever comes after this process acts on nothing older.
             if let Err(error) = self.interpreter.keep_generation(self.wanted.intent.generation).await {
@@ -267,18 +295,14 @@ impl<I: Interpreter> Engine<I> {
         self.hand_out();
     }
 
-    /// Looks at those of which something changed; at everything labelled, too, so that nothing is overlooked.
+    /// Looks at those of which something changed; at whatever else is labelled, too, so that nothing is overlooked.
     fn look(&mut self) -> Result<(), Failed> {
-        let labelled: BTreeMap<TenantId, TenantSeen> = self.interpreter.labelled()?.into_iter().collect();
+        let jobs = &self.wanted.jobs;
+        let strangers = self.interpreter.labelled(|id| jobs.contains_key(&id))?;
         let mut dirty = std::mem::take(&mut self.dirty);
-        let known = |id: &TenantId| self.wanted.jobs.contains_key(id);
-        self.seen.tenants.retain(|id, _| known(id) || labelled.contains_key(id));
-        dirty.extend(self.wanted.jobs.keys().filter(|id| !self.seen.tenants.contains_key(id)));
-        for (id, seen) in labelled {
-            if !known(&id) {
-                self.seen.tenants.insert(id, seen);
-            }
-        }
+        self.seen.tenants.retain(|id, _| jobs.contains_key(id));
+        dirty.extend(jobs.keys().filter(|id| !self.seen.tenants.contains_key(id)));
+        self.seen.tenants.extend(strangers);
         for id in dirty {
             // One that is worked on is looked at when that is done.
             let Some(job) = self.wanted.jobs.get(&id).filter(|_| !self.busy.contains_key(&id)) else { continue };
@@ -330,9 +354,10 @@ impl<I: Interpreter> Engine<I> {
         if self.wanted.intent.generation > self.seen.generation {
             return Ok(());
         }
-        if self.told.is_telling() || now < self.next_tell {
+        if self.told.is_telling() || self.is_early(self.next_tell) {
             return Ok(());
         }
+        self.next_tell = now + TELL_PACE;
         let facts = match self.interpreter.facts() {
             Ok(facts) => facts,
             Err(error) => {
@@ -340,9 +365,13 @@ impl<I: Interpreter> Engine<I> {
                 return Ok(());
             }
         };
-        let due = now >= self.next_tell + self.tell_within;
-        let Some(message) = self.news(&facts, due) else { return Ok(()) };
-        self.next_tell = now;
+        // Not while something is on its way: what was said before must not be taken for said again.
+        if now >= self.anew_at {
+            self.told.anew();
+            self.anew_at = now + TELL_ANEW_EVERY;
+        }
+        let Some(message) = self.news(&facts, now >= self.alive_at) else { return Ok(()) };
+        self.alive_at = now + self.tell_within;
         match tell.try_send(message) {
             Ok(()) => Ok(()),
             Err(mpsc::error::TrySendError::Full(_)) => {
@@ -371,12 +400,8 @@ impl<I: Interpreter> Engine<I> {
             orphans: count(orphans.len()),
             held_back: count(self.round.held_back.len()),
         };
-        let anew = std::mem::take(&mut self.tell_anew) || self.told_anew.elapsed() >= TELL_ANEW_EVERY;
-        if anew {
-            self.told_anew = Instant::now();
-        }
         let (generation, idle) = (self.seen.generation, self.busy.is_empty() && self.unknown.is_empty());
-        let now = Now { anew, generation, idle, tenants, orphans, uid: &facts.uid, capacity: &facts.capacity, info, time: self.now() };
+        let now = Now { generation, idle, tenants, orphans, uid: &facts.uid, capacity: &facts.capacity, info, time: self.now() };
         self.told.news(&now, due)
     }
 
@@ -387,6 +412,14 @@ impl<I: Interpreter> Engine<I> {
             (Condition::Progressing(_), Some(Failed::Later { why, .. })) => Condition::Progressing(why.clone()),
             (condition, _) => condition.clone(),
         }
+    }
+}
+
+/// Until then; for ever without a time.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -53,8 +53,6 @@ struct Sent {
 
 /// How things are now.
 pub(crate) struct Now<'a> {
-    /// Whether everything is told anew, also what is known: something may have been dropped on the way, or mean something else by now.
-    pub(crate) anew: bool,
     /// What was kept as acted on: only what is carried under it is all that is carried.
     pub(crate) generation: Revision,
     /// Nobody is being worked on: what is seen is what is there.
@@ -72,6 +70,12 @@ impl Told {
     /// Nothing that was told can be taken for known: another replica, or another agent, may have told something else since.
     pub(crate) fn forget(&mut self) {
         *self = Self { waits: std::mem::take(&mut self.waits), ..Self::default() };
+    }
+
+    /// Every tenant is told of anew, in as many messages as that takes: something may have been dropped on the way, or mean something else
+    /// by now.
+    pub(crate) fn anew(&mut self) {
+        self.said.clear();
     }
 
     /// Whether an answer is awaited.
@@ -106,7 +110,7 @@ impl Told {
         let mut more = false;
         for (wanted, seen, condition) in &now.tenants {
             let one = self.say(wanted, seen, condition, now.time);
-            if complete.is_none() && !now.anew && self.said.get(&wanted.id) == Some(&one) {
+            if complete.is_none() && self.said.get(&wanted.id) == Some(&one) {
                 continue;
             }
             if said.len() >= MAX_TENANTS && complete.is_none() {
@@ -223,4 +227,66 @@ fn shortened(why: &str) -> String {
     }
     let end = (0..=MAX_WHY_BYTES - 4).rev().find(|at| why.is_char_boundary(*at)).unwrap_or(0);
     format!("{} ...", &why[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use roadstead_core::id::{Owner, ShardId};
+    use roadstead_core::intent::Role;
+    use roadstead_core::resources::Requests;
+
+    use super::*;
+
+    /// More than fit into two messages.
+    const COUNT: u64 = 2 * MAX_TENANTS as u64 + 7;
+
+    fn tenant(id: u64) -> TenantIntent {
+        let name = |text: &str| Name::new(text).expect("it is a name");
+        TenantIntent {
+            id: TenantId(id),
+            epoch: Epoch::default(),
+            shard: ShardId(0),
+            role: Role::Run,
+            name: name("acme"),
+            owner: Owner::new("acme").expect("it is an owner"),
+            class: name("shop"),
+            version: "1".to_owned(),
+            values: "{}".to_owned(),
+            hostnames: Vec::new(),
+            volumes: Vec::new(),
+            requests: Requests::default(),
+        }
+    }
+
+    #[test]
+    fn everything_is_told_anew_in_as_many_messages_as_that_takes_and_what_was_lost_again() {
+        let (intents, seen): (Vec<_>, _) = ((1..=COUNT).map(tenant).collect(), TenantSeen::default());
+        let capacity = Capacity::default();
+        let now = || Now {
+            generation: Revision::default(),
+            idle: true,
+            tenants: intents.iter().map(|intent| (intent, &seen, &Condition::Running)).collect(),
+            orphans: Vec::new(),
+            uid: "uid",
+            capacity: &capacity,
+            info: ClusterInfo::default(),
+            time: Timestamp::default(),
+        };
+        let mut told = Told::default();
+        for _ in 0..2 {
+            let first = told.news(&now(), false).expect("all is news");
+            told.lost();
+            assert_eq!(told.news(&now(), false).as_ref(), Some(&first), "what was lost is told again");
+            told.taken(&v1::ObserveResponse::default());
+            let mut uids: Vec<String> = first.tenants.into_iter().map(|tenant| tenant.uid).collect();
+            while let Some(message) = told.news(&now(), false) {
+                uids.extend(message.tenants.into_iter().map(|tenant| tenant.uid));
+                told.taken(&v1::ObserveResponse::default());
+            }
+            assert_eq!(uids.len() as u64, COUNT);
+            uids.dedup();
+            assert_eq!(uids.len() as u64, COUNT, "each once");
+            told.anew();
+        }
+    }
 }

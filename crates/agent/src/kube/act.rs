@@ -168,7 +168,10 @@ impl Work<'_> {
         let id = core("Namespace", &self.namespace);
         let (kind, api) = self.writer.api(&id, "")?;
         let what = id.to_string();
-        let Some(there) = call_opt(&what, api.get(&self.namespace)).await? else {
+        // What has not been seen is most likely not there: then it need not be asked for.
+        let is_seen = self.look(|inner| inner.homes.get(&self.namespace).is_some_and(|home| home.space.is_some()));
+        let there = if is_seen { call_opt(&what, api.get(&self.namespace)).await? } else { None };
+        let Some(there) = there else {
             // Created, not applied: whoever was faster keeps it, and it is looked at again.
             let body = namespace_body(self.job, self.rendered()?);
             let object = serde_json::from_value(body).map_err(|error| Failed::Refused(format!("{what}: {error}")))?;

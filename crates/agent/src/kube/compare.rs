@@ -87,6 +87,8 @@ enum Place {
     Top,
     /// Its metadata, whose name and namespace are nobody's fields.
     Metadata,
+    /// Labels, annotations, a ConfigMap's data: texts, whatever they are called.
+    Texts,
     /// An object whose scalars are quantities.
     Quantities,
     /// Anything else.
@@ -97,9 +99,8 @@ impl Place {
     fn below(self, name: &str) -> Self {
         match self {
             Self::Top if name == "metadata" => Self::Metadata,
-            // Annotations, labels, a ConfigMap's data: texts, whatever they are called.
-            Self::Top if matches!(name, "data" | "binaryData" | "stringData") => Self::Metadata,
-            Self::Metadata => Self::Metadata,
+            Self::Top if matches!(name, "data" | "binaryData" | "stringData") => Self::Texts,
+            Self::Metadata | Self::Texts => Self::Texts,
             Self::Quantities => Self::Quantities,
             Self::Top | Self::Elsewhere if QUANTITIES.contains(&name) => Self::Quantities,
             Self::Top | Self::Elsewhere => Self::Elsewhere,
@@ -341,6 +342,16 @@ mod tests {
         for wrong in ["", "x", "1x", "1.0000000001", "Gi"] {
             assert_eq!(nano(&json!(wrong)), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_text_may_be_called_name() {
+        let live = json!({"metadata": {"name": "settings", "labels": {"name": "shop"}}, "data": {"name": "acme", "namespace": "x"}});
+        let fields = json!({"f:metadata": {"f:labels": {"f:name": {}}}, "f:data": {"f:name": {}, "f:namespace": {}}});
+        assert_eq!(compare(&live, &live, fields.clone()), Ok(()));
+        let mut drifted = live.clone();
+        drifted["data"]["name"] = json!("rival");
+        assert_eq!(compare(&live, &drifted, fields), Err("data.name".to_owned()));
     }
 
     #[test]

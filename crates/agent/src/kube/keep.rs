@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
+use kube::api::GetParams;
 use roadstead_class::{SecretPlan, SecretSource};
 use roadstead_core::intent::Role;
 use serde_json::{Value, json};
@@ -34,7 +35,8 @@ impl Work<'_> {
     async fn template(&self, from: &str) -> Result<Value, Failed> {
         let namespace = self.look(|inner| inner.templates_from.clone());
         let api: Api<Secret> = Api::namespaced(self.writer.client.clone(), &namespace);
-        let secret = call_opt(&format!("Secret/{from}"), api.get(from)).await?;
+        // Out of the API server's cache: if it lags, the watch tells of the newer one, and it is copied again.
+        let secret = call_opt(&format!("Secret/{from}"), api.get_with(from, &GetParams::any())).await?;
         let secret = secret.ok_or_else(|| Failed::Refused(format!("there is no secret `{from}` in namespace {namespace} to copy")))?;
         Ok(json!(secret.data.unwrap_or_default()))
     }

@@ -28,6 +28,7 @@ use ::kube::api::{Patch, PatchParams, PostParams};
 use ::kube::{Api, Client};
 use k8s_openapi::api::core::v1::ConfigMap;
 use roadstead_core::id::{Revision, TenantId};
+use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, TenantSeen};
 use serde_json::json;
 use tokio::sync::watch::Receiver;
@@ -214,19 +215,19 @@ impl Interpreter for KubeInterpreter {
         let rendered = job.rendered.as_deref().ok();
         let namespace = seen::namespace_of(&inner, job.intent.id, rendered);
         let home = namespace.as_ref().and_then(|name| inner.homes.get(name));
-        let key = home.map(|home| {
-            let digest = job.rendered.as_ref().map_or_else(Clone::clone, |rendered| rendered.digest.clone());
-            (digest, job.intent.clone().role == roadstead_core::intent::Role::Run, home.changes, inner.shared)
-        });
-        if let Some((home, key)) = home.zip(key.as_ref())
-            && let Some((known, seen)) = &*home.cached.lock().unwrap_or_else(PoisonError::into_inner)
-            && known == key
+        let digest = job.rendered.as_ref().map_or_else(String::as_str, |rendered| rendered.digest.as_str());
+        let runs = job.intent.role == Role::Run;
+        if let Some(home) = home
+            && let Some(((known, ran, changes, shared), seen)) = &*home.cached.lock().unwrap_or_else(PoisonError::into_inner)
+            && known == digest
+            && (*ran, *changes, *shared) == (runs, home.changes, inner.shared)
         {
             return Ok(seen.clone());
         }
         match seen::seen(&inner, job, namespace.as_deref(), rendered) {
             Ok(seen) => {
-                if let Some((home, key)) = home.zip(key) {
+                if let Some(home) = home {
+                    let key = (digest.to_owned(), runs, home.changes, inner.shared);
                     *home.cached.lock().unwrap_or_else(PoisonError::into_inner) = Some((key, seen.clone()));
                 }
                 Ok(seen)
@@ -239,11 +240,11 @@ impl Interpreter for KubeInterpreter {
         }
     }
 
-    fn labelled(&self) -> Result<Vec<(TenantId, TenantSeen)>, Failed> {
+    fn labelled(&self, named: impl Fn(TenantId) -> bool) -> Result<Vec<(TenantId, TenantSeen)>, Failed> {
         let inner = self.writer.store.read();
         seen::listed(&inner)?;
         let of = |(id, names): (&TenantId, &BTreeSet<String>)| names.first().map(|name| (*id, seen::labelled(&inner, *id, name)));
-        Ok(inner.spaces.iter().filter_map(of).collect())
+        Ok(inner.spaces.iter().filter(|(id, _)| !named(**id)).filter_map(of).collect())
     }
 
     async fn act(&self, job: &Job, action: &Action) -> Result<(), Failed> {

@@ -63,9 +63,18 @@ impl Owned {
 
     /// What of `live` its `entries` book to our manager.
     pub(super) fn of(live: &Value, entries: &[ManagedFieldsEntry], names: &Names) -> Self {
+        Self::by(live, entries, "Apply", names)
+    }
+
+    /// What of `live` its `entries` book to our manager as created, not applied.
+    pub(super) fn created(live: &Value, entries: &[ManagedFieldsEntry], names: &Names) -> Self {
+        Self::by(live, entries, "Update", names)
+    }
+
+    fn by(live: &Value, entries: &[ManagedFieldsEntry], operation: &str, names: &Names) -> Self {
         let ours = |entry: &&ManagedFieldsEntry| {
-            let applied = entry.operation.as_deref() == Some("Apply") && entry.subresource.as_deref().unwrap_or_default().is_empty();
-            applied && entry.manager.as_deref() == Some(MANAGER)
+            let so = entry.operation.as_deref() == Some(operation) && entry.subresource.as_deref().unwrap_or_default().is_empty();
+            so && entry.manager.as_deref() == Some(MANAGER)
         };
         match entries.iter().find(ours).and_then(|entry| entry.fields_v1.as_ref()) {
             Some(fields) => Self::project(live, &fields.0, names),

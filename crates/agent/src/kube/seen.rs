@@ -2,6 +2,7 @@
 //! others, and until that is answered nothing is said.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use roadstead_class::{Manifest, Rendered, SecretPlan, SecretSource};
 use roadstead_core::id::{Epoch, Name, TenantId, VolumeUid};
@@ -14,6 +15,9 @@ use super::secrets;
 use super::store::{Extra, Home, Inner, Live, Served};
 use super::{EPOCH_LABEL, SHARD_LABEL, TENANT_LABEL, words};
 use crate::interpreter::{Failed, Job};
+
+/// The label that every namespace has.
+const NAME_OF_NAMESPACE: &str = "kubernetes.io/metadata.name";
 
 /// What is asked of the API server before anything is called lost: namespace, kind, name.
 pub(super) type Question = (String, &'static str, String);
@@ -36,6 +40,8 @@ pub(super) fn namespace_body(job: &Job, rendered: &Rendered) -> Value {
     labels[TENANT_LABEL] = job.intent.id.to_string().into();
     labels[EPOCH_LABEL] = job.intent.epoch.to_string().into();
     labels[SHARD_LABEL] = job.intent.shard.0.to_string().into();
+    // Put in by every API server; as it is ours by the creation, it is ours by every later write.
+    labels[NAME_OF_NAMESPACE] = rendered.namespace.id.name.as_str().into();
     body
 }
 
@@ -83,7 +89,7 @@ pub(super) fn labelled(inner: &Inner, id: TenantId, namespace: &str) -> TenantSe
     let Some(home) = inner.homes.get(namespace) else { return TenantSeen::default() };
     let look = Look { inner, home, rendered: None, questions: Vec::new(), namespace };
     let volumes = look.volume_names().into_iter().filter_map(|(name, claim)| Some((name, look.volume(&claim, None).ok()?))).collect();
-    TenantSeen { home: home_of(Some(home), id), parts: BTreeMap::new(), volumes, at_rest: look.at_rest() }
+    TenantSeen { home: home_of(Some(home), id), parts: BTreeMap::new(), volumes, at_rest: look.at_rest(), rendering: None }
 }
 
 /// What is there of a tenant; and what must be asked first, if anything.
@@ -94,7 +100,8 @@ pub(super) fn seen(inner: &Inner, job: &Job, namespace: Option<&str>, rendered: 
         return Ok(TenantSeen { home: home_seen, parts: nothing_there(job), ..TenantSeen::default() });
     };
     let mut look = Look { inner, home, rendered, questions: Vec::new(), namespace };
-    let mut seen = TenantSeen { home: home_seen, at_rest: look.at_rest(), ..TenantSeen::default() };
+    let rendering = rendered.map(|rendered| rendering(inner, rendered));
+    let mut seen = TenantSeen { home: home_seen, at_rest: look.at_rest(), rendering, ..TenantSeen::default() };
     for (name, claim) in look.volume_names() {
         let recorded = home.record.as_ref().and_then(|record| record.volumes.get(name.as_str())).and_then(|made| made.uid.as_deref());
         match look.volume(&claim, recorded) {
@@ -110,6 +117,18 @@ pub(super) fn seen(inner: &Inner, job: &Job, namespace: Option<&str>, rendered: 
         seen.parts.insert(part, part_seen);
     }
     if look.questions.is_empty() { Ok(seen) } else { Err(look.questions) }
+}
+
+/// Of all that a tenant is compared with: what was rendered, and the secrets that are copied.
+fn rendering(inner: &Inner, rendered: &Rendered) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    rendered.digest.hash(&mut hasher);
+    for plan in &rendered.secrets {
+        if let SecretSource::Copy { from } = &plan.source {
+            inner.templates.get(from).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
 }
 
 /// Where there is no namespace yet: what is not rendered at all is there.

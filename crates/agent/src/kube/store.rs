@@ -67,9 +67,13 @@ pub(super) enum Extra {
 
 impl Live {
     /// What is kept of an object.
-    pub(super) fn of(kind: &Kind, object: DynamicObject, names: &Names) -> Self {
-        let entries = object.metadata.managed_fields.clone().unwrap_or_default();
-        let mut live = serde_json::to_value(&object).unwrap_or_default();
+    pub(super) fn of(kind: &Kind, mut object: DynamicObject, names: &Names) -> Self {
+        let entries = object.metadata.managed_fields.take().unwrap_or_default();
+        // All of it as one tree, without copying what is large.
+        let mut live = object.data.take();
+        if let Some(fields) = live.as_object_mut() {
+            fields.insert("metadata".to_owned(), serde_json::to_value(&object.metadata).unwrap_or_default());
+        }
         let extra = match kind.kind.as_str() {
             "Secret" => {
                 let hashes = secrets::hashes(&live["data"]);
@@ -86,7 +90,11 @@ impl Live {
         Self {
             version: version(object.metadata.resource_version.as_deref()),
             uid: object.metadata.uid.as_deref().unwrap_or_default().into(),
-            owned: Owned::of(&live, &entries, names),
+            owned: match Owned::of(&live, &entries, names) {
+                // It is created, so that nobody else's is taken over; it need not be applied for that.
+                owned if owned.is_nothing() && kind.kind == "Namespace" => Owned::created(&live, &entries, names),
+                owned => owned,
+            },
             controlled: owners.into_iter().any(|owner| owner.controller == Some(true)),
             held: held(&entries),
             deleting: object.metadata.deletion_timestamp.is_some(),
@@ -341,7 +349,12 @@ impl Store {
             if !answer {
                 state.seen = state.seen.max(version);
             }
-            (state.kind.clone(), kind == 0)
+            let known = state.kind.clone();
+            // What we wrote comes once as the answer and once by the watch.
+            if Self::knows(&inner, kind, &object, version) {
+                return;
+            }
+            (known, kind == 0)
         };
         // Reading it is the work: done without the lock.
         if is_space {
@@ -393,6 +406,16 @@ impl Store {
         }
         self.touched(inner, name);
         self.tell(before, false);
+    }
+
+    /// Whether just this version of an object is known: nothing has to be read of it then.
+    fn knows(inner: &Inner, kind: KindId, object: &DynamicObject, version: u64) -> bool {
+        let Some(name) = object.metadata.name.as_deref() else { return false };
+        let known = match object.metadata.namespace.as_deref() {
+            None => inner.homes.get(name).and_then(|home| home.space.as_ref()).map(|space| &space.live),
+            Some(namespace) => inner.homes.get(namespace).and_then(|home| home.objects.get(&kind)?.get(name)),
+        };
+        known.is_some_and(|known| version > 0 && known.version == version)
     }
 
     /// An object is not there any more, as its watch tells.

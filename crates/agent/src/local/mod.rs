@@ -186,8 +186,9 @@ impl Interpreter for Local {
         Ok(lock(&self.tenant(job)).seen(Some(job)))
     }
 
-    fn labelled(&self) -> Result<Vec<(TenantId, TenantSeen)>, Failed> {
-        let tenants: Vec<_> = lock(&self.tenants).iter().map(|(id, tenant)| (*id, Arc::clone(tenant))).collect();
+    fn labelled(&self, named: impl Fn(TenantId) -> bool) -> Result<Vec<(TenantId, TenantSeen)>, Failed> {
+        let tenants: Vec<_> =
+            lock(&self.tenants).iter().filter(|(id, _)| !named(**id)).map(|(id, tenant)| (*id, Arc::clone(tenant))).collect();
         let there = tenants.into_iter().filter_map(|(id, tenant)| {
             let mut tenant = tenant.try_lock().ok()?;
             tenant.record().id()?;

@@ -122,7 +122,7 @@ impl Tenant {
             look.volumes.iter().filter_map(|(name, there)| Some((Name::new(name).ok()?, self.volume_seen(name, *there)))).collect();
         let at_rest = self.processes.is_empty();
         let parts = job.map(|job| self.parts(job, &look)).unwrap_or_default();
-        TenantSeen { home: Home::Ours(self.record.epoch()), parts, volumes, at_rest }
+        TenantSeen { home: Home::Ours(self.record.epoch()), parts, volumes, at_rest, rendering: None }
     }
 
     fn volume_seen(&self, name: &str, there: bool) -> VolumeSeen {

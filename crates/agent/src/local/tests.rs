@@ -76,9 +76,9 @@ impl World {
     async fn on(folder: tempfile::TempDir) -> Self {
         let local = Local::open(&folder.path().join("c0"), "uid-c0", Capacity::default()).unwrap();
         let site = roadstead_class::Site { other_storage: Some("folder".to_owned()), ..Default::default() };
-        let engine = Engine::begin(local.clone(), Settings { site, ..Settings::default() }).await.unwrap();
+        let mut engine = Engine::begin(local.clone(), Settings { site, ..Settings::default() }).await.unwrap();
         let ((heard, hears), (tell, told)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE));
-        let engine = tokio::spawn(engine.run(hears, tell));
+        let engine = tokio::spawn(async move { engine.run(hears, tell).await });
         let world = Self { folder, ends: Ends(Some(local)), heard, told, engine, last: v1::SeenTenant::default() };
         world.heard.send(Heard::Begins).await.unwrap();
         world

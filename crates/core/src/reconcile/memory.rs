@@ -1,12 +1,12 @@
-//! What an agent remembers between two rounds: who failed and rests, whose change is under way, what was removed lately.
+//! What an agent remembers between two rounds: who failed and rests, whose change is under way, who was complete, what was removed lately.
 //!
 //! All of it may be lost: a new agent begins with nothing, tries all that failed at once, and counts removals anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Condition, Limits, Step};
+use super::{Condition, Limits, Step, TenantSeen};
 use crate::id::TenantId;
-use crate::intent::TenantIntent;
+use crate::intent::{Role, TenantIntent};
 use crate::time::{Millis, Timestamp};
 
 /// The first rest after a failure; each further one doubles it.
@@ -23,6 +23,8 @@ pub struct Memory {
     allowed_until: Timestamp,
     /// Whose running objects were changed and are not seen complete yet, and since when.
     changing: BTreeMap<TenantId, Timestamp>,
+    /// As what each that runs was seen complete last.
+    complete: BTreeMap<TenantId, u64>,
     /// Who failed: how often in a row, and until when it rests.
     failures: BTreeMap<TenantId, (u32, Timestamp)>,
 }
@@ -73,6 +75,19 @@ impl Memory {
         self.failures.get(&id).is_some_and(|(_, until)| *until > now)
     }
 
+    /// Notes who is complete, and as what; whether it was complete as what it is to be now, so that to put it right is to put it back.
+    pub(super) fn notes(&mut self, wanted: &TenantIntent, seen: &TenantSeen, step: &Step) -> bool {
+        let Some(rendering) = seen.rendering.filter(|_| wanted.role == Role::Run) else {
+            self.complete.remove(&wanted.id);
+            return false;
+        };
+        let known = self.complete.get(&wanted.id) == Some(&rendering);
+        if step.condition == Condition::Running && !known {
+            self.complete.insert(wanted.id, rendering);
+        }
+        known
+    }
+
     pub(super) fn may_delete(&mut self, id: TenantId, at_most: usize, now: Timestamp) -> bool {
         if !self.removals.contains_key(&id) && self.removals.len() >= at_most && self.allowed_until <= now {
             return false;
@@ -89,9 +104,14 @@ impl Memory {
         true
     }
 
-    /// Drops what is over: removals past their window, changes that are complete or take too long, failures of whom nobody names.
+    /// Drops what is over: removals past their window, changes that are complete or take too long, failures of whom nobody names, what those
+    /// were complete as.
     pub(super) fn forget_all_but(&mut self, steps: &[(&TenantIntent, Step)], now: Timestamp, limits: &Limits) {
         self.removals.retain(|_, begun| now.since(*begun) < limits.removal_window);
+        if self.complete.len() > steps.len() {
+            let named: BTreeSet<TenantId> = steps.iter().map(|(wanted, _)| wanted.id).collect();
+            self.complete.retain(|id, _| named.contains(id));
+        }
         if self.changing.is_empty() && self.failures.is_empty() {
             return;
         }

@@ -104,6 +104,8 @@ pub struct TenantSeen {
     pub volumes: BTreeMap<Name, VolumeSeen>,
     /// Whether nothing of it can write any more: controllers at zero, no pod left (one that terminates is), no volume attached. Unknown is `false`.
     pub at_rest: bool,
+    /// Everything that it was compared with, as a hash, where that is known: with the same one, what differs now was changed by somebody else.
+    pub rendering: Option<u64>,
 }
 
 /// What is there in a cluster.
@@ -166,6 +168,7 @@ pub struct Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Tenants whose running objects are being changed at a time, until each is seen complete. New ones do not count: nobody uses them yet.
+    /// Nor does one that is put back as it was complete before: that is no risk, and leaving it broken is.
     pub in_work: usize,
     /// How long a changed tenant may take to be complete before it gives its place to the next.
     pub patience: Millis,
@@ -217,7 +220,9 @@ pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, me
             step.actions.retain(|action| *action != Action::Delete);
             round.held_back.push(id);
         }
-        if memory.rests(id, now) || (is_change(seen_of(wanted), &step) && !memory.may_change(id, limits, now)) {
+        let seen = seen_of(wanted);
+        let is_repair = memory.notes(wanted, seen, &step);
+        if memory.rests(id, now) || (is_change(seen, &step) && !is_repair && !memory.may_change(id, limits, now)) {
             step.actions.clear();
         }
         round.steps.push((id, step));

@@ -119,7 +119,7 @@ fn any_seen() -> impl Strategy<Value = TenantSeen> {
                 return TenantSeen::default();
             }
             let volumes = [name("data"), name("logs")].into_iter().zip(volumes).collect();
-            TenantSeen { home, parts: Part::ALL.into_iter().zip(parts).collect(), volumes, at_rest }
+            TenantSeen { home, parts: Part::ALL.into_iter().zip(parts).collect(), volumes, at_rest, rendering: None }
         },
     )
 }
@@ -244,6 +244,25 @@ fn so_many_that_run_are_changed_at_a_time_shard_by_shard_until_they_are_complete
     set(&mut seen, 20, PartSeen::Blocked("no such image".to_owned()));
     assert_eq!(round(&seen, 3), [2, 12], "nor does one keep its place that cannot go on");
     assert_eq!(round(&seen, 600_001).len(), 18 + 2, "nor one that takes too long");
+}
+
+#[test]
+fn who_is_put_back_as_it_was_complete_before_waits_for_nobody() {
+    let (intent, mut seen) = to_be_changed();
+    let (limits, mut memory) = (Limits::default(), Memory::default());
+    let mut round = |seen: &ClusterSeen| busy(&reconcile(&intent, seen, &limits, &mut memory, Timestamp(0))).len();
+    let all = |seen: &mut ClusterSeen, rendering, part: PartSeen| {
+        (0..100).for_each(|id| set(seen, id, part.clone()));
+        seen.tenants.values_mut().for_each(|seen| seen.rendering = rendering);
+    };
+    all(&mut seen, Some(1), PartSeen::Ready);
+    assert_eq!(round(&seen), 0);
+    all(&mut seen, Some(1), PartSeen::Differs);
+    assert_eq!(round(&seen), 100, "all were damaged at once");
+    all(&mut seen, Some(2), PartSeen::Differs);
+    assert_eq!(round(&seen), 20, "something else is wanted");
+    all(&mut seen, None, PartSeen::Differs);
+    assert_eq!(round(&seen), 20, "nobody knows");
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod restart;
 mod trace;
 mod inventory;
 mod place_beside_kube;
+mod agent;
 
 use std::process::ExitCode;
 
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Every benchmark and what it measures.
-const BENCHES: [(&str, &str); 11] = [
+const BENCHES: [(&str, &str); 15] = [
     ("core-place", "placements a second of the scheduler alone, 1,000 clusters, one core"),
     ("durable-place", "durable placements per second, one a request, against etcd"),
     ("durable-stream", "durable placements per second, streamed, against etcd"),
@@ -35,6 +36,10 @@ const BENCHES: [(&str, &str); 11] = [
     ("trace", "smallest fleet in which nobody waits, 100 copies of a real trace, against the lower bound"),
     ("inventory", "memory of telling what a cluster of 5,000 nodes and 100,000 pods holds, on a real API server"),
     ("place-beside-kube", "placements a second over 1,000 clusters, against kube-scheduler with nodes and pods in their place"),
+    ("sync-noop", "a full sync of 1,000 tenants in step on a real API server, with and without comparisons known"),
+    ("agent-restart", "time until a new agent knows that 1,000 tenants are in step, and its writes"),
+    ("drift", "time until 200 of 1,000 tenants that were damaged at once are put right or named"),
+    ("bring-up", "writes per second of 1,000 new tenants on a real API server, against a bare client"),
 ];
 
 fn main() -> ExitCode {
@@ -72,6 +77,10 @@ fn run(name: &str, arguments: &[String]) -> anyhow::Result<Option<report::Report
         "trace" => trace::run(arguments).map(Some),
         "inventory" => runtime.block_on(inventory::run(arguments)).map(Some),
         "place-beside-kube" => runtime.block_on(place_beside_kube::run(arguments)).map(Some),
+        "sync-noop" => runtime.block_on(agent::noop(arguments)).map(Some),
+        "agent-restart" => runtime.block_on(agent::restart(arguments)).map(Some),
+        "drift" => runtime.block_on(agent::drift(arguments)).map(Some),
+        "bring-up" => runtime.block_on(agent::bring_up(arguments)).map(Some),
         inventory::WATCHER => runtime.block_on(inventory::watch(arguments)).map(|()| None),
         other => anyhow::bail!("no benchmark is called {other}; `cargo xtask bench list` names them"),
     }

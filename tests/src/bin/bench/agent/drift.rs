@@ -1,0 +1,143 @@
+//! `drift`: hands damage 200 of 1,000 tenants at once, in a fixed mix. How long until each is put right, or named for what it has lost; and
+//! what does a client of somebody else feel of it?
+
+mod damage;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use futures::{StreamExt, TryStreamExt, stream};
+use hdrhistogram::Histogram;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use roadstead_tests::load::histogram;
+use serde_json::json;
+
+use self::damage::{Damaged, Hospital, victims};
+use super::{Size, carrying, ms};
+use crate::report::{Check, Report};
+
+/// How long anything may take to be put right.
+const SOON: Duration = Duration::from_secs(60);
+/// How long the probe writes before anything is damaged, to compare.
+const CALM: Duration = Duration::from_secs(5);
+
+/// Settings; the defaults are what the bars are meant for.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "roadstead-bench drift", disable_help_subcommand = true)]
+struct Settings {
+    #[command(flatten)]
+    size: Size,
+    /// Tenants that are damaged.
+    #[arg(long, default_value_t = 200)]
+    damaged: u32,
+    /// Damaging requests in flight: many would be felt by the probe by themselves.
+    #[arg(long, default_value_t = 8)]
+    hands: usize,
+}
+
+/// Runs it.
+pub(crate) async fn run(arguments: &[String]) -> Result<Report> {
+    let settings = Settings::parse_from(std::iter::once("drift").chain(arguments.iter().map(String::as_str)));
+    let (cluster, agent) = carrying(settings.size).await?;
+    let mut hospital = Hospital::open(&cluster).await?;
+    let probe = Probe::start(cluster.plane.client().await?).await?;
+    tokio::time::sleep(CALM).await;
+    let requests = agent.counts.so_far();
+    let victims = victims(settings.damaged, settings.size.tenants);
+    let began = Instant::now();
+    let damages = stream::iter(&victims).map(|victim| victim.damage(&cluster)).buffered(settings.hands);
+    let damaged: Vec<Damaged> = damages.try_collect().await?;
+    let damaging = began.elapsed();
+    let mended = hospital.until_mended(&victims, &damaged, agent.told(), SOON).await?;
+    let (ended, requests) = (Instant::now(), agent.counts.so_far().since(requests));
+    let (calm, busy) = probe.stop(began, ended).await?;
+
+    let (mut times, mut from_the_first) = (histogram(), histogram());
+    let mut by_damage: BTreeMap<&str, Histogram<u64>> = BTreeMap::new();
+    for ((victim, damaged), at) in victims.iter().zip(&damaged).zip(&mended) {
+        let Some(at) = at else { continue };
+        let took = micros(at.saturating_duration_since(damaged.at));
+        times.saturating_record(took);
+        from_the_first.saturating_record(micros(at.duration_since(began)));
+        by_damage.entry(victim.damage.words()).or_insert_with(histogram).saturating_record(took);
+    }
+    for (victim, _) in victims.iter().zip(&mended).filter(|(_, at)| at.is_none()) {
+        eprintln!("neither put right nor named: {victim:?}");
+    }
+    let quantile = |times: &Histogram<u64>, quantile: f64| ms(Duration::from_micros(times.value_at_quantile(quantile)));
+    let p99 = quantile(&times, 0.99);
+    let count = |number: u64| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
+    Ok(Report {
+        bench: "drift",
+        unit: "ms",
+        value: p99,
+        ratio: p99 / 2_000.0,
+        checks: vec![
+            Check::below("p99 in ms from the damage until it is put right or named", p99, 2_000.0),
+            Check::below("p99 in ms of a probe's writes meanwhile", quantile(&busy, 0.99), 100.0),
+            Check::at_least("damaged tenants put right or named", count(times.len()), f64::from(settings.damaged)),
+            Check::at_least("damaged tenants", f64::from(settings.damaged), 200.0),
+            Check::at_least("tenants", f64::from(settings.size.tenants), 1_000.0),
+        ],
+        details: json!({
+            "damaging_ms": ms(damaging), "p50_ms": quantile(&times, 0.5), "longest_ms": quantile(&times, 1.0),
+            "p99_ms_from_the_first_damage": quantile(&from_the_first, 0.99),
+            "by_damage_longest_ms": by_damage.iter().map(|(damage, times)| (*damage, quantile(times, 1.0))).collect::<BTreeMap<_, _>>(),
+            "by_damage_p50_ms": by_damage.iter().map(|(damage, times)| (*damage, quantile(times, 0.5))).collect::<BTreeMap<_, _>>(),
+            "probe_writes": busy.len(), "probe_p50_ms": quantile(&busy, 0.5), "probe_calm_p99_ms": quantile(&calm, 0.99),
+            "agent_requests": requests,
+        }),
+    })
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Somebody else who writes one ConfigMap, again as soon as that is answered.
+struct Probe {
+    stop: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<Result<Vec<(Instant, Duration)>>>,
+}
+
+impl Probe {
+    async fn start(client: Client) -> Result<Self> {
+        let api: Api<ConfigMap> = Api::namespaced(client, "default");
+        let body = json!({"metadata": {"name": "probe"}, "data": {"number": "0"}});
+        api.create(&PostParams::default(), &serde_json::from_value(body)?).await.context("failed to make the probe")?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            let mut writes = Vec::new();
+            while !stopped.load(Ordering::SeqCst) {
+                let patch = Patch::Merge(json!({"data": {"number": writes.len().to_string()}}));
+                let began = Instant::now();
+                api.patch("probe", &PatchParams::default(), &patch).await.context("a probe's write failed")?;
+                writes.push((began, began.elapsed()));
+            }
+            Ok(writes)
+        });
+        Ok(Self { stop, task })
+    }
+
+    /// Latencies of the writes that began before, and of those between.
+    async fn stop(self, began: Instant, ended: Instant) -> Result<(Histogram<u64>, Histogram<u64>)> {
+        self.stop.store(true, Ordering::SeqCst);
+        let writes = self.task.await.context("the probe has panicked")??;
+        let (mut calm, mut busy) = (histogram(), histogram());
+        for (at, took) in writes {
+            if at + took < began {
+                calm.saturating_record(micros(took));
+            } else if at < ended {
+                busy.saturating_record(micros(took));
+            }
+        }
+        Ok((calm, busy))
+    }
+}
