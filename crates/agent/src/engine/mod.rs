@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use roadstead_api::v1;
 use roadstead_class::Site;
-use roadstead_core::id::{ShardId, TenantId};
+use roadstead_core::id::{Revision, ShardId, TenantId};
 use roadstead_core::observed::ClusterInfo;
 use roadstead_core::reconcile::{Action, ClusterSeen, Condition, Limits, Memory, Round, Step, reconcile};
 use roadstead_core::time::{Millis, Timestamp};
@@ -30,7 +30,7 @@ const PARALLEL: usize = 32;
 const PARALLEL_IN_SHARD: usize = 16;
 /// How often it is looked for what has come to be due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often everything is decided anew although nothing moved.
+/// How often everything is looked at anew although nothing moved.
 const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(30);
 /// How soon after one round the next may follow: what moves while a thousand tenants come up is looked at together.
 const TURN_PACE: Duration = Duration::from_millis(20);
@@ -78,6 +78,8 @@ pub struct Engine<I: Interpreter> {
     unknown: BTreeSet<TenantId>,
     memory: Memory,
     round: Round,
+    /// Of which intent the round is.
+    decided: Revision,
     busy: BTreeMap<TenantId, ShardId>,
     work: JoinSet<(TenantId, Result<(), Failed>)>,
     /// Worked on just now: what was made is given so long to be seen.
@@ -92,7 +94,10 @@ pub struct Engine<I: Interpreter> {
     tell_within: Duration,
     /// At this everything is told anew.
     anew_at: Instant,
-    last_turn: Instant,
+    /// Not before this is the next round.
+    next_turn: Instant,
+    /// At this everything is looked at anew.
+    look_at_all_at: Instant,
     /// When to go on with what came too soon after the last time.
     wake_at: Option<Instant>,
     /// A worker has come free.
@@ -117,6 +122,7 @@ impl<I: Interpreter> Engine<I> {
             unknown: BTreeSet::new(),
             memory: Memory::default(),
             round: Round::default(),
+            decided: Revision::default(),
             busy: BTreeMap::new(),
             work: JoinSet::new(),
             settling: BTreeMap::new(),
@@ -126,7 +132,8 @@ impl<I: Interpreter> Engine<I> {
             alive_at: now + TELL_WITHIN,
             tell_within: TELL_WITHIN,
             anew_at: now + TELL_ANEW_EVERY,
-            last_turn: now,
+            next_turn: now,
+            look_at_all_at: now + LOOK_AT_ALL_EVERY,
             wake_at: None,
             finished: true,
             began: now,
@@ -230,13 +237,16 @@ impl<I: Interpreter> Engine<I> {
 
     /// Whether there is anything to decide: something moved, somebody has rested, or it is time to look at everything anew.
     fn due(&mut self) -> bool {
-        let rested = self.memory.next_try().is_some_and(|at| at <= self.now());
-        let moved = !self.dirty.is_empty() || self.wanted.intent.generation != self.seen.generation || rested || self.finished;
-        let look_at_all = self.last_turn.elapsed() >= LOOK_AT_ALL_EVERY;
-        if look_at_all {
+        let now = Instant::now();
+        if now >= self.look_at_all_at {
+            self.look_at_all_at = now + LOOK_AT_ALL_EVERY;
             self.dirty.extend(self.wanted.jobs.keys());
         }
-        look_at_all || (moved && !self.is_early(self.last_turn + TURN_PACE))
+        if !self.dirty.is_empty() || self.wanted.intent.generation != self.decided || self.finished {
+            return !self.is_early(self.next_turn);
+        }
+        // Who rests need not be woken to the millisecond.
+        now >= self.next_turn && self.memory.next_try().is_some_and(|at| at <= self.now())
     }
 
     /// Whether it is not time yet: the loop wakes by itself when it is.
@@ -269,11 +279,12 @@ impl<I: Interpreter> Engine<I> {
 
     /// One round: looks at what changed, decides, hands out work.
     async fn turn(&mut self) {
-        self.last_turn = Instant::now();
+        self.next_turn = Instant::now() + TURN_PACE;
         self.finished = false;
         if self.wanted.intent.generation > self.seen.generation {
             // Kept before anything of it is acted on: whoever comes after this process acts on nothing older.
             if let Err(error) = self.interpreter.keep_generation(self.wanted.intent.generation).await {
+                self.next_turn = Instant::now() + LOOK_EVERY;
                 return warn!(%error, "the intent's generation cannot be kept; nothing is acted on until it can");
             }
             self.seen.generation = self.wanted.intent.generation;
@@ -282,6 +293,7 @@ impl<I: Interpreter> Engine<I> {
             return debug!(%error, "not everything was looked at yet");
         }
         let now = self.now();
+        self.decided = self.wanted.intent.generation;
         let round = reconcile(&self.wanted.intent, &self.seen, &self.limits, &mut self.memory, now);
         if round.orphans != self.round.orphans {
             warn!(orphans = ?round.orphans, "labelled as tenants and named by no intent: left as they are");

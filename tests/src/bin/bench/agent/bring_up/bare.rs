@@ -88,12 +88,13 @@ fn record(rendered: &Rendered) -> Value {
 
 /// Has `kubectl apply` write all of it, out of one file.
 pub(super) async fn kubectl_apply(cluster: &Cluster, work: &Work) -> Result<()> {
-    let folder = tempfile::tempdir().context("failed to make a folder")?;
-    let file = folder.path().join("tenants.json");
+    // Gone with the cluster, however this ends.
+    let folder = cluster.plane.folder();
+    let file = folder.join("tenants.json");
     let items: Vec<&Value> = work.namespaces.iter().chain(&work.others).collect();
     std::fs::write(&file, json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()).context("failed to write a file")?;
     let mut command = tokio::process::Command::new("kubectl");
-    command.arg("--kubeconfig").arg(cluster.plane.kubeconfig()).arg("--cache-dir").arg(folder.path().join("cache"));
+    command.arg("--kubeconfig").arg(cluster.plane.kubeconfig()).arg("--cache-dir").arg(folder.join("kubectl-cache"));
     command.args(["apply", "-f"]).arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
     let status = command.status().await.context("failed to start kubectl")?;
     ensure!(status.success(), "kubectl ended with {status}");
