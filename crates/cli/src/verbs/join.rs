@@ -21,7 +21,7 @@ use crate::document::Spec;
 use crate::document::class::{ClassSpec, PodSecurity};
 use crate::document::files::load;
 use crate::document::tenant::{ClassRef, checked_name};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::join::cluster::{KubeCluster, Written};
 use crate::join::{Certificate, Joining, Kind, SiteSettings, Token};
 use crate::output::{Objects, json, out, yaml};
@@ -245,7 +245,11 @@ impl Join {
             uid: uid.to_owned(),
             life: Some(life),
         };
-        let until = self.connection.connect()?.put_token(&request).await?;
+        let undeclared = |failure: Failure| {
+            let absent = failure.exit == Exit::NotFound;
+            if absent { failure.hint("declare it first: `roadstead apply -f cluster.yaml`") } else { failure }
+        };
+        let until = self.connection.connect()?.put_token(&request).await.map_err(undeclared)?;
         let until = jiff::Timestamp::from_second(until.seconds).unwrap_or_default();
         eprintln!("note: the token is good once, until {until}; a newer one for {cluster} takes its place");
         Ok(token)
@@ -258,7 +262,10 @@ impl Join {
         let mut written = options.write(true).create(true).truncate(true).mode(0o600).open(file).map_err(failed)?;
         written.write_all(token.as_bytes()).map_err(failed)?;
         out(&format!("{}\n", file.display()));
-        out(&format!("\nNext: roadstead agent --cluster {cluster} --identity-dir DIR --token-file {} --ca ...\n", file.display()));
+        let (context, token) = (self.connection.resolve()?, file.display());
+        let servers = context.servers.join(",");
+        out(&format!("\nNext: roadstead agent --cluster {cluster} --identity-dir identity --token-file {token} \\\n"));
+        out(&format!("          --server {servers} --ca {}\n", context.ca.display()));
         Ok(())
     }
 }

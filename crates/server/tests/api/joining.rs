@@ -25,6 +25,8 @@ use crate::world::{Fleet, Placement, World, connect, fields, place, put_cluster,
 
 type Joins = JoinServiceClient<Channel>;
 
+/// Serial number of the issuer.
+const ISSUER: u64 = 51;
 const LONG: Duration = Duration::from_secs(3600);
 
 /// A certificate (PEM) that signs agents' certificates, and its key (PEM).
@@ -32,6 +34,7 @@ fn issuer_by(authority: &Authority) -> (String, String) {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "issuer");
     params.subject_alt_names.push(SanType::URI("roadstead://issuer/one".try_into().unwrap()));
+    params.serial_number = Some(ISSUER.into());
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -327,6 +330,25 @@ async fn without_a_certificate_there_is_one_call_and_none_where_none_are_issued(
     }
     let status = Joins::new(connect(&closed.group, 0, "agent", "c0", &[]).await).enrol(enrol("c0", "t", &key)).await.unwrap_err();
     assert_eq!(reason(&status).1, "NO_ISSUER");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_issuer_takes_what_it_signed_with_it() {
+    let world = joinable(1, LONG).await;
+    put_token(&world, "c0", "secret", None).await;
+    let key = KeyPair::generate().unwrap();
+    let issued = enrolled(&world, "c0", "secret", &key).await.unwrap();
+    let mut open = AgentServiceClient::new(connected(&world, &issued, &key).await.unwrap());
+    let news = || v1::ObserveRequest { uid: "uid-c0".into(), ..Default::default() };
+    open.observe(news()).await.unwrap();
+    std::fs::write(world.group.seats[0].files.revocations.as_ref().unwrap(), world.group.authority.revoke(&[ISSUER])).unwrap();
+    until("its agent is refused", || async { open.clone().observe(news()).await.err() }).await;
+    // The replica signs nothing more that nobody believes.
+    let refused = enrolled(&world, "c0", "secret", &key).await.unwrap_err();
+    assert_eq!(reason(&refused).1, "ISSUER_UNUSABLE");
+    assert!(refused.message().contains("not accepted here"), "{}", refused.message());
+    let mut offline = AgentServiceClient::new(world.connect("agent", "c0", &[]).await);
+    offline.observe(news()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
