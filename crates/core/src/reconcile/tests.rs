@@ -292,7 +292,11 @@ fn who_fails_rests_longer_each_time_and_gives_its_place_away() {
     memory.failed(TenantId(0), now, Some(Millis(900_000)));
     assert_eq!(memory.next_try(), Some(now.after(Millis(900_000))), "as long as it was told");
     memory.try_again(TenantId(0));
-    assert!(!memory.rests(TenantId(0), now));
+    assert!(memory.rests(TenantId(0), now), "also where something moves");
+    assert!(!memory.rests(TenantId(0), now.after(Millis(900_000))));
+    memory.failed(TenantId(0), now, None);
+    memory.try_again(TenantId(0));
+    assert!(!memory.rests(TenantId(0), now), "nobody told it to wait");
 }
 
 #[test]
