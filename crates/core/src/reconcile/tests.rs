@@ -316,6 +316,16 @@ fn a_volume_that_is_known_and_not_there_is_never_made_again() {
 }
 
 #[test]
+fn a_volume_that_may_not_be_able_to_grow_keeps_nothing_from_running() {
+    let (mut seen, mut run) = (TenantSeen::default(), wanted(1, 1, Role::Run));
+    one(&run, &seen).actions.iter().for_each(|action| carry_out(&run, &mut seen, action));
+    settle(&mut seen);
+    seen.parts.insert(Part::Workloads, PartSeen::Missing);
+    run.volumes[0].size.0 += 1;
+    assert_eq!(one(&run, &seen).actions, [Action::Put(Part::Workloads), Action::GrowVolume(name("data"))]);
+}
+
+#[test]
 fn a_tenant_comes_up_part_by_part_and_goes_down_the_other_way() {
     let (mut seen, run) = (TenantSeen::default(), wanted(1, 1, Role::Run));
     let made = one(&run, &seen).actions;
