@@ -8,7 +8,7 @@ use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use roadstead_agent::interpreter::{Failed, Interpreter};
+use roadstead_agent::interpreter::{Failed, Interpreter, Job};
 use roadstead_class::{Ceded, Observe, StopStep};
 use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, Condition, Home, Part, PartSeen};
@@ -431,4 +431,57 @@ async fn a_tenant_is_stopped_in_the_order_of_its_class() -> Result<()> {
     let replicas = |deployment: Deployment| deployment.spec.and_then(|spec| spec.replicas);
     assert_eq!((replicas(deployments.get("web").await?), replicas(deployments.get("db").await?)), (Some(2), Some(1)));
     Ok(())
+}
+
+#[tokio::test]
+async fn of_two_agents_the_one_with_the_older_intent_ends_and_starts_nothing() -> Result<()> {
+    let old = World::start(Options { controllers: false, ..Options::default() }).await?;
+    let new = old.another().await?;
+    let mut job = tenant(12, "fenced", Role::Run);
+    old.says(&job, "Deployment/web: has not been looked at by its controller yet").await?;
+    let generation = |index| roadstead_core::id::Revision { index, ..Default::default() };
+    old.kube.keep_generation(generation(4)).await?;
+    new.kube.keep_generation(generation(5)).await?;
+
+    // The old one has heard that the tenant is to be stopped, to run, to go; the new one has heard something else since.
+    let deployments: Api<Deployment> = Api::namespaced(old.client(), "fenced");
+    let before = deployments.get("web").await?.metadata.resource_version;
+    until_seen(&old, &job).await?;
+    let writes = old.writes();
+    for (role, actions) in [
+        (Role::Stopped, vec![Action::Unroute, Action::Stop, Action::Put(Part::Bounds)]),
+        (Role::Run, vec![Action::Put(Part::Workloads), Action::Put(Part::Routes), Action::Claim]),
+        (Role::Absent, vec![Action::Stop, Action::Delete]),
+    ] {
+        job.intent.role = role;
+        for action in actions {
+            let refused = old.kube.act(&job, &action).await;
+            assert!(
+                matches!(&refused, Err(Failed::Later { why, .. }) if why.contains("has acted on generation 0.5")),
+                "{action:?}: {refused:?}"
+            );
+        }
+    }
+    assert_eq!(old.writes(), writes);
+    assert_eq!(deployments.get("web").await?.metadata.resource_version, before);
+
+    // As soon as it has heard as much it goes on; in step neither of them asks anybody.
+    assert!(matches!(old.kube.keep_generation(generation(4)).await, Err(Failed::Refused(_))));
+    old.kube.keep_generation(generation(5)).await?;
+    job.intent.role = Role::Run;
+    for world in [&old, &new] {
+        world.says(&job, "Deployment/web: has not been looked at by its controller yet").await?;
+        let before = world.requests();
+        world.kube.forget_comparisons();
+        world.step(&job).await?;
+        assert_eq!(world.requests(), before);
+    }
+    job.intent.role = Role::Stopped;
+    old.says(&job, "it is being stopped").await?;
+    assert_eq!(deployments.get("web").await?.spec.context("it has a spec")?.replicas, Some(0));
+    Ok(())
+}
+
+async fn until_seen(world: &World, job: &Job) -> Result<()> {
+    roadstead_tests::process::until("it is known what is there", SOON, || async { Ok(world.kube.seen(job).map(drop)?) }).await
 }

@@ -2,13 +2,14 @@
 //!
 //! Modules in reading order: `record` (what was made, kept in the tenant's namespace), `owned` and `compare` (what of an object is ours,
 //! and whether it is as rendered), `ready` and `pods` (whether it is ready, and why not), `secrets`; `store` (what is there), `watch` and
-//! `ask` (what feeds it), `seen` (a tenant out of it); `act`, `keep`, `rest` (actions), `words` (errors).
+//! `ask` (what feeds it), `seen` (a tenant out of it); `fence` (whether this agent may act), `act`, `keep`, `rest` (actions), `words` (errors).
 //!
 //! It decides nothing. It calls nobody while a tenant is as rendered.
 
 mod act;
 mod ask;
 mod compare;
+mod fence;
 mod keep;
 mod owned;
 mod pods;
@@ -24,18 +25,16 @@ mod words;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ::kube::api::{Patch, PatchParams, PostParams};
-use ::kube::{Api, Client};
-use k8s_openapi::api::core::v1::ConfigMap;
+use ::kube::Client;
 use roadstead_core::id::{Revision, TenantId};
 use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, TenantSeen};
-use serde_json::json;
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinSet;
 
-use self::act::{Work, Writer, call, call_opt};
+use self::act::{Work, Writer};
 use self::ask::Questions;
+use self::fence::Fence;
 pub use self::owned::{MANAGER, REST_MANAGER};
 use self::store::Store;
 use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Job};
@@ -46,9 +45,6 @@ pub const TENANT_LABEL: &str = "roadstead.dev/tenant";
 pub const EPOCH_LABEL: &str = "roadstead.dev/epoch";
 /// The shard of a namespace.
 pub const SHARD_LABEL: &str = "roadstead.dev/shard";
-
-/// The ConfigMap in the agent's own namespace that keeps what must outlive it, and its only key.
-const AGENT_STATE: (&str, &str) = ("roadstead-agent", "generation");
 
 /// Kinds that are looked at whatever classes name: without them nothing can be said of a tenant. The first is [`store`]'s own.
 const ALWAYS: [(&str, &str); 10] = [
@@ -122,7 +118,7 @@ pub struct KubeInterpreter {
 
 struct Shared {
     questions: Arc<Questions>,
-    own_namespace: String,
+    fence: Fence,
     facts: Receiver<Option<ClusterFacts>>,
     on_orphans: OnOrphans,
     /// Aborted when this is dropped.
@@ -143,6 +139,7 @@ impl KubeInterpreter {
         let store = Arc::new(Store::new(kinds, &settings.template_namespace));
         let mut tasks = JoinSet::new();
         watch::start(&store, &settings.client, &settings.template_namespace, &mut tasks);
+        let fence = Fence::new(settings.client.clone(), &settings.own_namespace);
         let stops = Mutex::new(HashMap::new());
         let writer = Arc::new(Writer { client: settings.client, store, drift: settings.drift, stops });
         let questions = Arc::new(Questions::default());
@@ -150,7 +147,7 @@ impl KubeInterpreter {
         tasks.spawn(ask::explain(writer.clone()));
         let shared = Shared {
             questions,
-            own_namespace: settings.own_namespace,
+            fence,
             facts: settings.facts,
             on_orphans: settings.on_orphans,
             _tasks: tasks,
@@ -172,37 +169,15 @@ impl KubeInterpreter {
         let mut homes = inner.spaces.get(&id)?.iter().filter_map(|name| inner.homes.get(name)?.space.as_ref());
         homes.find(|space| space.live.deleting)?.stuck.as_deref().map(str::to_owned)
     }
-
-    fn state(&self) -> Api<ConfigMap> {
-        Api::namespaced(self.writer.client.clone(), &self.shared.own_namespace)
-    }
 }
 
 impl Interpreter for KubeInterpreter {
     async fn generation(&self) -> Result<Revision, Failed> {
-        let (name, key) = AGENT_STATE;
-        let Some(there) = call_opt("the agent's state", self.state().get(name)).await? else { return Ok(Revision::default()) };
-        let text = there.data.iter().flatten().find(|(known, _)| *known == key).map(|(_, text)| text.as_str());
-        let read = text.and_then(store::epoch_of);
-        read.ok_or_else(|| Failed::Refused(format!("ConfigMap/{name} in {} holds no generation", self.shared.own_namespace)))
+        self.shared.fence.begin().await
     }
 
     async fn keep_generation(&self, generation: Revision) -> Result<(), Failed> {
-        let (name, key) = AGENT_STATE;
-        let what = "the agent's state";
-        let data = json!({ key: generation.to_string() });
-        let Some(there) = call_opt(what, self.state().get(name)).await? else {
-            let body = json!({ "metadata": { "name": name }, "data": data });
-            let body: ConfigMap = serde_json::from_value(body).map_err(|error| Failed::Refused(error.to_string()))?;
-            return call(what, self.state().create(&PostParams::default(), &body)).await.map(drop);
-        };
-        let kept = there.data.iter().flatten().find(|(known, _)| *known == key).and_then(|(_, text)| store::epoch_of(text));
-        if let Some(kept) = kept.filter(|kept| *kept > generation) {
-            return Err(Failed::Refused(format!("generation {kept} was acted on here, which is newer than {generation}")));
-        }
-        // Another replica of the agent may have kept a newer one in between: then this is refused.
-        let patch = json!({ "metadata": { "resourceVersion": there.metadata.resource_version }, "data": data });
-        call(what, self.state().patch(name, &PatchParams::default(), &Patch::Merge(patch))).await.map(drop)
+        self.shared.fence.keep(generation).await
     }
 
     fn orphans(&self, orphans: &[TenantId]) {
@@ -248,6 +223,7 @@ impl Interpreter for KubeInterpreter {
     }
 
     async fn act(&self, job: &Job, action: &Action) -> Result<(), Failed> {
+        self.shared.fence.allows(action).await?;
         let namespace = {
             let inner = self.writer.store.read();
             seen::namespace_of(&inner, job.intent.id, job.rendered.as_deref().ok())
