@@ -1,25 +1,32 @@
 //! The Kubernetes interpreter against real API servers: what it makes, what it leaves alone, and what it says when it cannot go on.
 
+#[path = "kube/faults.rs"]
+#[allow(dead_code)] // it is shared
+mod faults;
 #[path = "kube/world.rs"]
+#[allow(dead_code)] // it is shared
 mod world;
+
+use std::cell::RefCell;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret};
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
 use roadstead_agent::interpreter::{Failed, Interpreter, Job};
 use roadstead_class::{Ceded, Observe, StopStep};
 use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, Condition, Home, Part, PartSeen};
 use roadstead_tests::testbed::{Kwok, NodeShape, Options};
 use serde_json::json;
-use world::{SOON, World, deployment, job, manifest, name, tenant};
+use world::{Given, SOON, World, deployment, job, manifest, name, tenant};
 
 #[tokio::test]
 async fn a_tenant_comes_up_and_costs_nothing_until_something_changes() -> Result<()> {
     let world = World::start(Options { scheduler: true, ..Options::default() }).await?;
-    let kwok = Kwok::start(&world.plane).await?;
+    let kwok = Kwok::start(world.plane()).await?;
     kwok.add_nodes("node", 1, &NodeShape::of(8, 32)).await?;
     let namespace = "acme";
     let mut job = tenant(1, namespace, Role::Run);
@@ -397,7 +404,7 @@ async fn a_field_is_compared_as_the_api_server_keeps_it() -> Result<()> {
 #[tokio::test]
 async fn a_tenant_is_stopped_in_the_order_of_its_class() -> Result<()> {
     let world = World::start(Options { scheduler: true, ..Options::default() }).await?;
-    let kwok = Kwok::start(&world.plane).await?;
+    let kwok = Kwok::start(world.plane()).await?;
     kwok.add_nodes("node", 1, &NodeShape::of(8, 32)).await?;
     let mut ordered = tenant(10, "ordered", Role::Run);
     world.change(&mut ordered, |rendered| {
@@ -479,6 +486,101 @@ async fn of_two_agents_the_one_with_the_older_intent_ends_and_starts_nothing() -
     job.intent.role = Role::Stopped;
     old.says(&job, "it is being stopped").await?;
     assert_eq!(deployments.get("web").await?.spec.context("it has a spec")?.replicas, Some(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_watch_withholds_is_never_called_lost_or_gone() -> Result<()> {
+    let blind = World::start(Options::default()).await?;
+    let sees = blind.another().await?;
+    let told = RefCell::new(Vec::new());
+    for (number, withheld) in
+        [&["namespaces"][..], &["persistentvolumeclaims", "configmaps"], &["persistentvolumeclaims"], &["secrets"]].iter().enumerate()
+    {
+        let (id, name) = (20 + number as u64, format!("hidden-{number}"));
+        let mut job = tenant(id, &name, Role::Run);
+        blind.change(&mut job, |rendered| drop(rendered.parts.remove(&Part::Workloads)));
+        until_seen(&blind, &job).await?;
+        withheld.iter().for_each(|resource| blind.faults.withhold(resource));
+        // Another agent makes it, and tells which volume it has.
+        sees.settles(&job, &Condition::Running).await?;
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(sees.client(), &name);
+        let uid = claims.get("data").await?.metadata.uid.context("it has a uid")?;
+        job.intent.volumes[0].uid = Some(uid.parse().ok().context("it is a uid")?);
+        for role in [Role::Run, Role::Absent] {
+            job.intent.role = role;
+            roadstead_tests::process::until("it is seen", SOON, || async {
+                let condition = blind.decide(&job, blind.kube.seen(&job)?).1.condition;
+                told.borrow_mut().push(condition);
+                Ok(())
+            })
+            .await?;
+        }
+        blind.faults.clear();
+        sees.settles(&job, &Condition::Absent).await?;
+        // What is gone is told as gone, once that has been confirmed.
+        blind.settles(&job, &Condition::Absent).await?;
+    }
+    let told = told.into_inner();
+    assert_eq!(told.len(), 8);
+    let is_wrong = |condition: &Condition| matches!(condition, Condition::VolumeLost(_) | Condition::SecretLost(_) | Condition::Absent);
+    assert!(!told.iter().any(is_wrong), "{told:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn kinds_of_classes_that_come_later_are_watched_or_it_is_said_which_right_is_missing() -> Result<()> {
+    let world = World::start(Options::default()).await?;
+    let group = |name: &str| json!({"apiGroups": [name], "resources": ["*"], "verbs": ["*"]});
+    let groups = ["", "apps", "batch", "autoscaling", "networking.k8s.io", "policy", "storage.k8s.io"].map(group);
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "usual"}, "rules": groups});
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "usual"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "usual"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "usual"}]});
+    world.create("rbac.authorization.k8s.io", "v1", "ClusterRole", &role).await?;
+    world.create("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", &binding).await?;
+    let usual = world.another_with(&Given { user: Some("usual".to_owned()), ..Given::default() }).await?;
+    let plain = |id, namespace| {
+        let mut job = tenant(id, namespace, Role::Run);
+        world.change(&mut job, |rendered| drop(rendered.parts.remove(&Part::Workloads)));
+        job
+    };
+    let mut other = plain(40, "plain");
+    roadstead_tests::process::until("it has the rights", SOON, || async { usual.kube.seen(&other).map(drop).map_err(Into::into) }).await?;
+    usual.settles(&other, &Condition::Running).await?;
+
+    // A class that comes later brings a kind that was not there when the agent began.
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "gadgets.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": {"kind": "Gadget", "plural": "gadgets"},
+            "versions": [{"name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}});
+    world.create("apiextensions.k8s.io", "v1", "CustomResourceDefinition", &definition).await?;
+    let mut job = plain(41, "gadgets");
+    world.change(&mut job, |rendered| {
+        let gadget = manifest("gadgets", 41, "example.com/v1", "Gadget", "g", json!({"spec": {"size": 1}}));
+        rendered.parts.insert(Part::Workloads, vec![gadget]);
+    });
+    usual.says(&job, "Gadget objects: the agent has not the right to do this (`roadstead join` again with all classes)").await?;
+    usual.says(&job, "cannot list resource \"gadgets\" in API group \"example.com\"").await?;
+    // Nobody else is kept from anything by that.
+    other.intent.role = Role::Stopped;
+    usual.settles(&other, &Condition::Stopped).await?;
+    other.intent.role = Role::Absent;
+    usual.settles(&other, &Condition::Absent).await?;
+
+    // With the right it goes on, without a restart; and sees what becomes of its objects.
+    let rules: Vec<_> = groups.iter().cloned().chain([group("example.com")]).collect();
+    let roles: Api<k8s_openapi::api::rbac::v1::ClusterRole> = Api::all(world.client());
+    roles.patch("usual", &PatchParams::default(), &Patch::Merge(json!({"rules": rules}))).await?;
+    usual.settles(&job, &Condition::Running).await?;
+    let (resource, _) = kube::discovery::pinned_kind(&world.client(), &GroupVersionKind::gvk("example.com", "v1", "Gadget")).await?;
+    let gadgets: Api<DynamicObject> = Api::namespaced_with(world.client(), "gadgets", &resource);
+    gadgets.delete("g", &DeleteParams::default()).await?;
+    usual.comes("it is put right", &job, || async { Ok(gadgets.get_opt("g").await?.is_some()) }).await?;
+    // An agent that begins anew finds kinds in what was made before, also when no class brings them any more, and takes them away.
+    world.change(&mut job, |rendered| drop(rendered.parts.remove(&Part::Workloads)));
+    let anew = world.another().await?;
+    anew.comes("it is pruned", &job, || async { Ok(gadgets.get_opt("g").await?.is_none()) }).await?;
     Ok(())
 }
 

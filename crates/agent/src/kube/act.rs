@@ -359,7 +359,7 @@ impl Work<'_> {
     }
 
     /// The record as it is known.
-    async fn recorded(&self) -> Result<Record, Failed> {
+    pub(super) async fn recorded(&self) -> Result<Record, Failed> {
         let id = core("ConfigMap", record::NAME);
         let (known, empty) = self.look(|inner| {
             let home = inner.homes.get(&self.namespace);
@@ -407,6 +407,10 @@ impl Work<'_> {
         // While it is written anyway: what is neither rendered nor there any more.
         let rendered = |made: &record::Made| rendered.parts.values().flatten().any(|manifest| made.is(&manifest.id));
         record.objects.retain(|made| rendered(made) || self.live(&made.id()).is_some());
+        self.write(&record).await
+    }
+
+    pub(super) async fn write(&self, record: &Record) -> Result<(), Failed> {
         self.apply(&core("ConfigMap", record::NAME), &record.body(&self.namespace)).await.map(drop)
     }
 }

@@ -26,11 +26,18 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::kube::Client;
+use ::kube::client::{Body, ClientBuilder, DynBody};
+use http_body_util::{BodyExt, Full};
 use roadstead_core::id::{Revision, TenantId};
 use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, TenantSeen};
+use serde_json::json;
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinSet;
+use tonic::codegen::http::header::RETRY_AFTER;
+use tonic::codegen::http::{Request, Response, StatusCode};
+use tower::util::MapResponseLayer;
+use tower::{BoxError, Service};
 
 use self::act::{Work, Writer};
 use self::ask::Questions;
@@ -86,7 +93,7 @@ pub type OnOrphans = Box<dyn Fn(&[TenantId]) + Send + Sync>;
 pub struct Settings {
     /// Of the cluster. Its own retries must be off ([`client`]): a queue of ours decides when to try again.
     pub client: Client,
-    /// Kinds that classes may name, but for those that every tenant has.
+    /// Kinds that are watched from the beginning, but for those that are so in any case. All others of a tenant are when it is first seen.
     pub kinds: BTreeSet<Kind>,
     /// The agent's own namespace.
     pub own_namespace: String,
@@ -106,7 +113,28 @@ pub struct Settings {
 /// If the configuration is not usable.
 pub fn client(mut config: ::kube::Config) -> Result<Client, ::kube::Error> {
     config.default_retry = false;
-    Client::try_from(config)
+    ClientBuilder::try_from(config).map(client_of)
+}
+
+/// A client over a service that tries nothing again by itself: with what interpreters have to know of its answers.
+pub fn client_of<S>(service: ClientBuilder<S>) -> Client
+where
+    S: Service<Request<Body>, Response = Response<Box<DynBody>>, Error = BoxError> + Send + 'static,
+    S::Future: Send + 'static,
+{
+    service.with_layer(&MapResponseLayer::new(with_retry_after)).build()
+}
+
+/// An API server that is too busy says when to come again in a header, which errors of clients do not carry; they carry what a `Status` says.
+fn with_retry_after(response: Response<Box<DynBody>>) -> Response<Box<DynBody>> {
+    let seconds = response.headers().get(RETRY_AFTER).and_then(|after| after.to_str().ok()?.parse::<u32>().ok());
+    let Some(seconds) = seconds.filter(|_| response.status() == StatusCode::TOO_MANY_REQUESTS) else { return response };
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "TooManyRequests",
+        "message": "too many requests", "details": { "retryAfterSeconds": seconds }, "code": StatusCode::TOO_MANY_REQUESTS.as_u16(),
+    });
+    let body = Full::from(status.to_string()).map_err(BoxError::from);
+    response.map(|_| Box::new(body) as Box<DynBody>)
 }
 
 /// A Kubernetes cluster. Cheap to clone; its watches end with the last clone.
@@ -122,22 +150,17 @@ struct Shared {
     facts: Receiver<Option<ClusterFacts>>,
     on_orphans: OnOrphans,
     /// Aborted when this is dropped.
-    _tasks: JoinSet<()>,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 impl KubeInterpreter {
     /// Starts to watch. Must be called in a runtime.
     #[must_use]
     pub fn start(settings: Settings) -> Self {
-        let mut kinds: Vec<Kind> =
-            ALWAYS.iter().map(|(api_version, kind)| Kind { api_version: (*api_version).to_owned(), kind: (*kind).to_owned() }).collect();
-        for kind in settings.kinds {
-            if !kinds.contains(&kind) {
-                kinds.push(kind);
-            }
-        }
-        let store = Arc::new(Store::new(kinds, &settings.template_namespace));
+        let always = ALWAYS.map(|(api_version, kind)| Kind { api_version: api_version.to_owned(), kind: kind.to_owned() });
+        let store = Arc::new(Store::new(&settings.template_namespace));
         let mut tasks = JoinSet::new();
+        watch::add(&store, &settings.client, always.into_iter().chain(settings.kinds), &mut tasks);
         watch::start(&store, &settings.client, &settings.template_namespace, &mut tasks);
         let fence = Fence::new(settings.client.clone(), &settings.own_namespace);
         let stops = Mutex::new(HashMap::new());
@@ -145,13 +168,7 @@ impl KubeInterpreter {
         let questions = Arc::new(Questions::default());
         tasks.spawn(ask::answer(writer.clone(), questions.clone()));
         tasks.spawn(ask::explain(writer.clone()));
-        let shared = Shared {
-            questions,
-            fence,
-            facts: settings.facts,
-            on_orphans: settings.on_orphans,
-            _tasks: tasks,
-        };
+        let shared = Shared { questions, fence, facts: settings.facts, on_orphans: settings.on_orphans, tasks: Mutex::new(tasks) };
         Self { writer, shared: Arc::new(shared) }
     }
 
@@ -191,24 +208,32 @@ impl Interpreter for KubeInterpreter {
         let namespace = seen::namespace_of(&inner, job.intent.id, rendered);
         let home = namespace.as_ref().and_then(|name| inner.homes.get(name));
         let digest = job.rendered.as_ref().map_or_else(String::as_str, |rendered| rendered.digest.as_str());
-        let runs = job.intent.role == Role::Run;
+        let (runs, volumes) = (job.intent.role == Role::Run, || job.intent.volumes.iter().map(|volume| volume.uid));
         if let Some(home) = home
-            && let Some(((known, ran, changes, shared), seen)) = &*home.cached.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Some(((known, ran, had, changes, shared), seen)) = &*home.cached.lock().unwrap_or_else(PoisonError::into_inner)
             && known == digest
+            && had.iter().copied().eq(volumes())
             && (*ran, *changes, *shared) == (runs, home.changes, inner.shared)
         {
             return Ok(seen.clone());
         }
+        let new = seen::new_kinds(&inner, home, rendered)?;
+        if !new.is_empty() {
+            drop(inner);
+            let mut tasks = self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            watch::add(&self.writer.store, &self.writer.client, new, &mut tasks);
+            return Err(words::again("kinds of its objects are being looked for"));
+        }
         match seen::seen(&inner, job, namespace.as_deref(), rendered) {
             Ok(seen) => {
                 if let Some(home) = home {
-                    let key = (digest.to_owned(), runs, home.changes, inner.shared);
+                    let key = (digest.to_owned(), runs, volumes().collect(), home.changes, inner.shared);
                     *home.cached.lock().unwrap_or_else(PoisonError::into_inner) = Some((key, seen.clone()));
                 }
                 Ok(seen)
             }
             Err(questions) => {
-                let what = questions.first().map_or_else(String::new, |(_, kind, name)| format!("{kind}/{name}"));
+                let what = questions.first().map_or_else(String::new, |question| format!("{}/{}", question.kind, question.name));
                 self.shared.questions.ask(questions);
                 Err(words::again(format!("{what} is being looked for")))
             }

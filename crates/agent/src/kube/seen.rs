@@ -1,26 +1,23 @@
-//! What is there of a tenant, out of the store and compared with what was rendered. No I/O: what is recorded and not seen is asked for by
-//! others, and until that is answered nothing is said.
+//! What is there of a tenant, out of the store and compared with what was rendered. No I/O: what looks lost or gone is asked for by others,
+//! and until that is answered nothing is said. Watches may lag behind by any time, and what they do not show may be there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use roadstead_class::{Manifest, Rendered, SecretPlan, SecretSource};
+use roadstead_class::{Manifest, Rendered, SecretPlan, SecretSource, namespace_of as namespace_of_tenant};
 use roadstead_core::id::{Epoch, Name, TenantId, VolumeUid};
-use roadstead_core::intent::Role;
+use roadstead_core::intent::{Role, VolumeIntent};
 use roadstead_core::reconcile::{Home as HomeSeen, Part, PartSeen, TenantSeen, VolumeSeen};
 use serde_json::{Value, json};
 
 use super::compare::{Ceded, in_step};
 use super::secrets;
-use super::store::{Extra, Home, Inner, Live, Served};
-use super::{EPOCH_LABEL, SHARD_LABEL, TENANT_LABEL, words};
+use super::store::{Confirmed, Extra, Home, Inner, Live, Question, Served};
+use super::{EPOCH_LABEL, Kind, SHARD_LABEL, TENANT_LABEL, words};
 use crate::interpreter::{Failed, Job};
 
 /// The label that every namespace has.
 const NAME_OF_NAMESPACE: &str = "kubernetes.io/metadata.name";
-
-/// What is asked of the API server before anything is called lost: namespace, kind, name.
-pub(super) type Question = (String, &'static str, String);
 
 /// The name of a tenant's namespace: what is rendered says, else what is labelled.
 pub(super) fn namespace_of(inner: &Inner, id: TenantId, rendered: Option<&Rendered>) -> Option<String> {
@@ -74,21 +71,46 @@ pub(super) fn listed(inner: &Inner) -> Result<(), Failed> {
             return Err(words::again(format!("{list} have not been listed yet")));
         }
     }
-    for state in &inner.kinds {
+    // Those that any tenant may have, and all that run anything; others matter to tenants that have them.
+    for state in inner.kinds.iter().filter(|state| super::ALWAYS.iter().any(|(_, kind)| *kind == state.kind.kind)) {
         match &state.served {
-            Served::Unknown => return Err(words::again(format!("{} objects have not been listed yet", state.kind.kind))),
-            Served::Broken(why) if super::ALWAYS.iter().any(|(_, kind)| *kind == state.kind.kind) => return Err(words::again(why.clone())),
-            Served::Listed | Served::Missing | Served::Broken(_) => {}
+            Served::Unknown => return Err(not_listed(&state.kind.kind)),
+            Served::Broken(why) => return Err(words::again(why.clone())),
+            Served::Listed | Served::Missing => {}
         }
     }
     Ok(())
 }
 
+fn not_listed(kind: &str) -> Failed {
+    words::again(format!("{kind} objects have not been listed yet"))
+}
+
+/// Kinds that a tenant has by its rendering or by its record and that nobody watches yet.
+///
+/// # Errors
+/// One is watched and has not been listed yet.
+pub(super) fn new_kinds(inner: &Inner, home: Option<&Home>, rendered: Option<&Rendered>) -> Result<BTreeSet<Kind>, Failed> {
+    let rendered = rendered.into_iter().flat_map(|rendered| rendered.parts.values().flatten());
+    let rendered = rendered.map(|manifest| (&manifest.id.api_version, &manifest.id.kind));
+    let made = home.and_then(|home| home.record.as_ref()).into_iter().flat_map(|record| &record.objects);
+    let mut new = BTreeSet::new();
+    for (api_version, kind) in rendered.chain(made.map(|made| (&made.api_version, &made.kind))) {
+        match inner.kind_of(api_version, kind).map(|kind| &inner.kinds[kind].served) {
+            None => drop(new.insert(Kind { api_version: api_version.clone(), kind: kind.clone() })),
+            Some(Served::Unknown) => return Err(not_listed(kind)),
+            Some(Served::Listed | Served::Missing | Served::Broken(_)) => {}
+        }
+    }
+    Ok(new)
+}
+
 /// What is known of a tenant without an intent.
 pub(super) fn labelled(inner: &Inner, id: TenantId, namespace: &str) -> TenantSeen {
     let Some(home) = inner.homes.get(namespace) else { return TenantSeen::default() };
-    let look = Look { inner, home, rendered: None, questions: Vec::new(), namespace };
-    let volumes = look.volume_names().into_iter().filter_map(|(name, claim)| Some((name, look.volume(&claim, None).ok()?))).collect();
+    let look = Look { inner, home, rendered: None, questions: Vec::new(), namespace, tenant: id };
+    let volumes =
+        look.volume_names(&[]).into_iter().filter_map(|(name, claim)| Some((name, look.volume(&claim, None, None).ok()?))).collect();
     TenantSeen { home: home_of(Some(home), id), parts: BTreeMap::new(), volumes, at_rest: look.at_rest(), rendering: None }
 }
 
@@ -97,14 +119,18 @@ pub(super) fn seen(inner: &Inner, job: &Job, namespace: Option<&str>, rendered: 
     let found = namespace.and_then(|namespace| Some((namespace, inner.homes.get(namespace)?)));
     let home_seen = home_of(found.map(|(_, home)| home), job.intent.id);
     let (Some((namespace, home)), HomeSeen::Ours(_) | HomeSeen::Terminating) = (found, &home_seen) else {
+        if home_seen == HomeSeen::None {
+            none_there(inner, job, namespace)?;
+        }
         return Ok(TenantSeen { home: home_seen, parts: nothing_there(job), ..TenantSeen::default() });
     };
-    let mut look = Look { inner, home, rendered, questions: Vec::new(), namespace };
+    let mut look = Look { inner, home, rendered, questions: Vec::new(), namespace, tenant: job.intent.id };
     let rendering = rendered.map(|rendered| rendering(inner, rendered));
     let mut seen = TenantSeen { home: home_seen, at_rest: look.at_rest(), rendering, ..TenantSeen::default() };
-    for (name, claim) in look.volume_names() {
+    for (name, claim) in look.volume_names(&job.intent.volumes) {
+        let known = job.intent.volumes.iter().find(|volume| volume.name == name).and_then(|volume| volume.uid);
         let recorded = home.record.as_ref().and_then(|record| record.volumes.get(name.as_str())).and_then(|made| made.uid.as_deref());
-        match look.volume(&claim, recorded) {
+        match look.volume(&claim, recorded, known) {
             Ok(volume) => drop(seen.volumes.insert(name, volume)),
             Err(question) => look.questions.push(question),
         }
@@ -131,6 +157,20 @@ fn rendering(inner: &Inner, rendered: &Rendered) -> u64 {
     hasher.finish()
 }
 
+/// Whether a namespace that is not seen is not there: asked for where that would be told, as gone or as the loss of what was in it.
+fn none_there(inner: &Inner, job: &Job, namespace: Option<&str>) -> Result<(), Vec<Question>> {
+    let intent = &job.intent;
+    if intent.role != Role::Absent && intent.volumes.iter().all(|volume| volume.uid.is_none()) {
+        return Ok(());
+    }
+    let name = namespace.map_or_else(|| namespace_of_tenant(&intent.name, intent.id), str::to_owned);
+    let question = Question { tenant: intent.id, namespace: String::new(), kind: "Namespace", name };
+    match inner.confirmed(&question, None) {
+        Confirmed::AsSeen => Ok(()),
+        Confirmed::Unseen | Confirmed::NotYet => Err(vec![question]),
+    }
+}
+
 /// Where there is no namespace yet: what is not rendered at all is there.
 fn nothing_there(job: &Job) -> BTreeMap<Part, PartSeen> {
     match &job.rendered {
@@ -153,6 +193,7 @@ struct Look<'a> {
     rendered: Option<&'a Rendered>,
     questions: Vec<Question>,
     namespace: &'a str,
+    tenant: TenantId,
 }
 
 /// What has been found of a part so far.
@@ -164,12 +205,13 @@ struct Found {
 }
 
 impl Look<'_> {
-    /// Volumes by name with their claims: those that are rendered and those that have been.
-    fn volume_names(&self) -> BTreeMap<Name, String> {
+    /// Volumes by name with their claims: those that are known, those that are rendered and those that have been.
+    fn volume_names(&self, known: &[VolumeIntent]) -> BTreeMap<Name, String> {
+        let known = known.iter().filter(|volume| volume.uid.is_some()).map(|volume| (volume.name.clone(), volume.name.to_string()));
         let recorded = self.home.record.iter().flat_map(|record| &record.volumes);
         let recorded = recorded.filter_map(|(name, made)| Some((Name::new(name).ok()?, made.claim.clone())));
         let rendered = self.rendered.iter().flat_map(|rendered| &rendered.volumes);
-        rendered.map(|(name, claim)| (name.clone(), claim.id.name.clone())).chain(recorded).collect()
+        known.chain(rendered.map(|(name, claim)| (name.clone(), claim.id.name.clone()))).chain(recorded).collect()
     }
 
     fn claim(&self, name: &str) -> Option<&Live> {
@@ -177,37 +219,38 @@ impl Look<'_> {
         self.home.objects.get(&kind)?.get(name)
     }
 
-    fn volume(&self, claim: &str, recorded: Option<&str>) -> Result<VolumeSeen, Question> {
-        let Some(live) = self.claim(claim) else {
-            return match (recorded, self.asked("PersistentVolumeClaim", claim)) {
-                (None, _) => Ok(VolumeSeen::Never),
-                (Some(_), Some(false)) => Ok(VolumeSeen::Lost),
-                (Some(_), Some(true) | None) => Err(self.question("PersistentVolumeClaim", claim)),
-            };
-        };
-        let (Extra::Claim { bytes, lost, .. }, Ok(uid)) = (&live.extra, live.uid.parse::<VolumeUid>()) else { return Ok(VolumeSeen::Lost) };
-        let another = recorded.is_some_and(|recorded| *recorded != *live.uid);
-        Ok(if *lost || another { VolumeSeen::Lost } else { VolumeSeen::There { bytes: *bytes, uid } })
-    }
-
-    fn asked(&self, kind: &'static str, name: &str) -> Option<bool> {
-        self.home.asked.get(&(kind, name.into())).copied()
+    /// A volume, of which the tenant's record and its intent may know which one it is. Whatever would be called lost is asked for first.
+    fn volume(&self, claim: &str, recorded: Option<&str>, known: Option<VolumeUid>) -> Result<VolumeSeen, Question> {
+        let live = self.claim(claim);
+        match live.map(|live| (&live.extra, live.uid.parse::<VolumeUid>(), &*live.uid)) {
+            None if recorded.is_none() && known.is_none() => return Ok(VolumeSeen::Never),
+            Some((Extra::Claim { bytes, lost: false, .. }, Ok(uid), text))
+                if recorded.is_none_or(|recorded| recorded == text) && known.is_none_or(|known| known == uid) =>
+            {
+                return Ok(VolumeSeen::There { bytes: *bytes, uid });
+            }
+            None | Some(_) => {}
+        }
+        let question = self.question("PersistentVolumeClaim", claim);
+        match self.inner.confirmed(&question, live) {
+            Confirmed::AsSeen => Ok(VolumeSeen::Lost),
+            Confirmed::Unseen | Confirmed::NotYet => Err(question),
+        }
     }
 
     fn question(&self, kind: &'static str, name: &str) -> Question {
-        (self.namespace.to_owned(), kind, name.to_owned())
+        Question { tenant: self.tenant, namespace: self.namespace.to_owned(), kind, name: name.to_owned() }
     }
 
-    /// Whether nothing of it can write any more. What cannot be listed is not known to be at rest.
+    /// Whether nothing of it can write any more. All kinds that run anything have been [`listed`].
     fn at_rest(&self) -> bool {
-        let known = self.inner.kinds.iter().all(|state| matches!(state.served, Served::Listed | Served::Missing));
         let objects = self.home.objects.values().flat_map(BTreeMap::values);
         let vanished = self.home.vanished.values().any(|node| self.inner.nodes.get(&**node) == Some(&false));
         let attached = |claim: &Live| match &claim.extra {
             Extra::Claim { volume, .. } => self.inner.attachments.values().any(|attached| **attached == **volume),
             Extra::Nothing | Extra::Secret(_) => false,
         };
-        known && self.home.pods.is_empty() && !vanished && objects.into_iter().all(|live| live.at_rest && !attached(live))
+        self.home.pods.is_empty() && !vanished && objects.into_iter().all(|live| live.at_rest && !attached(live))
     }
 
     /// A part of a tenant that cannot be rendered.
@@ -315,23 +358,28 @@ impl Look<'_> {
             },
             SecretSource::Generate { .. } => None,
         };
-        let Some(live) = self.inner.peek(self.home, &plan.manifest.id) else {
-            if data.is_none() && recorded.is_some_and(|made| made.generated && made.hash.is_some()) {
-                match self.asked("Secret", name) {
-                    Some(false) => return Some(lost()),
-                    // It is there without the label by which it is watched.
-                    Some(true) => found.there += 1,
-                    None => self.questions.push(self.question("Secret", name)),
-                }
-                found.wrong = true;
-            }
-            return None;
+        let live = self.inner.peek(self.home, &plan.manifest.id);
+        let hashes = live.map(|live| match &live.extra {
+            Extra::Secret(hashes) => secrets::missing_key(plan, hashes).is_none(),
+            Extra::Nothing | Extra::Claim { .. } => false,
+        });
+        let is_lost = match hashes {
+            Some(is_whole) => !is_whole,
+            None => data.is_none() && recorded.is_some_and(|made| made.generated && made.hash.is_some()),
         };
-        found.there += 1;
-        let Extra::Secret(hashes) = &live.extra else { return None };
-        if secrets::missing_key(plan, hashes).is_some() {
-            return Some(lost());
+        if is_lost {
+            let question = self.question("Secret", name);
+            match self.inner.confirmed(&question, live) {
+                Confirmed::AsSeen => return Some(lost()),
+                // It is there without the label by which it is watched.
+                Confirmed::Unseen => found.there += 1,
+                Confirmed::NotYet => self.questions.push(question),
+            }
+            found.wrong = true;
+            return None;
         }
+        let live = live?;
+        found.there += 1;
         let ceded = ["data".to_owned()];
         let ceded: &[&[String]] = if data.is_none() { &[&ceded] } else { &[] };
         let body = secrets::body(plan, data.map_or(Value::Null, |data| json!(data)));
