@@ -259,13 +259,6 @@ async fn what_was_lost_is_not_made_again() -> Result<()> {
         .await?;
     assert_eq!(secrets.get("db").await?.data.unwrap_or_default()["password"].0, password);
 
-    // A volume grows, asked for once.
-    lost.intent.volumes[0].size.0 *= 2;
-    assert!(
-        matches!(world.step(&lost).await, Err(error) if error.to_string().contains("claim can only grow") || error.to_string().contains("resize"))
-    );
-    lost.intent.volumes[0].size.0 /= 2;
-
     // Gone: nothing is made in its place, by this agent or by one that is started anew.
     secrets.delete("db", &DeleteParams::default()).await?;
     world.settles(&lost, &Condition::SecretLost(name("db"))).await?;
@@ -525,6 +518,57 @@ async fn what_a_watch_withholds_is_never_called_lost_or_gone() -> Result<()> {
     assert_eq!(told.len(), 8);
     let is_wrong = |condition: &Condition| matches!(condition, Condition::VolumeLost(_) | Condition::SecretLost(_) | Condition::Absent);
     assert!(!told.iter().any(is_wrong), "{told:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_volume_grows_where_its_storage_allows_it_and_says_so_where_not() -> Result<()> {
+    let world = World::start(Options::default()).await?;
+    let mut grown = tenant(30, "grown", Role::Run);
+    world.change(&mut grown, |rendered| drop(rendered.parts.remove(&Part::Workloads)));
+    world.settles(&grown, &Condition::Running).await?;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(world.client(), "grown");
+    let uid = claims.get("data").await?.metadata.uid;
+    let size = grown.intent.volumes[0].size.0;
+    grown.intent.volumes[0].size.0 = 2 * size;
+    // Nothing has bound it yet.
+    let unbound = world.kube.act(&grown, &Action::GrowVolume(name("data"))).await;
+    assert!(matches!(&unbound, Err(Failed::Later { why, .. }) if why.contains("grows once it is bound")), "{unbound:?}");
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"}, "spec": {
+        "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "fast", "hostPath": {"path": "/nowhere"}}});
+    world.create("", "v1", "PersistentVolume", &volume).await?;
+    roadstead_tests::process::until("the claim is bound", SOON, || async {
+        let phase = claims.get("data").await?.status.and_then(|status| status.phase);
+        ensure!(phase.as_deref() == Some("Bound"), "it is {phase:?}");
+        Ok(())
+    })
+    .await?;
+    // There is no such class of storage, and then one that does not allow it: it runs all the same.
+    world.fails(&grown, "PersistentVolumeClaim/data cannot grow: its StorageClass does not allow it").await?;
+    let storage = |expands: bool| json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "fast"}, "provisioner": "example.com/none", "allowVolumeExpansion": expands});
+    world.create("storage.k8s.io", "v1", "StorageClass", &storage(false)).await?;
+    world.fails(&grown, "PersistentVolumeClaim/data cannot grow: its StorageClass does not allow it").await?;
+    let classes: Api<k8s_openapi::api::storage::v1::StorageClass> = Api::all(world.client());
+    classes.patch("fast", &PatchParams::default(), &Patch::Merge(json!({"allowVolumeExpansion": true}))).await?;
+    roadstead_tests::process::until("it is asked for", SOON, || async {
+        let _ = world.step(&grown).await;
+        let claim = claims.get("data").await?.spec.context("it has a spec")?;
+        let asked = claim.resources.and_then(|resources| resources.requests).unwrap_or_default()["storage"].0.clone();
+        ensure!(asked == (2 * size).to_string(), "{asked}");
+        Ok(())
+    })
+    .await?;
+    world.says(&grown, "volume data is growing from 1024 to 2048 MiB").await?;
+    // It is asked for once.
+    let writes = world.writes();
+    world.says(&grown, "volume data is growing from 1024 to 2048 MiB").await?;
+    assert_eq!(world.writes(), writes);
+    // As its storage does when it is done.
+    let done = json!({"status": {"capacity": {"storage": "2Gi"}}});
+    claims.patch_status("data", &PatchParams::default(), &Patch::Merge(done)).await?;
+    world.settles(&grown, &Condition::Running).await?;
+    let claim = claims.get("data").await?;
+    assert_eq!((claim.metadata.uid, claim.spec.and_then(|spec| spec.volume_name)), (uid, Some("v".to_owned())));
     Ok(())
 }
 

@@ -22,6 +22,8 @@ use super::words::{self, REQUEST_WITHIN};
 use super::{Drift, EPOCH_LABEL, TENANT_LABEL, secrets};
 use crate::interpreter::{Failed, Job};
 
+/// The field manager under which claims are made larger.
+const SIZE_MANAGER: &str = "roadstead-size";
 /// Managers that stand for somebody at a keyboard.
 const HANDS: &str = "kubectl";
 
@@ -350,12 +352,12 @@ impl Work<'_> {
         if requested >= size {
             return Ok(());
         }
-        let (kind, api) = self.writer.api(&claim.id, &self.namespace)?;
-        let patch = json!({ "spec": { "resources": { "requests": { "storage": size.to_string() } } } });
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        let grown = call(&claim.id.to_string(), api.patch(&claim.id.name, &params, &Patch::Merge(patch))).await?;
-        self.writer.store.put(kind, grown, true);
-        Ok(())
+        let body = json!({
+            "apiVersion": claim.id.api_version, "kind": claim.id.kind, "metadata": { "name": claim.id.name },
+            "spec": { "resources": { "requests": { "storage": size.to_string() } } },
+        });
+        // Under a name of its own: what else is in the claim was created, not applied, and is not to be given up.
+        self.writer.apply(&claim.id, &self.namespace, &body, SIZE_MANAGER).await.map(drop)
     }
 
     /// The record as it is known.

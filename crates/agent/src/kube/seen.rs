@@ -224,10 +224,11 @@ impl Look<'_> {
         let live = self.claim(claim);
         match live.map(|live| (&live.extra, live.uid.parse::<VolumeUid>(), &*live.uid)) {
             None if recorded.is_none() && known.is_none() => return Ok(VolumeSeen::Never),
-            Some((Extra::Claim { bytes, lost: false, .. }, Ok(uid), text))
+            Some((Extra::Claim { bytes, requested, lost: false, .. }, Ok(uid), text))
                 if recorded.is_none_or(|recorded| recorded == text) && known.is_none_or(|known| known == uid) =>
             {
-                return Ok(VolumeSeen::There { bytes: *bytes, uid });
+                // What it has been asked to grow to it is growing to: that is waited for, and not asked for again.
+                return Ok(VolumeSeen::There { bytes: *bytes.max(requested), uid });
             }
             None | Some(_) => {}
         }
@@ -296,7 +297,8 @@ impl Look<'_> {
         if found.wrong || found.there < wanted || part == Part::Workloads && self.unrecorded(rendered) {
             return PartSeen::Differs;
         }
-        let waits = found.waits.or_else(|| if part == Part::Workloads { self.also(rendered) } else { None });
+        let waits =
+            found.waits.or_else(|| if part == Part::Workloads { self.also(rendered).or_else(|| self.growing(rendered)) } else { None });
         match waits {
             Some(why) => PartSeen::Waits(why),
             // Only when what is new is ready, what was before it goes.
@@ -336,6 +338,16 @@ impl Look<'_> {
             let live = manifest.and_then(|manifest| self.inner.peek(self.home, &manifest.id));
             let holds = live.is_some_and(|live| live.conditions.iter().any(|condition| **condition == *observe.condition));
             (!holds).then(|| format!("{} is not {} yet", observe.object, observe.condition))
+        })
+    }
+
+    /// A volume that has been asked to grow and has not yet.
+    fn growing(&self, rendered: &Rendered) -> Option<String> {
+        rendered.volumes.iter().find_map(|(name, claim)| match &self.claim(&claim.id.name)?.extra {
+            Extra::Claim { bytes, requested, volume, .. } if bytes < requested && !volume.is_empty() => {
+                Some(format!("volume {name} is growing from {} to {} MiB; its storage has to do that", bytes >> 20, requested >> 20))
+            }
+            Extra::Claim { .. } | Extra::Nothing | Extra::Secret(_) => None,
         })
     }
 

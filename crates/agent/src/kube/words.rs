@@ -75,6 +75,11 @@ fn refused(status: &Status, what: &str) -> Failed {
         403 if message.contains("exceeded quota") || message.contains("status unknown for quota") => {
             Failed::Refused(format!("{what}: the quota does not allow it: {}", after_colon(message, "exceeded quota")))
         }
+        403 if message.contains("must support resize") => Failed::Refused(format!(
+            "{what} cannot grow: its StorageClass does not allow it (allowVolumeExpansion), or it was not provisioned by it: {message}"
+        )),
+        403 if message.contains("Only bound persistent volume claims") => again(format!("{what} grows once it is bound to a volume")),
+        422 if message.contains("for bound claims") => again(format!("{what} grows once it is bound to a volume")),
         403 if message.contains("admission webhook") || message.contains("ValidatingAdmissionPolicy") || message.contains("denied") => {
             Failed::Refused(format!("{what}: admission refused it: {message}"))
         }
