@@ -240,6 +240,9 @@ impl Work<'_> {
 
     async fn put(&self, part: Part) -> Result<(), Failed> {
         let rendered = self.rendered()?;
+        if part == Part::Workloads {
+            self.take_back().await?;
+        }
         let mut in_step = true;
         // Before anything within it: where its label was stripped, admission refuses whatever comes first.
         if part == Part::Bounds && self.look(|inner| seen::namespace_differs(inner, self.job, rendered, &self.namespace)) {

@@ -294,7 +294,9 @@ impl Look<'_> {
         if found.there == 0 && wanted > 0 || wanted == 0 && part == Part::Routes && job.intent.role != Role::Run {
             return if stale { PartSeen::Differs } else { PartSeen::Missing };
         }
-        if found.wrong || found.there < wanted || part == Part::Workloads && self.unrecorded(rendered) {
+        // What was begun to stop it is to be taken back, also where nothing was scaled yet.
+        let is_stopping = job.intent.role == Role::Run && self.home.record.as_ref().is_some_and(|record| !record.stopping.is_empty());
+        if found.wrong || found.there < wanted || part == Part::Workloads && (self.unrecorded(rendered) || is_stopping) {
             return PartSeen::Differs;
         }
         let waits =
