@@ -16,6 +16,7 @@ use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use roadstead_agent::interpreter::{Failed, Interpreter, Job};
+use roadstead_agent::kube::Drift;
 use roadstead_class::{Ceded, Observe, StopStep};
 use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, Condition, Home, Part, PartSeen};
@@ -625,6 +626,63 @@ async fn kinds_of_classes_that_come_later_are_watched_or_it_is_said_which_right_
     world.change(&mut job, |rendered| drop(rendered.parts.remove(&Part::Workloads)));
     let anew = world.another().await?;
     anew.comes("it is pruned", &job, || async { Ok(gadgets.get_opt("g").await?.is_none()) }).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn where_damage_is_only_told_nothing_is_put_right_until_something_else_is_wanted() -> Result<()> {
+    let world = World::start(Options::default()).await?;
+    let mut job = tenant(60, "told", Role::Run);
+    world.change(&mut job, |rendered| {
+        rendered.parts.get_mut(&Part::Workloads).expect("there are workloads").retain(|manifest| manifest.id.kind != "Deployment");
+    });
+    // Made by an agent that would put it right; it is found in step, and that is noted.
+    world.settles(&job, &Condition::Running).await?;
+    let reports = world.another_with(&Given { drift: Drift::Report, ..Given::default() }).await?;
+    reports.settles(&job, &Condition::Running).await?;
+    let (requests, writes) = (reports.requests(), reports.writes());
+    reports.kube.forget_comparisons();
+    reports.settles(&job, &Condition::Running).await?;
+    assert_eq!(reports.requests(), requests, "in step it asks nobody");
+
+    let by_hand = PatchParams { field_manager: Some("kubectl-edit".to_owned()), ..PatchParams::default() };
+    let left = |what: &str| format!("changed by hand, and left as it is (--on-drift report): {what}");
+    let client = world.client();
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "told");
+    let quotas: Api<k8s_openapi::api::core::v1::ResourceQuota> = Api::namespaced(client.clone(), "told");
+    let services: Api<k8s_openapi::api::core::v1::Service> = Api::namespaced(client.clone(), "told");
+    let routes: Api<k8s_openapi::api::networking::v1::Ingress> = Api::namespaced(client.clone(), "told");
+    routes.delete("web", &DeleteParams::default()).await?;
+    reports.says(&job, &left("Ingress/web is not there")).await?;
+    services.delete("web", &DeleteParams::default()).await?;
+    reports.says(&job, &left("Service/web is not there")).await?;
+    maps.patch("settings", &by_hand, &Patch::Merge(json!({"data": {"requests": "9"}}))).await?;
+    reports.says(&job, &left("ConfigMap/settings: data")).await?;
+    quotas.patch("bounds", &by_hand, &Patch::Merge(json!({"spec": {"hard": {"pods": "99"}}}))).await?;
+    reports.says(&job, &left("ResourceQuota/bounds: spec.hard.pods")).await?;
+    // Also by an agent that begins anew.
+    let anew = world.another_with(&Given { drift: Drift::Report, ..Given::default() }).await?;
+    anew.says(&job, &left("ResourceQuota/bounds: spec.hard.pods")).await?;
+    assert_eq!((reports.writes(), anew.writes()), (writes, 0));
+    assert!(services.get_opt("web").await?.is_none() && routes.get_opt("web").await?.is_none());
+    assert_eq!(maps.get("settings").await?.data.unwrap_or_default()["requests"], "9");
+
+    // Who puts it right does so; and what is stopped and woken is no damage.
+    world.settles(&job, &Condition::Running).await?;
+    assert_eq!(maps.get("settings").await?.data.unwrap_or_default()["requests"], "1000m");
+    reports.settles(&job, &Condition::Running).await?;
+    job.intent.role = Role::Stopped;
+    reports.settles(&job, &Condition::Stopped).await?;
+    job.intent.role = Role::Run;
+    reports.settles(&job, &Condition::Running).await?;
+    // Something else is wanted: that is made, over whatever is there.
+    services.delete("web", &DeleteParams::default()).await?;
+    reports.says(&job, &left("Service/web is not there")).await?;
+    world.change(&mut job, |rendered| {
+        rendered.parts.get_mut(&Part::Workloads).expect("there are workloads")[0].body["data"]["requests"] = json!("2");
+    });
+    reports.settles(&job, &Condition::Running).await?;
+    services.get("web").await?;
     Ok(())
 }
 

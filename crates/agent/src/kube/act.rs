@@ -259,10 +259,27 @@ impl Work<'_> {
         if in_step && !waits() {
             self.prune(part, rendered).await?;
         }
+        if self.writer.drift == Drift::Report {
+            let hash = self.look(|inner| Some(seen::hash_of(inner, inner.homes.get(&self.namespace)?, self.job, rendered, part)));
+            self.note(part, hash).await?;
+        }
         if part == Part::Workloads {
             self.writer.stops.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.job.intent.id);
         }
         Ok(())
+    }
+
+    /// Notes that a part is as rendered, or is not to be any more; where damage is only told.
+    pub(super) async fn note(&self, part: Part, hash: Option<String>) -> Result<(), Failed> {
+        if self.writer.drift == Drift::Repair {
+            return Ok(());
+        }
+        let mut record = self.recorded().await?;
+        let before = match hash.clone() {
+            Some(hash) => record.in_step.insert(part.into(), hash),
+            None => record.in_step.remove(&part.into()),
+        };
+        if before == hash { Ok(()) } else { self.write(&record).await }
     }
 
     /// Applies an object unless it is as rendered; whether it did.
@@ -313,7 +330,8 @@ impl Work<'_> {
     async fn make_volume(&self, name: &Name) -> Result<(), Failed> {
         let claim = self.rendered()?.volumes.get(name).ok_or_else(|| Failed::Refused(format!("volume `{name}` is not in the class")))?;
         self.record(false).await?;
-        let seen = self.look(|inner| seen::seen(inner, self.job, Some(&self.namespace), self.job.rendered.as_deref().ok()));
+        let seen =
+            self.look(|inner| seen::seen(inner, self.job, Some(&self.namespace), self.job.rendered.as_deref().ok(), self.writer.drift));
         let seen = seen.map_err(|_| words::again(format!("volume `{name}` is being looked for")))?;
         match seen.volumes.get(name) {
             None | Some(VolumeSeen::Never) => {}

@@ -77,13 +77,14 @@ pub struct Kind {
     pub kind: String,
 }
 
-/// What is done about a field of ours that somebody changed at a keyboard (a field manager that begins with `kubectl`).
+/// What is done about objects that were as rendered and are not any more: edited, deleted, stripped of labels. Secrets are kept in step in any
+/// case, and so is the label by which a namespace is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Drift {
-    /// It is put right.
+    /// It is put right; also fields that somebody at a keyboard has taken over (a field manager that begins with `kubectl`).
     #[default]
     Repair,
-    /// It is told.
+    /// It is told, until the class, the tenant's values or its role make something else of it.
     Report,
 }
 
@@ -225,7 +226,7 @@ impl Interpreter for KubeInterpreter {
             watch::add(&self.writer.store, &self.writer.client, new, &mut tasks);
             return Err(words::again("kinds of its objects are being looked for"));
         }
-        match seen::seen(&inner, job, namespace.as_deref(), rendered) {
+        match seen::seen(&inner, job, namespace.as_deref(), rendered, self.writer.drift) {
             Ok(seen) => {
                 if let Some(home) = home {
                     let key = (digest.to_owned(), runs, volumes().collect(), home.changes, inner.shared);

@@ -33,6 +33,9 @@ pub(super) struct Record {
     pub(super) volumes: BTreeMap<String, MadeVolume>,
     /// By the secret's name.
     pub(super) secrets: BTreeMap<String, MadeSecret>,
+    /// Parts that were as rendered, each with a hash of that; where damage is only told.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) in_step: BTreeMap<PartName, String>,
     /// Commands by which it was brought to rest last, in the order in which they were begun; until it runs again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) stopping: Vec<Ran>,

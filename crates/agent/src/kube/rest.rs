@@ -57,6 +57,7 @@ impl Work<'_> {
 
     /// Takes the hostnames' way in away.
     pub(super) async fn unroute(&self) -> Result<(), Failed> {
+        self.note(Part::Routes, None).await?;
         for (id, live) in self.made(Part::Routes) {
             if is_ours_to_delete(&id, &live) {
                 self.writer.delete(&id, &self.namespace, &live).await?;
@@ -68,6 +69,7 @@ impl Work<'_> {
     /// Ends everything that runs: the class's steps, each when the one before it is done or the time for all of them is over; then the
     /// rest. It is called again and again until all is at rest, and asks for nothing twice.
     pub(super) async fn stop(&self) -> Result<(), Failed> {
+        self.note(Part::Workloads, None).await?;
         let workloads = self.made(Part::Workloads);
         // What would scale up again goes first.
         for (id, live) in workloads.iter().filter(|(id, _)| id.kind == "HorizontalPodAutoscaler") {

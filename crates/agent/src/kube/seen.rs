@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::compare::{Ceded, in_step};
 use super::secrets;
 use super::store::{Confirmed, Extra, Home, Inner, Live, Question, Served};
-use super::{EPOCH_LABEL, Kind, SHARD_LABEL, TENANT_LABEL, words};
+use super::{Drift, EPOCH_LABEL, Kind, SHARD_LABEL, TENANT_LABEL, words};
 use crate::interpreter::{Failed, Job};
 
 /// The label that every namespace has.
@@ -108,14 +108,20 @@ pub(super) fn new_kinds(inner: &Inner, home: Option<&Home>, rendered: Option<&Re
 /// What is known of a tenant without an intent.
 pub(super) fn labelled(inner: &Inner, id: TenantId, namespace: &str) -> TenantSeen {
     let Some(home) = inner.homes.get(namespace) else { return TenantSeen::default() };
-    let look = Look { inner, home, rendered: None, questions: Vec::new(), namespace, tenant: id };
+    let look = Look { inner, home, rendered: None, questions: Vec::new(), namespace, tenant: id, drift: Drift::default() };
     let volumes =
         look.volume_names(&[]).into_iter().filter_map(|(name, claim)| Some((name, look.volume(&claim, None, None).ok()?))).collect();
     TenantSeen { home: home_of(Some(home), id), parts: BTreeMap::new(), volumes, at_rest: look.at_rest(), rendering: None }
 }
 
 /// What is there of a tenant; and what must be asked first, if anything.
-pub(super) fn seen(inner: &Inner, job: &Job, namespace: Option<&str>, rendered: Option<&Rendered>) -> Result<TenantSeen, Vec<Question>> {
+pub(super) fn seen(
+    inner: &Inner,
+    job: &Job,
+    namespace: Option<&str>,
+    rendered: Option<&Rendered>,
+    drift: Drift,
+) -> Result<TenantSeen, Vec<Question>> {
     let found = namespace.and_then(|namespace| Some((namespace, inner.homes.get(namespace)?)));
     let home_seen = home_of(found.map(|(_, home)| home), job.intent.id);
     let (Some((namespace, home)), HomeSeen::Ours(_) | HomeSeen::Terminating) = (found, &home_seen) else {
@@ -124,7 +130,7 @@ pub(super) fn seen(inner: &Inner, job: &Job, namespace: Option<&str>, rendered: 
         }
         return Ok(TenantSeen { home: home_seen, parts: nothing_there(job), ..TenantSeen::default() });
     };
-    let mut look = Look { inner, home, rendered, questions: Vec::new(), namespace, tenant: job.intent.id };
+    let mut look = Look { inner, home, rendered, questions: Vec::new(), namespace, tenant: job.intent.id, drift };
     let rendering = rendered.map(|rendered| rendering(inner, rendered));
     let mut seen = TenantSeen { home: home_seen, at_rest: look.at_rest(), rendering, ..TenantSeen::default() };
     for (name, claim) in look.volume_names(&job.intent.volumes) {
@@ -194,6 +200,7 @@ struct Look<'a> {
     questions: Vec<Question>,
     namespace: &'a str,
     tenant: TenantId,
+    drift: Drift,
 }
 
 /// What has been found of a part so far.
@@ -201,6 +208,8 @@ struct Look<'a> {
 struct Found {
     there: usize,
     wrong: bool,
+    /// The first thing that is not as rendered: object and field.
+    first: Option<String>,
     waits: Option<String>,
 }
 
@@ -273,7 +282,10 @@ impl Look<'_> {
         if part == Part::Bounds {
             wanted += 1;
             found.there += 1;
-            found.wrong |= namespace_differs(self.inner, job, rendered, self.namespace);
+            if namespace_differs(self.inner, job, rendered, self.namespace) {
+                found.wrong = true;
+                found.first = Some("the namespace's labels".to_owned());
+            }
         }
         if part == Part::Secrets {
             wanted += rendered.secrets.len();
@@ -291,12 +303,21 @@ impl Look<'_> {
             }
         }
         let stale = self.stale(part, rendered);
+        let is_only_told = self.drift == Drift::Report && part != Part::Secrets && !manifests.is_empty();
+        let was_in_step = is_only_told && self.was_in_step(job, rendered, part);
+        if let Some(what) = found.first.as_ref().filter(|_| was_in_step) {
+            return PartSeen::Blocked(format!("changed by hand, and left as it is (--on-drift report): {what}"));
+        }
         if found.there == 0 && wanted > 0 || wanted == 0 && part == Part::Routes && job.intent.role != Role::Run {
             return if stale { PartSeen::Differs } else { PartSeen::Missing };
         }
         // What was begun to stop it is to be taken back, also where nothing was scaled yet.
         let is_stopping = job.intent.role == Role::Run && self.home.record.as_ref().is_some_and(|record| !record.stopping.is_empty());
         if found.wrong || found.there < wanted || part == Part::Workloads && (self.unrecorded(rendered) || is_stopping) {
+            return PartSeen::Differs;
+        }
+        if is_only_told && !was_in_step {
+            // To be noted, or nobody could tell what is changed from now on from what is to be made.
             return PartSeen::Differs;
         }
         let waits =
@@ -307,6 +328,12 @@ impl Look<'_> {
             None if stale => PartSeen::Differs,
             None => PartSeen::Ready,
         }
+    }
+
+    /// Whether a part has been as it is rendered now.
+    fn was_in_step(&self, job: &Job, rendered: &Rendered, part: Part) -> bool {
+        let noted = self.home.record.as_ref().and_then(|record| record.in_step.get(&part.into()));
+        noted.is_some_and(|noted| *noted == hash_of(self.inner, self.home, job, rendered, part))
     }
 
     /// Whether something of a part is recorded, there, ours, and not rendered any more.
@@ -415,7 +442,10 @@ impl Look<'_> {
             }
             Some(Served::Broken(why)) => return Some(PartSeen::Blocked(why.clone())),
         }
-        let live = self.inner.peek(self.home, id)?;
+        let Some(live) = self.inner.peek(self.home, id) else {
+            found.first.get_or_insert_with(|| format!("{id} is not there"));
+            return None;
+        };
         found.there += 1;
         if let Err(difference) = differs(self.inner, self.home, manifest, rendered, live) {
             let kept = self.home.applied.get(&id.to_string());
@@ -423,6 +453,7 @@ impl Look<'_> {
                 return Some(PartSeen::Blocked(format!("{id}: the cluster does not keep {difference} as it is applied")));
             }
             found.wrong = true;
+            found.first.get_or_insert_with(|| format!("{id}: {difference}"));
         }
         if let Some(waits) = live.waits.as_deref().filter(|_| found.waits.is_none()) {
             let told = self.why_no_pods(&id.to_string()).map(|why| format!("; {why}")).unwrap_or_default();
@@ -458,6 +489,21 @@ pub(super) fn differs(inner: &Inner, home: &Home, manifest: &Manifest, rendered:
     let ceded = ceded(rendered, manifest, Some(live));
     in_step(&body, &live.owned, Ceded::new(&ceded)).map_err(|difference| difference.to_string())?;
     if live.held { Err("what keeps it at rest".to_owned()) } else { Ok(()) }
+}
+
+/// A hash of all that a part is to be, also of what of it does not come from the class.
+pub(super) fn hash_of(inner: &Inner, home: &Home, job: &Job, rendered: &Rendered, part: Part) -> String {
+    let hashes = |name: &str| secret_hashes(inner, home, name);
+    let mut hasher = blake3::Hasher::new();
+    for manifest in rendered.parts.get(&part).into_iter().flatten() {
+        hasher.update(secrets::with_restarts(&manifest.body, rendered, &hashes).to_string().as_bytes());
+    }
+    if part == Part::Bounds {
+        let mut body = namespace_body(job, rendered);
+        body["metadata"]["labels"][EPOCH_LABEL] = Value::Null;
+        hasher.update(body.to_string().as_bytes());
+    }
+    hasher.finalize().to_hex()[..16].to_owned()
 }
 
 /// Whether the namespace is not as it is to be; its epoch is looked at apart.
