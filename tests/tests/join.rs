@@ -22,7 +22,7 @@ const HOME: &str = "acme-0000000000000001";
 /// What the policy says of namespaces that are not tenants'.
 const NO_TENANTS: &str = "This namespace is no tenant's";
 
-/// A class that brings what few do: roles, an autoscaler, and a kind of somebody else's.
+/// A class that brings what few do: roles, an autoscaler, a kind of somebody else's, a command that is run before it is stopped.
 const CLASS: &str = "\
 apiVersion: roadstead.dev/v1
 kind: Class
@@ -32,6 +32,7 @@ spec:
   requests: {cpu: 1, memory: 1Gi, pods: 3, largestPod: {cpu: 1, memory: 1Gi}}
   podSecurity: baseline
   manifests: [rare/*.yaml]
+  quiesce: {steps: [{exec: {in: Deployment/web, run: [checkpoint]}}]}
   retain: 1d
 ";
 const MANIFESTS: &str = "\

@@ -1,25 +1,33 @@
 //! The Kubernetes interpreter against real API servers: what it makes, what it leaves alone, and what it says when it cannot go on.
 
+#[path = "kube/faults.rs"]
+#[allow(dead_code)] // it is shared
+mod faults;
 #[path = "kube/world.rs"]
+#[allow(dead_code)] // it is shared
 mod world;
+
+use std::cell::RefCell;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret};
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use roadstead_agent::interpreter::{Failed, Interpreter};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
+use roadstead_agent::interpreter::{Failed, Interpreter, Job};
+use roadstead_agent::kube::Drift;
 use roadstead_class::{Ceded, Observe, StopStep};
 use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, Condition, Home, Part, PartSeen};
 use roadstead_tests::testbed::{Kwok, NodeShape, Options};
 use serde_json::json;
-use world::{SOON, World, deployment, job, manifest, name, tenant};
+use world::{Given, SOON, World, deployment, job, manifest, name, tenant};
 
 #[tokio::test]
 async fn a_tenant_comes_up_and_costs_nothing_until_something_changes() -> Result<()> {
     let world = World::start(Options { scheduler: true, ..Options::default() }).await?;
-    let kwok = Kwok::start(&world.plane).await?;
+    let kwok = Kwok::start(world.plane()).await?;
     kwok.add_nodes("node", 1, &NodeShape::of(8, 32)).await?;
     let namespace = "acme";
     let mut job = tenant(1, namespace, Role::Run);
@@ -252,13 +260,6 @@ async fn what_was_lost_is_not_made_again() -> Result<()> {
         .await?;
     assert_eq!(secrets.get("db").await?.data.unwrap_or_default()["password"].0, password);
 
-    // A volume grows, asked for once.
-    lost.intent.volumes[0].size.0 *= 2;
-    assert!(
-        matches!(world.step(&lost).await, Err(error) if error.to_string().contains("claim can only grow") || error.to_string().contains("resize"))
-    );
-    lost.intent.volumes[0].size.0 /= 2;
-
     // Gone: nothing is made in its place, by this agent or by one that is started anew.
     secrets.delete("db", &DeleteParams::default()).await?;
     world.settles(&lost, &Condition::SecretLost(name("db"))).await?;
@@ -397,7 +398,7 @@ async fn a_field_is_compared_as_the_api_server_keeps_it() -> Result<()> {
 #[tokio::test]
 async fn a_tenant_is_stopped_in_the_order_of_its_class() -> Result<()> {
     let world = World::start(Options { scheduler: true, ..Options::default() }).await?;
-    let kwok = Kwok::start(&world.plane).await?;
+    let kwok = Kwok::start(world.plane()).await?;
     kwok.add_nodes("node", 1, &NodeShape::of(8, 32)).await?;
     let mut ordered = tenant(10, "ordered", Role::Run);
     world.change(&mut ordered, |rendered| {
@@ -431,4 +432,260 @@ async fn a_tenant_is_stopped_in_the_order_of_its_class() -> Result<()> {
     let replicas = |deployment: Deployment| deployment.spec.and_then(|spec| spec.replicas);
     assert_eq!((replicas(deployments.get("web").await?), replicas(deployments.get("db").await?)), (Some(2), Some(1)));
     Ok(())
+}
+
+#[tokio::test]
+async fn of_two_agents_the_one_with_the_older_intent_ends_and_starts_nothing() -> Result<()> {
+    let old = World::start(Options { controllers: false, ..Options::default() }).await?;
+    let new = old.another().await?;
+    let mut job = tenant(12, "fenced", Role::Run);
+    old.says(&job, "Deployment/web: has not been looked at by its controller yet").await?;
+    let generation = |index| roadstead_core::id::Revision { index, ..Default::default() };
+    old.kube.keep_generation(generation(4)).await?;
+    new.kube.keep_generation(generation(5)).await?;
+
+    // The old one has heard that the tenant is to be stopped, to run, to go; the new one has heard something else since.
+    let deployments: Api<Deployment> = Api::namespaced(old.client(), "fenced");
+    let before = deployments.get("web").await?.metadata.resource_version;
+    until_seen(&old, &job).await?;
+    let writes = old.writes();
+    for (role, actions) in [
+        (Role::Stopped, vec![Action::Unroute, Action::Stop, Action::Put(Part::Bounds)]),
+        (Role::Run, vec![Action::Put(Part::Workloads), Action::Put(Part::Routes), Action::Claim]),
+        (Role::Absent, vec![Action::Stop, Action::Delete]),
+    ] {
+        job.intent.role = role;
+        for action in actions {
+            let refused = old.kube.act(&job, &action).await;
+            assert!(
+                matches!(&refused, Err(Failed::Later { why, .. }) if why.contains("has acted on generation 0.5")),
+                "{action:?}: {refused:?}"
+            );
+        }
+    }
+    assert_eq!(old.writes(), writes);
+    assert_eq!(deployments.get("web").await?.metadata.resource_version, before);
+
+    // As soon as it has heard as much it goes on; in step neither of them asks anybody.
+    assert!(matches!(old.kube.keep_generation(generation(4)).await, Err(Failed::Refused(_))));
+    old.kube.keep_generation(generation(5)).await?;
+    job.intent.role = Role::Run;
+    for world in [&old, &new] {
+        world.says(&job, "Deployment/web: has not been looked at by its controller yet").await?;
+        let before = world.requests();
+        world.kube.forget_comparisons();
+        world.step(&job).await?;
+        assert_eq!(world.requests(), before);
+    }
+    job.intent.role = Role::Stopped;
+    old.says(&job, "it is being stopped").await?;
+    assert_eq!(deployments.get("web").await?.spec.context("it has a spec")?.replicas, Some(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_watch_withholds_is_never_called_lost_or_gone() -> Result<()> {
+    let blind = World::start(Options::default()).await?;
+    let sees = blind.another().await?;
+    let told = RefCell::new(Vec::new());
+    for (number, withheld) in
+        [&["namespaces"][..], &["persistentvolumeclaims", "configmaps"], &["persistentvolumeclaims"], &["secrets"]].iter().enumerate()
+    {
+        let (id, name) = (20 + number as u64, format!("hidden-{number}"));
+        let mut job = tenant(id, &name, Role::Run);
+        blind.change(&mut job, |rendered| drop(rendered.parts.remove(&Part::Workloads)));
+        until_seen(&blind, &job).await?;
+        withheld.iter().for_each(|resource| blind.faults.withhold(resource));
+        // Another agent makes it, and tells which volume it has.
+        sees.settles(&job, &Condition::Running).await?;
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(sees.client(), &name);
+        let uid = claims.get("data").await?.metadata.uid.context("it has a uid")?;
+        job.intent.volumes[0].uid = Some(uid.parse().ok().context("it is a uid")?);
+        for role in [Role::Run, Role::Absent] {
+            job.intent.role = role;
+            roadstead_tests::process::until("it is seen", SOON, || async {
+                let condition = blind.decide(&job, blind.kube.seen(&job)?).1.condition;
+                told.borrow_mut().push(condition);
+                Ok(())
+            })
+            .await?;
+        }
+        blind.faults.clear();
+        sees.settles(&job, &Condition::Absent).await?;
+        // What is gone is told as gone, once that has been confirmed.
+        blind.settles(&job, &Condition::Absent).await?;
+    }
+    let told = told.into_inner();
+    assert_eq!(told.len(), 8);
+    let is_wrong = |condition: &Condition| matches!(condition, Condition::VolumeLost(_) | Condition::SecretLost(_) | Condition::Absent);
+    assert!(!told.iter().any(is_wrong), "{told:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_volume_grows_where_its_storage_allows_it_and_says_so_where_not() -> Result<()> {
+    let world = World::start(Options::default()).await?;
+    let mut grown = tenant(30, "grown", Role::Run);
+    world.change(&mut grown, |rendered| drop(rendered.parts.remove(&Part::Workloads)));
+    world.settles(&grown, &Condition::Running).await?;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(world.client(), "grown");
+    let uid = claims.get("data").await?.metadata.uid;
+    let size = grown.intent.volumes[0].size.0;
+    grown.intent.volumes[0].size.0 = 2 * size;
+    // Nothing has bound it yet.
+    let unbound = world.kube.act(&grown, &Action::GrowVolume(name("data"))).await;
+    assert!(matches!(&unbound, Err(Failed::Later { why, .. }) if why.contains("grows once it is bound")), "{unbound:?}");
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"}, "spec": {
+        "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "fast", "hostPath": {"path": "/nowhere"}}});
+    world.create("", "v1", "PersistentVolume", &volume).await?;
+    roadstead_tests::process::until("the claim is bound", SOON, || async {
+        let phase = claims.get("data").await?.status.and_then(|status| status.phase);
+        ensure!(phase.as_deref() == Some("Bound"), "it is {phase:?}");
+        Ok(())
+    })
+    .await?;
+    // There is no such class of storage, and then one that does not allow it: it runs all the same.
+    world.fails(&grown, "PersistentVolumeClaim/data cannot grow: its StorageClass does not allow it").await?;
+    let storage = |expands: bool| json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "fast"}, "provisioner": "example.com/none", "allowVolumeExpansion": expands});
+    world.create("storage.k8s.io", "v1", "StorageClass", &storage(false)).await?;
+    world.fails(&grown, "PersistentVolumeClaim/data cannot grow: its StorageClass does not allow it").await?;
+    let classes: Api<k8s_openapi::api::storage::v1::StorageClass> = Api::all(world.client());
+    classes.patch("fast", &PatchParams::default(), &Patch::Merge(json!({"allowVolumeExpansion": true}))).await?;
+    roadstead_tests::process::until("it is asked for", SOON, || async {
+        let _ = world.step(&grown).await;
+        let claim = claims.get("data").await?.spec.context("it has a spec")?;
+        let asked = claim.resources.and_then(|resources| resources.requests).unwrap_or_default()["storage"].0.clone();
+        ensure!(asked == (2 * size).to_string(), "{asked}");
+        Ok(())
+    })
+    .await?;
+    world.says(&grown, "volume data is growing from 1024 to 2048 MiB").await?;
+    // It is asked for once.
+    let writes = world.writes();
+    world.says(&grown, "volume data is growing from 1024 to 2048 MiB").await?;
+    assert_eq!(world.writes(), writes);
+    // As its storage does when it is done.
+    let done = json!({"status": {"capacity": {"storage": "2Gi"}}});
+    claims.patch_status("data", &PatchParams::default(), &Patch::Merge(done)).await?;
+    world.settles(&grown, &Condition::Running).await?;
+    let claim = claims.get("data").await?;
+    assert_eq!((claim.metadata.uid, claim.spec.and_then(|spec| spec.volume_name)), (uid, Some("v".to_owned())));
+    Ok(())
+}
+
+#[tokio::test]
+async fn kinds_of_classes_that_come_later_are_watched_or_it_is_said_which_right_is_missing() -> Result<()> {
+    let world = World::start(Options::default()).await?;
+    let group = |name: &str| json!({"apiGroups": [name], "resources": ["*"], "verbs": ["*"]});
+    let groups = ["", "apps", "batch", "autoscaling", "networking.k8s.io", "policy", "storage.k8s.io"].map(group);
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "usual"}, "rules": groups});
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "usual"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "usual"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "usual"}]});
+    world.create("rbac.authorization.k8s.io", "v1", "ClusterRole", &role).await?;
+    world.create("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", &binding).await?;
+    let usual = world.another_with(&Given { user: Some("usual".to_owned()), ..Given::default() }).await?;
+    let plain = |id, namespace| {
+        let mut job = tenant(id, namespace, Role::Run);
+        world.change(&mut job, |rendered| drop(rendered.parts.remove(&Part::Workloads)));
+        job
+    };
+    let mut other = plain(40, "plain");
+    roadstead_tests::process::until("it has the rights", SOON, || async { usual.kube.seen(&other).map(drop).map_err(Into::into) }).await?;
+    usual.settles(&other, &Condition::Running).await?;
+
+    // A class that comes later brings a kind that was not there when the agent began.
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "gadgets.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": {"kind": "Gadget", "plural": "gadgets"},
+            "versions": [{"name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}});
+    world.create("apiextensions.k8s.io", "v1", "CustomResourceDefinition", &definition).await?;
+    let mut job = plain(41, "gadgets");
+    world.change(&mut job, |rendered| {
+        let gadget = manifest("gadgets", 41, "example.com/v1", "Gadget", "g", json!({"spec": {"size": 1}}));
+        rendered.parts.insert(Part::Workloads, vec![gadget]);
+    });
+    usual.says(&job, "Gadget objects: the agent has not the right to do this (`roadstead join` again with all classes)").await?;
+    usual.says(&job, "cannot list resource \"gadgets\" in API group \"example.com\"").await?;
+    // Nobody else is kept from anything by that.
+    other.intent.role = Role::Stopped;
+    usual.settles(&other, &Condition::Stopped).await?;
+    other.intent.role = Role::Absent;
+    usual.settles(&other, &Condition::Absent).await?;
+
+    // With the right it goes on, without a restart; and sees what becomes of its objects.
+    let rules: Vec<_> = groups.iter().cloned().chain([group("example.com")]).collect();
+    let roles: Api<k8s_openapi::api::rbac::v1::ClusterRole> = Api::all(world.client());
+    roles.patch("usual", &PatchParams::default(), &Patch::Merge(json!({"rules": rules}))).await?;
+    usual.settles(&job, &Condition::Running).await?;
+    let (resource, _) = kube::discovery::pinned_kind(&world.client(), &GroupVersionKind::gvk("example.com", "v1", "Gadget")).await?;
+    let gadgets: Api<DynamicObject> = Api::namespaced_with(world.client(), "gadgets", &resource);
+    gadgets.delete("g", &DeleteParams::default()).await?;
+    usual.comes("it is put right", &job, || async { Ok(gadgets.get_opt("g").await?.is_some()) }).await?;
+    // An agent that begins anew finds kinds in what was made before, also when no class brings them any more, and takes them away.
+    world.change(&mut job, |rendered| drop(rendered.parts.remove(&Part::Workloads)));
+    let anew = world.another().await?;
+    anew.comes("it is pruned", &job, || async { Ok(gadgets.get_opt("g").await?.is_none()) }).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn where_damage_is_only_told_nothing_is_put_right_until_something_else_is_wanted() -> Result<()> {
+    let world = World::start(Options::default()).await?;
+    let mut job = tenant(60, "told", Role::Run);
+    world.change(&mut job, |rendered| {
+        rendered.parts.get_mut(&Part::Workloads).expect("there are workloads").retain(|manifest| manifest.id.kind != "Deployment");
+    });
+    // Made by an agent that would put it right; it is found in step, and that is noted.
+    world.settles(&job, &Condition::Running).await?;
+    let reports = world.another_with(&Given { drift: Drift::Report, ..Given::default() }).await?;
+    reports.settles(&job, &Condition::Running).await?;
+    let (requests, writes) = (reports.requests(), reports.writes());
+    reports.kube.forget_comparisons();
+    reports.settles(&job, &Condition::Running).await?;
+    assert_eq!(reports.requests(), requests, "in step it asks nobody");
+
+    let by_hand = PatchParams { field_manager: Some("kubectl-edit".to_owned()), ..PatchParams::default() };
+    let left = |what: &str| format!("changed by hand, and left as it is (--on-drift report): {what}");
+    let client = world.client();
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "told");
+    let quotas: Api<k8s_openapi::api::core::v1::ResourceQuota> = Api::namespaced(client.clone(), "told");
+    let services: Api<k8s_openapi::api::core::v1::Service> = Api::namespaced(client.clone(), "told");
+    let routes: Api<k8s_openapi::api::networking::v1::Ingress> = Api::namespaced(client.clone(), "told");
+    routes.delete("web", &DeleteParams::default()).await?;
+    reports.says(&job, &left("Ingress/web is not there")).await?;
+    services.delete("web", &DeleteParams::default()).await?;
+    reports.says(&job, &left("Service/web is not there")).await?;
+    maps.patch("settings", &by_hand, &Patch::Merge(json!({"data": {"requests": "9"}}))).await?;
+    reports.says(&job, &left("ConfigMap/settings: data")).await?;
+    quotas.patch("bounds", &by_hand, &Patch::Merge(json!({"spec": {"hard": {"pods": "99"}}}))).await?;
+    reports.says(&job, &left("ResourceQuota/bounds: spec.hard.pods")).await?;
+    // Also by an agent that begins anew.
+    let anew = world.another_with(&Given { drift: Drift::Report, ..Given::default() }).await?;
+    anew.says(&job, &left("ResourceQuota/bounds: spec.hard.pods")).await?;
+    assert_eq!((reports.writes(), anew.writes()), (writes, 0));
+    assert!(services.get_opt("web").await?.is_none() && routes.get_opt("web").await?.is_none());
+    assert_eq!(maps.get("settings").await?.data.unwrap_or_default()["requests"], "9");
+
+    // Who puts it right does so; and what is stopped and woken is no damage.
+    world.settles(&job, &Condition::Running).await?;
+    assert_eq!(maps.get("settings").await?.data.unwrap_or_default()["requests"], "1000m");
+    reports.settles(&job, &Condition::Running).await?;
+    job.intent.role = Role::Stopped;
+    reports.settles(&job, &Condition::Stopped).await?;
+    job.intent.role = Role::Run;
+    reports.settles(&job, &Condition::Running).await?;
+    // Something else is wanted: that is made, over whatever is there.
+    services.delete("web", &DeleteParams::default()).await?;
+    reports.says(&job, &left("Service/web is not there")).await?;
+    world.change(&mut job, |rendered| {
+        rendered.parts.get_mut(&Part::Workloads).expect("there are workloads")[0].body["data"]["requests"] = json!("2");
+    });
+    reports.settles(&job, &Condition::Running).await?;
+    services.get("web").await?;
+    Ok(())
+}
+
+async fn until_seen(world: &World, job: &Job) -> Result<()> {
+    roadstead_tests::process::until("it is known what is there", SOON, || async { Ok(world.kube.seen(job).map(drop)?) }).await
 }

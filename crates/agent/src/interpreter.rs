@@ -66,13 +66,13 @@ pub trait Interpreter: Clone + Send + Sync + 'static {
     /// How long what was made takes to be seen: so long nothing is done again.
     const SETTLES: Duration = Duration::from_millis(300);
 
-    /// The newest generation that was ever acted on here: kept over restarts.
+    /// The newest generation that was ever acted on here, by whichever agent: kept over restarts. From here on this one acts for it or newer ones.
     ///
     /// # Errors
     /// It could not be read: nothing may be acted on.
     fn generation(&self) -> impl Future<Output = Result<Revision, Failed>> + Send;
 
-    /// Keeps the generation before anything of it is acted on.
+    /// Keeps the generation before anything of it is acted on. It only goes up.
     ///
     /// # Errors
     /// It could not be kept: nothing may be acted on.
@@ -93,7 +93,7 @@ pub trait Interpreter: Clone + Send + Sync + 'static {
     /// Carries an action out. Done again it does no harm.
     ///
     /// # Errors
-    /// Why not.
+    /// Why not; also when another agent of this cluster has kept a newer generation than this one has read or kept.
     fn act(&self, job: &Job, action: &Action) -> impl Future<Output = Result<(), Failed>> + Send;
 
     /// Waits until something changed.

@@ -9,6 +9,7 @@ use roadstead_core::resources::Requests;
 use crate::expression;
 use crate::finding::{Finding, Findings};
 use crate::manifests::{self, Object};
+use crate::rendered::StopStep;
 use crate::schema::Schema;
 use crate::template::Template;
 
@@ -71,6 +72,12 @@ impl Class {
     #[must_use]
     pub fn kinds(&self) -> BTreeSet<(String, String)> {
         self.objects.iter().map(|object| (object.api_version.clone(), object.kind.clone())).collect()
+    }
+
+    /// Whether commands are run in its pods when a tenant is brought to rest, which an agent must have the right to.
+    #[must_use]
+    pub fn runs_commands(&self) -> bool {
+        self.template.stop.iter().any(|step| matches!(step, StopStep::Exec(_)))
     }
 }
 

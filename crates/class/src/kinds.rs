@@ -1,4 +1,4 @@
-//! Which kinds of objects a class may bring, and what is known of them.
+//! Which kinds of objects a tenant has: those that every tenant gets, those that a class may bring, and what is known of them.
 
 /// What is done with a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,6 +8,15 @@ pub(crate) enum Verdict {
     /// It may not; why, and what to do instead.
     Refused(&'static str),
 }
+
+/// Kinds that rendering makes of its own, whatever the class brings, beside the namespace, secrets and claims; a way in is [`crate::Site`]'s.
+pub(crate) const MADE: [(&str, &str); 5] = [
+    ("v1", "ServiceAccount"),
+    ("v1", "ResourceQuota"),
+    ("v1", "LimitRange"),
+    ("networking.k8s.io/v1", "NetworkPolicy"),
+    ("policy/v1", "PodDisruptionBudget"),
+];
 
 /// Kinds of other groups: after what they may refer to, before what runs.
 const OTHERS: u8 = 5;

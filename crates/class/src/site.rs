@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::kinds::MADE;
+
 /// How traffic from outside comes in, if it does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Entry {
@@ -41,6 +43,20 @@ pub struct Site {
     pub dns_namespace: String,
     /// Addresses that no tenant may reach, as CIDRs: cloud metadata services.
     pub denied: Vec<String>,
+}
+
+impl Site {
+    /// Kinds that a tenant may have here whatever its class brings: API version and kind. Namespace, Secret and PersistentVolumeClaim go without
+    /// saying.
+    #[must_use]
+    pub fn kinds(&self) -> Vec<(&'static str, &'static str)> {
+        let way_in = match self.entry {
+            Entry::None => None,
+            Entry::Ingress { .. } => Some(("networking.k8s.io/v1", "Ingress")),
+            Entry::Gateway { .. } => Some(("gateway.networking.k8s.io/v1", "HTTPRoute")),
+        };
+        MADE.into_iter().chain(way_in).collect()
+    }
 }
 
 impl Default for Site {

@@ -2,22 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use kube::api::{DynamicObject, PostParams};
 use kube::client::{Body, ClientBuilder};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use roadstead_agent::interpreter::{ClusterFacts, Failed, Interpreter, Job};
-use roadstead_agent::kube::{Drift, Kind, KubeInterpreter, Settings};
+use roadstead_agent::kube::{Drift, KubeInterpreter, Settings};
 use roadstead_class::{Manifest, ObjectId, Rendered, SecretPlan, SecretSource};
 use roadstead_core::id::{Name, Owner, Revision, ShardId, TenantId};
 use roadstead_core::intent::{ClusterIntent, Role, TenantIntent, VolumeIntent};
-use roadstead_core::reconcile::{ClusterSeen, Condition, Limits, Memory, Part, reconcile};
+use roadstead_core::reconcile::{ClusterSeen, Condition, Limits, Memory, Part, Step, TenantSeen, reconcile};
 use roadstead_core::resources::{Bytes, Requests};
 use roadstead_core::time::Timestamp;
 use roadstead_tests::process::until;
@@ -26,16 +27,32 @@ use serde_json::{Value, json};
 use tonic::codegen::http::{Method, Request};
 use tower::util::MapRequestLayer;
 
+use crate::faults::Faults;
+
 /// How long one thing may take; the machine may be busy.
 pub(crate) const SOON: Duration = Duration::from_secs(90);
 const GIB: u64 = 1 << 30;
 
 /// A cluster and an interpreter of it.
 pub(crate) struct World {
-    pub(crate) plane: Arc<ControlPlane>,
+    /// Where it is the world's own.
+    plane: Option<Arc<ControlPlane>>,
+    kubeconfig: PathBuf,
     pub(crate) kube: KubeInterpreter,
+    pub(crate) faults: Faults,
+    agents: Client,
     client: Client,
     counts: Arc<Counts>,
+}
+
+/// What is otherwise than usual.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Given {
+    pub(crate) drift: Drift,
+    /// A file with the token that is shown instead of a certificate.
+    pub(crate) token_file: Option<PathBuf>,
+    /// As whom it acts.
+    pub(crate) user: Option<String>,
 }
 
 /// Requests of the interpreter but for its watches and their lists.
@@ -48,6 +65,12 @@ struct Counts {
 impl World {
     pub(crate) async fn start(options: Options) -> Result<Self> {
         let plane = Arc::new(ControlPlane::start(options).await?);
+        let world = Self::over(&plane).await?;
+        Ok(Self { plane: Some(plane), ..world })
+    }
+
+    /// In a cluster that is there already.
+    pub(crate) async fn over(plane: &ControlPlane) -> Result<Self> {
         let client = plane.client().await?;
         for namespace in ["agent", "templates"] {
             let body = json!({"metadata": {"name": namespace}});
@@ -57,18 +80,35 @@ impl World {
         let template = json!({"metadata": {"name": "shared-smtp"}, "stringData": {"password": "old"}});
         let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(client.clone(), "templates");
         secrets.create(&PostParams::default(), &serde_json::from_value(template)?).await?;
-        Self::of(plane, client).await
+        Self::of(plane.kubeconfig().to_owned(), client, &Given::default()).await
     }
 
-    async fn of(plane: Arc<ControlPlane>, client: Client) -> Result<Self> {
-        let counts = Arc::new(Counts::default());
-        let kube = interpreter(&plane, &counts).await?;
-        Ok(Self { plane, kube, client, counts })
+    async fn of(kubeconfig: PathBuf, client: Client, given: &Given) -> Result<Self> {
+        let (counts, faults) = (Arc::new(Counts::default()), Faults::default());
+        let agents = agents_client(&kubeconfig, &counts, &faults, given).await?;
+        let kube = interpreter(agents.clone(), given.drift);
+        Ok(Self { plane: None, kubeconfig, kube, faults, agents, client, counts })
     }
 
     /// Another agent of the same cluster, just started.
     pub(crate) async fn another(&self) -> Result<Self> {
-        Self::of(self.plane.clone(), self.client.clone()).await
+        self.another_with(&Given::default()).await
+    }
+
+    /// Another agent of the same cluster, otherwise than usual.
+    pub(crate) async fn another_with(&self, given: &Given) -> Result<Self> {
+        let other = Self::of(self.kubeconfig.clone(), self.client.clone(), given).await?;
+        Ok(Self { plane: self.plane.clone(), ..other })
+    }
+
+    /// The world's own control plane.
+    pub(crate) fn plane(&self) -> &ControlPlane {
+        self.plane.as_deref().expect("it was started by the world")
+    }
+
+    /// The client of the interpreter.
+    pub(crate) fn agents_client(&self) -> Client {
+        self.agents.clone()
     }
 
     /// A client of the test's own.
@@ -97,10 +137,7 @@ impl World {
     /// One round: what is seen, what comes next, and that done. How it was before.
     pub(crate) async fn step(&self, job: &Job) -> Result<Condition> {
         let seen = until("it is known what is there", SOON, || async { Ok(self.kube.seen(job)?) }).await?;
-        let intent = ClusterIntent { generation: Revision::default(), tenants: vec![job.intent.clone()] };
-        let seen = ClusterSeen { generation: Revision::default(), tenants: BTreeMap::from([(job.intent.id, seen)]) };
-        let round = reconcile(&intent, &seen, &Limits::default(), &mut Memory::default(), Timestamp::default());
-        let (_, step) = round.steps.into_iter().next().context("there is a step")?;
+        let (_, step) = self.decide(job, seen);
         for action in &step.actions {
             match self.kube.act(job, action).await {
                 Ok(()) => {}
@@ -109,6 +146,14 @@ impl World {
             }
         }
         Ok(step.condition)
+    }
+
+    /// What comes next where this is seen of one tenant.
+    pub(crate) fn decide(&self, job: &Job, seen: TenantSeen) -> (TenantId, Step) {
+        let intent = ClusterIntent { generation: Revision::default(), tenants: vec![job.intent.clone()] };
+        let seen = ClusterSeen { generation: Revision::default(), tenants: BTreeMap::from([(job.intent.id, seen)]) };
+        let round = reconcile(&intent, &seen, &Limits::default(), &mut Memory::default(), Timestamp::default());
+        round.steps.into_iter().next().expect("there is a step")
     }
 
     /// Rounds until it is so.
@@ -165,10 +210,14 @@ impl World {
     }
 }
 
-async fn interpreter(plane: &ControlPlane, counts: &Arc<Counts>) -> Result<KubeInterpreter> {
-    let kubeconfig = Kubeconfig::read_from(plane.kubeconfig())?;
+async fn agents_client(kubeconfig: &Path, counts: &Arc<Counts>, faults: &Faults, given: &Given) -> Result<Client> {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     config.default_retry = false;
+    config.auth_info.impersonate.clone_from(&given.user);
+    if let Some(file) = &given.token_file {
+        config.auth_info = AuthInfo { token_file: Some(file.display().to_string()), ..AuthInfo::default() };
+    }
     let counts = counts.clone();
     let count = MapRequestLayer::new(move |request: Request<Body>| {
         let query = request.uri().query().unwrap_or_default();
@@ -179,30 +228,23 @@ async fn interpreter(plane: &ControlPlane, counts: &Arc<Counts>) -> Result<KubeI
         }
         request
     });
-    let client = ClientBuilder::try_from(config)?.with_layer(&count).build();
-    let kinds = [
-        ("v1", "Service"),
-        ("v1", "ResourceQuota"),
-        ("v1", "LimitRange"),
-        ("networking.k8s.io/v1", "NetworkPolicy"),
-        ("networking.k8s.io/v1", "Ingress"),
-        ("policy/v1", "PodDisruptionBudget"),
-        ("rbac.authorization.k8s.io/v1", "Role"),
-        ("example.com/v1", "Widget"),
-    ];
-    let kinds: BTreeSet<Kind> = kinds.map(|(api_version, kind)| Kind { api_version: api_version.to_owned(), kind: kind.to_owned() }).into();
+    Ok(roadstead_agent::kube::client_of(ClientBuilder::try_from(config)?.with_layer(faults).with_layer(&count)))
+}
+
+fn interpreter(client: Client, drift: Drift) -> KubeInterpreter {
     let (told, facts) = tokio::sync::watch::channel(Some(ClusterFacts::default()));
     drop(told);
     let settings = Settings {
         client,
-        kinds,
+        // All are found when a tenant has them.
+        kinds: BTreeSet::new(),
         own_namespace: "agent".to_owned(),
         template_namespace: "templates".to_owned(),
-        drift: Drift::Repair,
+        drift,
         facts,
         on_orphans: Box::new(|_| {}),
     };
-    Ok(KubeInterpreter::start(settings))
+    KubeInterpreter::start(settings)
 }
 
 pub(crate) fn name(text: &str) -> Name {

@@ -3,6 +3,7 @@
 //	guest pause ...           waits for its end, as the container that holds a pod's namespaces; what else it is given is for another program
 //	guest keep FILE ...       stands in for a database: keeps a log and appends a row to it every second
 //	guest serve ADDRESS FILE  keeps a log: GET reads it, POST appends to it
+//	guest append FILE TEXT    appends a line to a file
 //	guest image               writes an archive with the images that it is in to its output
 package main
 
@@ -35,10 +36,22 @@ func run(arguments []string) error {
 		return writeImages(os.Stdout)
 	case len(arguments) >= 2 && arguments[0] == "keep":
 		return keep(arguments[1], ended)
+	case len(arguments) == 3 && arguments[0] == "append":
+		return appendLine(arguments[1], arguments[2])
 	case len(arguments) == 3 && arguments[0] == "serve":
 		return serve(arguments[1], arguments[2], ended)
 	}
 	return errors.New("it is asked for nothing that it knows")
+}
+
+// Appends a line to a file that is there.
+func appendLine(path, text string) error {
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(text + "\n")
+	return errors.Join(err, file.Close())
 }
 
 // Opens a log to append to; every line is on disk before the next.

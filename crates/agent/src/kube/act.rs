@@ -22,6 +22,8 @@ use super::words::{self, REQUEST_WITHIN};
 use super::{Drift, EPOCH_LABEL, TENANT_LABEL, secrets};
 use crate::interpreter::{Failed, Job};
 
+/// The field manager under which claims are made larger.
+const SIZE_MANAGER: &str = "roadstead-size";
 /// Managers that stand for somebody at a keyboard.
 const HANDS: &str = "kubectl";
 
@@ -238,6 +240,9 @@ impl Work<'_> {
 
     async fn put(&self, part: Part) -> Result<(), Failed> {
         let rendered = self.rendered()?;
+        if part == Part::Workloads {
+            self.take_back().await?;
+        }
         let mut in_step = true;
         // Before anything within it: where its label was stripped, admission refuses whatever comes first.
         if part == Part::Bounds && self.look(|inner| seen::namespace_differs(inner, self.job, rendered, &self.namespace)) {
@@ -254,10 +259,27 @@ impl Work<'_> {
         if in_step && !waits() {
             self.prune(part, rendered).await?;
         }
+        if self.writer.drift == Drift::Report {
+            let hash = self.look(|inner| Some(seen::hash_of(inner, inner.homes.get(&self.namespace)?, self.job, rendered, part)));
+            self.note(part, hash).await?;
+        }
         if part == Part::Workloads {
             self.writer.stops.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.job.intent.id);
         }
         Ok(())
+    }
+
+    /// Notes that a part is as rendered, or is not to be any more; where damage is only told.
+    pub(super) async fn note(&self, part: Part, hash: Option<String>) -> Result<(), Failed> {
+        if self.writer.drift == Drift::Repair {
+            return Ok(());
+        }
+        let mut record = self.recorded().await?;
+        let before = match hash.clone() {
+            Some(hash) => record.in_step.insert(part.into(), hash),
+            None => record.in_step.remove(&part.into()),
+        };
+        if before == hash { Ok(()) } else { self.write(&record).await }
     }
 
     /// Applies an object unless it is as rendered; whether it did.
@@ -308,7 +330,8 @@ impl Work<'_> {
     async fn make_volume(&self, name: &Name) -> Result<(), Failed> {
         let claim = self.rendered()?.volumes.get(name).ok_or_else(|| Failed::Refused(format!("volume `{name}` is not in the class")))?;
         self.record(false).await?;
-        let seen = self.look(|inner| seen::seen(inner, self.job, Some(&self.namespace), self.job.rendered.as_deref().ok()));
+        let seen =
+            self.look(|inner| seen::seen(inner, self.job, Some(&self.namespace), self.job.rendered.as_deref().ok(), self.writer.drift));
         let seen = seen.map_err(|_| words::again(format!("volume `{name}` is being looked for")))?;
         match seen.volumes.get(name) {
             None | Some(VolumeSeen::Never) => {}
@@ -350,16 +373,16 @@ impl Work<'_> {
         if requested >= size {
             return Ok(());
         }
-        let (kind, api) = self.writer.api(&claim.id, &self.namespace)?;
-        let patch = json!({ "spec": { "resources": { "requests": { "storage": size.to_string() } } } });
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        let grown = call(&claim.id.to_string(), api.patch(&claim.id.name, &params, &Patch::Merge(patch))).await?;
-        self.writer.store.put(kind, grown, true);
-        Ok(())
+        let body = json!({
+            "apiVersion": claim.id.api_version, "kind": claim.id.kind, "metadata": { "name": claim.id.name },
+            "spec": { "resources": { "requests": { "storage": size.to_string() } } },
+        });
+        // Under a name of its own: what else is in the claim was created, not applied, and is not to be given up.
+        self.writer.apply(&claim.id, &self.namespace, &body, SIZE_MANAGER).await.map(drop)
     }
 
     /// The record as it is known.
-    async fn recorded(&self) -> Result<Record, Failed> {
+    pub(super) async fn recorded(&self) -> Result<Record, Failed> {
         let id = core("ConfigMap", record::NAME);
         let (known, empty) = self.look(|inner| {
             let home = inner.homes.get(&self.namespace);
@@ -407,6 +430,10 @@ impl Work<'_> {
         // While it is written anyway: what is neither rendered nor there any more.
         let rendered = |made: &record::Made| rendered.parts.values().flatten().any(|manifest| made.is(&manifest.id));
         record.objects.retain(|made| rendered(made) || self.live(&made.id()).is_some());
+        self.write(&record).await
+    }
+
+    pub(super) async fn write(&self, record: &Record) -> Result<(), Failed> {
         self.apply(&core("ConfigMap", record::NAME), &record.body(&self.namespace)).await.map(drop)
     }
 }

@@ -1,4 +1,4 @@
-//! What is asked of the API server beside watching: whether what is recorded and not seen is really gone, and why no pods are made.
+//! What is asked of the API server beside watching: whether what looks lost or gone really is, and why no pods are made.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tracing::debug;
 
 use super::act::{Writer, call, call_opt, core};
-use super::seen::Question;
+use super::store::Question;
 
 /// How often workloads without pods are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
@@ -50,23 +50,15 @@ pub(super) async fn answer(writer: Arc<Writer>, questions: Arc<Questions>) {
             questions.wake.notified().await;
             continue;
         };
-        let (namespace, kind, name) = &question;
-        let id = core(kind, name);
-        let found = match writer.api(&id, namespace) {
-            Ok((kind, api)) => call_opt(&id.to_string(), api.get(name)).await.map(|object| (kind, object)),
+        let id = core(question.kind, &question.name);
+        let found = match writer.api(&id, &question.namespace) {
+            Ok((kind, api)) => call_opt(&id.to_string(), api.get(&question.name)).await.map(|object| (kind, object)),
             Err(failed) => Err(failed),
         };
         match found {
-            Ok((kind_id, object)) => {
+            Ok((kind, object)) => {
                 questions.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&question);
-                let is_there = object.is_some();
-                // Where its watch lags behind, this is the newest there is.
-                if let Some(object) = object {
-                    writer.store.put(kind_id, object, true);
-                }
-                writer.store.of_home(namespace, |home| {
-                    home.asked.insert((*kind, name.as_str().into()), is_there);
-                });
+                writer.store.answered(question, kind, object);
             }
             Err(error) => {
                 debug!(%error, "a question waits");

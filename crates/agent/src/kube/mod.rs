@@ -2,13 +2,15 @@
 //!
 //! Modules in reading order: `record` (what was made, kept in the tenant's namespace), `owned` and `compare` (what of an object is ours,
 //! and whether it is as rendered), `ready` and `pods` (whether it is ready, and why not), `secrets`; `store` (what is there), `watch` and
-//! `ask` (what feeds it), `seen` (a tenant out of it); `act`, `keep`, `rest` (actions), `words` (errors).
+//! `ask` (what feeds it), `seen` (a tenant out of it); `fence` (whether this agent may act), `act`, `keep`, `rest`, `exec` (actions), `words` (errors).
 //!
 //! It decides nothing. It calls nobody while a tenant is as rendered.
 
 mod act;
 mod ask;
 mod compare;
+mod exec;
+mod fence;
 mod keep;
 mod owned;
 mod pods;
@@ -24,18 +26,23 @@ mod words;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ::kube::api::{Patch, PatchParams, PostParams};
-use ::kube::{Api, Client};
-use k8s_openapi::api::core::v1::ConfigMap;
+use ::kube::Client;
+use ::kube::client::{Body, ClientBuilder, DynBody};
+use http_body_util::{BodyExt, Full};
 use roadstead_core::id::{Revision, TenantId};
 use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, TenantSeen};
 use serde_json::json;
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinSet;
+use tonic::codegen::http::header::RETRY_AFTER;
+use tonic::codegen::http::{Request, Response, StatusCode};
+use tower::util::MapResponseLayer;
+use tower::{BoxError, Service};
 
-use self::act::{Work, Writer, call, call_opt};
+use self::act::{Work, Writer};
 use self::ask::Questions;
+use self::fence::Fence;
 pub use self::owned::{MANAGER, REST_MANAGER};
 use self::store::Store;
 use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Job};
@@ -46,9 +53,6 @@ pub const TENANT_LABEL: &str = "roadstead.dev/tenant";
 pub const EPOCH_LABEL: &str = "roadstead.dev/epoch";
 /// The shard of a namespace.
 pub const SHARD_LABEL: &str = "roadstead.dev/shard";
-
-/// The ConfigMap in the agent's own namespace that keeps what must outlive it, and its only key.
-const AGENT_STATE: (&str, &str) = ("roadstead-agent", "generation");
 
 /// Kinds that are looked at whatever classes name: without them nothing can be said of a tenant. The first is [`store`]'s own.
 const ALWAYS: [(&str, &str); 10] = [
@@ -73,13 +77,14 @@ pub struct Kind {
     pub kind: String,
 }
 
-/// What is done about a field of ours that somebody changed at a keyboard (a field manager that begins with `kubectl`).
+/// What is done about objects that were as rendered and are not any more: edited, deleted, stripped of labels. Secrets are kept in step in any
+/// case, and so is the label by which a namespace is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Drift {
-    /// It is put right.
+    /// It is put right; also fields that somebody at a keyboard has taken over (a field manager that begins with `kubectl`).
     #[default]
     Repair,
-    /// It is told.
+    /// It is told, until the class, the tenant's values or its role make something else of it.
     Report,
 }
 
@@ -90,7 +95,7 @@ pub type OnOrphans = Box<dyn Fn(&[TenantId]) + Send + Sync>;
 pub struct Settings {
     /// Of the cluster. Its own retries must be off ([`client`]): a queue of ours decides when to try again.
     pub client: Client,
-    /// Kinds that classes may name, but for those that every tenant has.
+    /// Kinds that are watched from the beginning, but for those that are so in any case. All others of a tenant are when it is first seen.
     pub kinds: BTreeSet<Kind>,
     /// The agent's own namespace.
     pub own_namespace: String,
@@ -110,7 +115,28 @@ pub struct Settings {
 /// If the configuration is not usable.
 pub fn client(mut config: ::kube::Config) -> Result<Client, ::kube::Error> {
     config.default_retry = false;
-    Client::try_from(config)
+    ClientBuilder::try_from(config).map(client_of)
+}
+
+/// A client over a service that tries nothing again by itself: with what interpreters have to know of its answers.
+pub fn client_of<S>(service: ClientBuilder<S>) -> Client
+where
+    S: Service<Request<Body>, Response = Response<Box<DynBody>>, Error = BoxError> + Send + 'static,
+    S::Future: Send + 'static,
+{
+    service.with_layer(&MapResponseLayer::new(with_retry_after)).build()
+}
+
+/// An API server that is too busy says when to come again in a header, which errors of clients do not carry; they carry what a `Status` says.
+fn with_retry_after(response: Response<Box<DynBody>>) -> Response<Box<DynBody>> {
+    let seconds = response.headers().get(RETRY_AFTER).and_then(|after| after.to_str().ok()?.parse::<u32>().ok());
+    let Some(seconds) = seconds.filter(|_| response.status() == StatusCode::TOO_MANY_REQUESTS) else { return response };
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "TooManyRequests",
+        "message": "too many requests", "details": { "retryAfterSeconds": seconds }, "code": StatusCode::TOO_MANY_REQUESTS.as_u16(),
+    });
+    let body = Full::from(status.to_string()).map_err(BoxError::from);
+    response.map(|_| Box::new(body) as Box<DynBody>)
 }
 
 /// A Kubernetes cluster. Cheap to clone; its watches end with the last clone.
@@ -122,39 +148,29 @@ pub struct KubeInterpreter {
 
 struct Shared {
     questions: Arc<Questions>,
-    own_namespace: String,
+    fence: Fence,
     facts: Receiver<Option<ClusterFacts>>,
     on_orphans: OnOrphans,
     /// Aborted when this is dropped.
-    _tasks: JoinSet<()>,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 impl KubeInterpreter {
     /// Starts to watch. Must be called in a runtime.
     #[must_use]
     pub fn start(settings: Settings) -> Self {
-        let mut kinds: Vec<Kind> =
-            ALWAYS.iter().map(|(api_version, kind)| Kind { api_version: (*api_version).to_owned(), kind: (*kind).to_owned() }).collect();
-        for kind in settings.kinds {
-            if !kinds.contains(&kind) {
-                kinds.push(kind);
-            }
-        }
-        let store = Arc::new(Store::new(kinds, &settings.template_namespace));
+        let always = ALWAYS.map(|(api_version, kind)| Kind { api_version: api_version.to_owned(), kind: kind.to_owned() });
+        let store = Arc::new(Store::new(&settings.template_namespace));
         let mut tasks = JoinSet::new();
+        watch::add(&store, &settings.client, always.into_iter().chain(settings.kinds), &mut tasks);
         watch::start(&store, &settings.client, &settings.template_namespace, &mut tasks);
+        let fence = Fence::new(settings.client.clone(), &settings.own_namespace);
         let stops = Mutex::new(HashMap::new());
         let writer = Arc::new(Writer { client: settings.client, store, drift: settings.drift, stops });
         let questions = Arc::new(Questions::default());
         tasks.spawn(ask::answer(writer.clone(), questions.clone()));
         tasks.spawn(ask::explain(writer.clone()));
-        let shared = Shared {
-            questions,
-            own_namespace: settings.own_namespace,
-            facts: settings.facts,
-            on_orphans: settings.on_orphans,
-            _tasks: tasks,
-        };
+        let shared = Shared { questions, fence, facts: settings.facts, on_orphans: settings.on_orphans, tasks: Mutex::new(tasks) };
         Self { writer, shared: Arc::new(shared) }
     }
 
@@ -172,37 +188,15 @@ impl KubeInterpreter {
         let mut homes = inner.spaces.get(&id)?.iter().filter_map(|name| inner.homes.get(name)?.space.as_ref());
         homes.find(|space| space.live.deleting)?.stuck.as_deref().map(str::to_owned)
     }
-
-    fn state(&self) -> Api<ConfigMap> {
-        Api::namespaced(self.writer.client.clone(), &self.shared.own_namespace)
-    }
 }
 
 impl Interpreter for KubeInterpreter {
     async fn generation(&self) -> Result<Revision, Failed> {
-        let (name, key) = AGENT_STATE;
-        let Some(there) = call_opt("the agent's state", self.state().get(name)).await? else { return Ok(Revision::default()) };
-        let text = there.data.iter().flatten().find(|(known, _)| *known == key).map(|(_, text)| text.as_str());
-        let read = text.and_then(store::epoch_of);
-        read.ok_or_else(|| Failed::Refused(format!("ConfigMap/{name} in {} holds no generation", self.shared.own_namespace)))
+        self.shared.fence.begin().await
     }
 
     async fn keep_generation(&self, generation: Revision) -> Result<(), Failed> {
-        let (name, key) = AGENT_STATE;
-        let what = "the agent's state";
-        let data = json!({ key: generation.to_string() });
-        let Some(there) = call_opt(what, self.state().get(name)).await? else {
-            let body = json!({ "metadata": { "name": name }, "data": data });
-            let body: ConfigMap = serde_json::from_value(body).map_err(|error| Failed::Refused(error.to_string()))?;
-            return call(what, self.state().create(&PostParams::default(), &body)).await.map(drop);
-        };
-        let kept = there.data.iter().flatten().find(|(known, _)| *known == key).and_then(|(_, text)| store::epoch_of(text));
-        if let Some(kept) = kept.filter(|kept| *kept > generation) {
-            return Err(Failed::Refused(format!("generation {kept} was acted on here, which is newer than {generation}")));
-        }
-        // Another replica of the agent may have kept a newer one in between: then this is refused.
-        let patch = json!({ "metadata": { "resourceVersion": there.metadata.resource_version }, "data": data });
-        call(what, self.state().patch(name, &PatchParams::default(), &Patch::Merge(patch))).await.map(drop)
+        self.shared.fence.keep(generation).await
     }
 
     fn orphans(&self, orphans: &[TenantId]) {
@@ -216,24 +210,32 @@ impl Interpreter for KubeInterpreter {
         let namespace = seen::namespace_of(&inner, job.intent.id, rendered);
         let home = namespace.as_ref().and_then(|name| inner.homes.get(name));
         let digest = job.rendered.as_ref().map_or_else(String::as_str, |rendered| rendered.digest.as_str());
-        let runs = job.intent.role == Role::Run;
+        let (runs, volumes) = (job.intent.role == Role::Run, || job.intent.volumes.iter().map(|volume| volume.uid));
         if let Some(home) = home
-            && let Some(((known, ran, changes, shared), seen)) = &*home.cached.lock().unwrap_or_else(PoisonError::into_inner)
+            && let Some(((known, ran, had, changes, shared), seen)) = &*home.cached.lock().unwrap_or_else(PoisonError::into_inner)
             && known == digest
+            && had.iter().copied().eq(volumes())
             && (*ran, *changes, *shared) == (runs, home.changes, inner.shared)
         {
             return Ok(seen.clone());
         }
-        match seen::seen(&inner, job, namespace.as_deref(), rendered) {
+        let new = seen::new_kinds(&inner, home, rendered)?;
+        if !new.is_empty() {
+            drop(inner);
+            let mut tasks = self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            watch::add(&self.writer.store, &self.writer.client, new, &mut tasks);
+            return Err(words::again("kinds of its objects are being looked for"));
+        }
+        match seen::seen(&inner, job, namespace.as_deref(), rendered, self.writer.drift) {
             Ok(seen) => {
                 if let Some(home) = home {
-                    let key = (digest.to_owned(), runs, home.changes, inner.shared);
+                    let key = (digest.to_owned(), runs, volumes().collect(), home.changes, inner.shared);
                     *home.cached.lock().unwrap_or_else(PoisonError::into_inner) = Some((key, seen.clone()));
                 }
                 Ok(seen)
             }
             Err(questions) => {
-                let what = questions.first().map_or_else(String::new, |(_, kind, name)| format!("{kind}/{name}"));
+                let what = questions.first().map_or_else(String::new, |question| format!("{}/{}", question.kind, question.name));
                 self.shared.questions.ask(questions);
                 Err(words::again(format!("{what} is being looked for")))
             }
@@ -248,6 +250,7 @@ impl Interpreter for KubeInterpreter {
     }
 
     async fn act(&self, job: &Job, action: &Action) -> Result<(), Failed> {
+        self.shared.fence.allows(action).await?;
         let namespace = {
             let inner = self.writer.store.read();
             seen::namespace_of(&inner, job.intent.id, job.rendered.as_deref().ok())

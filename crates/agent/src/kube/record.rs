@@ -33,6 +33,27 @@ pub(super) struct Record {
     pub(super) volumes: BTreeMap<String, MadeVolume>,
     /// By the secret's name.
     pub(super) secrets: BTreeMap<String, MadeSecret>,
+    /// Parts that were as rendered, each with a hash of that; where damage is only told.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) in_step: BTreeMap<PartName, String>,
+    /// Commands by which it was brought to rest last, in the order in which they were begun; until it runs again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) stopping: Vec<Ran>,
+}
+
+/// A command that was begun in a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ran {
+    /// As in `StatefulSet/db`.
+    pub(super) workload: String,
+    pub(super) pod: String,
+    /// UID of the pod: another of its name knows nothing of it.
+    pub(super) uid: String,
+    pub(super) run: Vec<String>,
+    /// What takes it back, as the class said then.
+    pub(super) undo: Vec<String>,
+    /// Whether it has ended well.
+    pub(super) done: bool,
 }
 
 /// One object.

@@ -10,6 +10,7 @@ use roadstead_class::ObjectId;
 use roadstead_class::StopStep;
 use roadstead_core::reconcile::Part;
 use serde_json::{Value, json};
+use tracing::warn;
 
 use super::act::{Work, call_opt, is_ours_to_delete};
 use super::owned::REST_MANAGER;
@@ -56,6 +57,7 @@ impl Work<'_> {
 
     /// Takes the hostnames' way in away.
     pub(super) async fn unroute(&self) -> Result<(), Failed> {
+        self.note(Part::Routes, None).await?;
         for (id, live) in self.made(Part::Routes) {
             if is_ours_to_delete(&id, &live) {
                 self.writer.delete(&id, &self.namespace, &live).await?;
@@ -67,6 +69,7 @@ impl Work<'_> {
     /// Ends everything that runs: the class's steps, each when the one before it is done or the time for all of them is over; then the
     /// rest. It is called again and again until all is at rest, and asks for nothing twice.
     pub(super) async fn stop(&self) -> Result<(), Failed> {
+        self.note(Part::Workloads, None).await?;
         let workloads = self.made(Part::Workloads);
         // What would scale up again goes first.
         for (id, live) in workloads.iter().filter(|(id, _)| id.kind == "HorizontalPodAutoscaler") {
@@ -74,19 +77,19 @@ impl Work<'_> {
         }
         let steps: &[StopStep] = self.job.rendered.as_ref().map_or(&[], |rendered| &rendered.stop);
         for step in steps {
-            let target = match step {
-                StopStep::Scale(target) => target,
-                StopStep::Exec(exec) => {
-                    return Err(Failed::Refused(format!(
-                        "the class stops `{}` by a command, and this agent cannot run one yet",
-                        exec.target
-                    )));
+            match step {
+                StopStep::Scale(target) => {
+                    let Some((id, live)) = workloads.iter().find(|(id, _)| id.to_string() == *target) else { continue };
+                    self.rest(id, live).await?;
+                    if !self.has_ended(id, live) && !self.time_left().is_zero() {
+                        return Ok(());
+                    }
                 }
-            };
-            let Some((id, live)) = workloads.iter().find(|(id, _)| id.to_string() == *target) else { continue };
-            self.rest(id, live).await?;
-            if !self.has_ended(id, live) && !self.is_out_of_time() {
-                return Ok(());
+                // One that fails is tried again while there is time; after that it is stopped without.
+                StopStep::Exec(exec) if self.time_left().is_zero() => {
+                    warn!(tenant = %self.job.intent.name, workload = exec.target, "the time for stopping is over: it goes on without this step");
+                }
+                StopStep::Exec(exec) => self.exec(exec).await?,
             }
         }
         for (id, live) in &workloads {
@@ -119,13 +122,17 @@ impl Work<'_> {
         live.at_rest && !pods
     }
 
-    /// Whether stopping has taken longer than the class's steps may take.
-    fn is_out_of_time(&self) -> bool {
+    /// How long the class's steps may take together.
+    pub(super) fn stop_within(&self) -> Duration {
         let within = self.job.rendered.as_ref().ok().and_then(|rendered| rendered.stop_within);
-        let within = within.map_or(STOP_WITHIN, |within| Duration::from_millis(within.0));
+        within.map_or(STOP_WITHIN, |within| Duration::from_millis(within.0))
+    }
+
+    /// What is left of it since the first of them.
+    pub(super) fn time_left(&self) -> Duration {
         let mut stops = self.writer.stops.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        now.duration_since(*stops.entry(self.job.intent.id).or_insert(now)) >= within
+        self.stop_within().saturating_sub(now.duration_since(*stops.entry(self.job.intent.id).or_insert(now)))
     }
 
     async fn rest(&self, id: &ObjectId, live: &Live) -> Result<(), Failed> {

@@ -1,26 +1,23 @@
-//! What is there of a tenant, out of the store and compared with what was rendered. No I/O: what is recorded and not seen is asked for by
-//! others, and until that is answered nothing is said.
+//! What is there of a tenant, out of the store and compared with what was rendered. No I/O: what looks lost or gone is asked for by others,
+//! and until that is answered nothing is said. Watches may lag behind by any time, and what they do not show may be there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use roadstead_class::{Manifest, Rendered, SecretPlan, SecretSource};
+use roadstead_class::{Manifest, Rendered, SecretPlan, SecretSource, namespace_of as namespace_of_tenant};
 use roadstead_core::id::{Epoch, Name, TenantId, VolumeUid};
-use roadstead_core::intent::Role;
+use roadstead_core::intent::{Role, VolumeIntent};
 use roadstead_core::reconcile::{Home as HomeSeen, Part, PartSeen, TenantSeen, VolumeSeen};
 use serde_json::{Value, json};
 
 use super::compare::{Ceded, in_step};
 use super::secrets;
-use super::store::{Extra, Home, Inner, Live, Served};
-use super::{EPOCH_LABEL, SHARD_LABEL, TENANT_LABEL, words};
+use super::store::{Confirmed, Extra, Home, Inner, Live, Question, Served};
+use super::{Drift, EPOCH_LABEL, Kind, SHARD_LABEL, TENANT_LABEL, words};
 use crate::interpreter::{Failed, Job};
 
 /// The label that every namespace has.
 const NAME_OF_NAMESPACE: &str = "kubernetes.io/metadata.name";
-
-/// What is asked of the API server before anything is called lost: namespace, kind, name.
-pub(super) type Question = (String, &'static str, String);
 
 /// The name of a tenant's namespace: what is rendered says, else what is labelled.
 pub(super) fn namespace_of(inner: &Inner, id: TenantId, rendered: Option<&Rendered>) -> Option<String> {
@@ -74,37 +71,72 @@ pub(super) fn listed(inner: &Inner) -> Result<(), Failed> {
             return Err(words::again(format!("{list} have not been listed yet")));
         }
     }
-    for state in &inner.kinds {
+    // Those that any tenant may have, and all that run anything; others matter to tenants that have them.
+    for state in inner.kinds.iter().filter(|state| super::ALWAYS.iter().any(|(_, kind)| *kind == state.kind.kind)) {
         match &state.served {
-            Served::Unknown => return Err(words::again(format!("{} objects have not been listed yet", state.kind.kind))),
-            Served::Broken(why) if super::ALWAYS.iter().any(|(_, kind)| *kind == state.kind.kind) => return Err(words::again(why.clone())),
-            Served::Listed | Served::Missing | Served::Broken(_) => {}
+            Served::Unknown => return Err(not_listed(&state.kind.kind)),
+            Served::Broken(why) => return Err(words::again(why.clone())),
+            Served::Listed | Served::Missing => {}
         }
     }
     Ok(())
 }
 
+fn not_listed(kind: &str) -> Failed {
+    words::again(format!("{kind} objects have not been listed yet"))
+}
+
+/// Kinds that a tenant has by its rendering or by its record and that nobody watches yet.
+///
+/// # Errors
+/// One is watched and has not been listed yet.
+pub(super) fn new_kinds(inner: &Inner, home: Option<&Home>, rendered: Option<&Rendered>) -> Result<BTreeSet<Kind>, Failed> {
+    let rendered = rendered.into_iter().flat_map(|rendered| rendered.parts.values().flatten());
+    let rendered = rendered.map(|manifest| (&manifest.id.api_version, &manifest.id.kind));
+    let made = home.and_then(|home| home.record.as_ref()).into_iter().flat_map(|record| &record.objects);
+    let mut new = BTreeSet::new();
+    for (api_version, kind) in rendered.chain(made.map(|made| (&made.api_version, &made.kind))) {
+        match inner.kind_of(api_version, kind).map(|kind| &inner.kinds[kind].served) {
+            None => drop(new.insert(Kind { api_version: api_version.clone(), kind: kind.clone() })),
+            Some(Served::Unknown) => return Err(not_listed(kind)),
+            Some(Served::Listed | Served::Missing | Served::Broken(_)) => {}
+        }
+    }
+    Ok(new)
+}
+
 /// What is known of a tenant without an intent.
 pub(super) fn labelled(inner: &Inner, id: TenantId, namespace: &str) -> TenantSeen {
     let Some(home) = inner.homes.get(namespace) else { return TenantSeen::default() };
-    let look = Look { inner, home, rendered: None, questions: Vec::new(), namespace };
-    let volumes = look.volume_names().into_iter().filter_map(|(name, claim)| Some((name, look.volume(&claim, None).ok()?))).collect();
+    let look = Look { inner, home, rendered: None, questions: Vec::new(), namespace, tenant: id, drift: Drift::default() };
+    let volumes =
+        look.volume_names(&[]).into_iter().filter_map(|(name, claim)| Some((name, look.volume(&claim, None, None).ok()?))).collect();
     TenantSeen { home: home_of(Some(home), id), parts: BTreeMap::new(), volumes, at_rest: look.at_rest(), rendering: None }
 }
 
 /// What is there of a tenant; and what must be asked first, if anything.
-pub(super) fn seen(inner: &Inner, job: &Job, namespace: Option<&str>, rendered: Option<&Rendered>) -> Result<TenantSeen, Vec<Question>> {
+pub(super) fn seen(
+    inner: &Inner,
+    job: &Job,
+    namespace: Option<&str>,
+    rendered: Option<&Rendered>,
+    drift: Drift,
+) -> Result<TenantSeen, Vec<Question>> {
     let found = namespace.and_then(|namespace| Some((namespace, inner.homes.get(namespace)?)));
     let home_seen = home_of(found.map(|(_, home)| home), job.intent.id);
     let (Some((namespace, home)), HomeSeen::Ours(_) | HomeSeen::Terminating) = (found, &home_seen) else {
+        if home_seen == HomeSeen::None {
+            none_there(inner, job, namespace)?;
+        }
         return Ok(TenantSeen { home: home_seen, parts: nothing_there(job), ..TenantSeen::default() });
     };
-    let mut look = Look { inner, home, rendered, questions: Vec::new(), namespace };
+    let mut look = Look { inner, home, rendered, questions: Vec::new(), namespace, tenant: job.intent.id, drift };
     let rendering = rendered.map(|rendered| rendering(inner, rendered));
     let mut seen = TenantSeen { home: home_seen, at_rest: look.at_rest(), rendering, ..TenantSeen::default() };
-    for (name, claim) in look.volume_names() {
+    for (name, claim) in look.volume_names(&job.intent.volumes) {
+        let known = job.intent.volumes.iter().find(|volume| volume.name == name).and_then(|volume| volume.uid);
         let recorded = home.record.as_ref().and_then(|record| record.volumes.get(name.as_str())).and_then(|made| made.uid.as_deref());
-        match look.volume(&claim, recorded) {
+        match look.volume(&claim, recorded, known) {
             Ok(volume) => drop(seen.volumes.insert(name, volume)),
             Err(question) => look.questions.push(question),
         }
@@ -131,6 +163,20 @@ fn rendering(inner: &Inner, rendered: &Rendered) -> u64 {
     hasher.finish()
 }
 
+/// Whether a namespace that is not seen is not there: asked for where that would be told, as gone or as the loss of what was in it.
+fn none_there(inner: &Inner, job: &Job, namespace: Option<&str>) -> Result<(), Vec<Question>> {
+    let intent = &job.intent;
+    if intent.role != Role::Absent && intent.volumes.iter().all(|volume| volume.uid.is_none()) {
+        return Ok(());
+    }
+    let name = namespace.map_or_else(|| namespace_of_tenant(&intent.name, intent.id), str::to_owned);
+    let question = Question { tenant: intent.id, namespace: String::new(), kind: "Namespace", name };
+    match inner.confirmed(&question, None) {
+        Confirmed::AsSeen => Ok(()),
+        Confirmed::Unseen | Confirmed::NotYet => Err(vec![question]),
+    }
+}
+
 /// Where there is no namespace yet: what is not rendered at all is there.
 fn nothing_there(job: &Job) -> BTreeMap<Part, PartSeen> {
     match &job.rendered {
@@ -153,6 +199,8 @@ struct Look<'a> {
     rendered: Option<&'a Rendered>,
     questions: Vec<Question>,
     namespace: &'a str,
+    tenant: TenantId,
+    drift: Drift,
 }
 
 /// What has been found of a part so far.
@@ -160,16 +208,19 @@ struct Look<'a> {
 struct Found {
     there: usize,
     wrong: bool,
+    /// The first thing that is not as rendered: object and field.
+    first: Option<String>,
     waits: Option<String>,
 }
 
 impl Look<'_> {
-    /// Volumes by name with their claims: those that are rendered and those that have been.
-    fn volume_names(&self) -> BTreeMap<Name, String> {
+    /// Volumes by name with their claims: those that are known, those that are rendered and those that have been.
+    fn volume_names(&self, known: &[VolumeIntent]) -> BTreeMap<Name, String> {
+        let known = known.iter().filter(|volume| volume.uid.is_some()).map(|volume| (volume.name.clone(), volume.name.to_string()));
         let recorded = self.home.record.iter().flat_map(|record| &record.volumes);
         let recorded = recorded.filter_map(|(name, made)| Some((Name::new(name).ok()?, made.claim.clone())));
         let rendered = self.rendered.iter().flat_map(|rendered| &rendered.volumes);
-        rendered.map(|(name, claim)| (name.clone(), claim.id.name.clone())).chain(recorded).collect()
+        known.chain(rendered.map(|(name, claim)| (name.clone(), claim.id.name.clone()))).chain(recorded).collect()
     }
 
     fn claim(&self, name: &str) -> Option<&Live> {
@@ -177,37 +228,39 @@ impl Look<'_> {
         self.home.objects.get(&kind)?.get(name)
     }
 
-    fn volume(&self, claim: &str, recorded: Option<&str>) -> Result<VolumeSeen, Question> {
-        let Some(live) = self.claim(claim) else {
-            return match (recorded, self.asked("PersistentVolumeClaim", claim)) {
-                (None, _) => Ok(VolumeSeen::Never),
-                (Some(_), Some(false)) => Ok(VolumeSeen::Lost),
-                (Some(_), Some(true) | None) => Err(self.question("PersistentVolumeClaim", claim)),
-            };
-        };
-        let (Extra::Claim { bytes, lost, .. }, Ok(uid)) = (&live.extra, live.uid.parse::<VolumeUid>()) else { return Ok(VolumeSeen::Lost) };
-        let another = recorded.is_some_and(|recorded| *recorded != *live.uid);
-        Ok(if *lost || another { VolumeSeen::Lost } else { VolumeSeen::There { bytes: *bytes, uid } })
-    }
-
-    fn asked(&self, kind: &'static str, name: &str) -> Option<bool> {
-        self.home.asked.get(&(kind, name.into())).copied()
+    /// A volume, of which the tenant's record and its intent may know which one it is. Whatever would be called lost is asked for first.
+    fn volume(&self, claim: &str, recorded: Option<&str>, known: Option<VolumeUid>) -> Result<VolumeSeen, Question> {
+        let live = self.claim(claim);
+        match live.map(|live| (&live.extra, live.uid.parse::<VolumeUid>(), &*live.uid)) {
+            None if recorded.is_none() && known.is_none() => return Ok(VolumeSeen::Never),
+            Some((Extra::Claim { bytes, requested, lost: false, .. }, Ok(uid), text))
+                if recorded.is_none_or(|recorded| recorded == text) && known.is_none_or(|known| known == uid) =>
+            {
+                // What it has been asked to grow to it is growing to: that is waited for, and not asked for again.
+                return Ok(VolumeSeen::There { bytes: *bytes.max(requested), uid });
+            }
+            None | Some(_) => {}
+        }
+        let question = self.question("PersistentVolumeClaim", claim);
+        match self.inner.confirmed(&question, live) {
+            Confirmed::AsSeen => Ok(VolumeSeen::Lost),
+            Confirmed::Unseen | Confirmed::NotYet => Err(question),
+        }
     }
 
     fn question(&self, kind: &'static str, name: &str) -> Question {
-        (self.namespace.to_owned(), kind, name.to_owned())
+        Question { tenant: self.tenant, namespace: self.namespace.to_owned(), kind, name: name.to_owned() }
     }
 
-    /// Whether nothing of it can write any more. What cannot be listed is not known to be at rest.
+    /// Whether nothing of it can write any more. All kinds that run anything have been [`listed`].
     fn at_rest(&self) -> bool {
-        let known = self.inner.kinds.iter().all(|state| matches!(state.served, Served::Listed | Served::Missing));
         let objects = self.home.objects.values().flat_map(BTreeMap::values);
         let vanished = self.home.vanished.values().any(|node| self.inner.nodes.get(&**node) == Some(&false));
         let attached = |claim: &Live| match &claim.extra {
             Extra::Claim { volume, .. } => self.inner.attachments.values().any(|attached| **attached == **volume),
             Extra::Nothing | Extra::Secret(_) => false,
         };
-        known && self.home.pods.is_empty() && !vanished && objects.into_iter().all(|live| live.at_rest && !attached(live))
+        self.home.pods.is_empty() && !vanished && objects.into_iter().all(|live| live.at_rest && !attached(live))
     }
 
     /// A part of a tenant that cannot be rendered.
@@ -229,7 +282,10 @@ impl Look<'_> {
         if part == Part::Bounds {
             wanted += 1;
             found.there += 1;
-            found.wrong |= namespace_differs(self.inner, job, rendered, self.namespace);
+            if namespace_differs(self.inner, job, rendered, self.namespace) {
+                found.wrong = true;
+                found.first = Some("the namespace's labels".to_owned());
+            }
         }
         if part == Part::Secrets {
             wanted += rendered.secrets.len();
@@ -247,19 +303,37 @@ impl Look<'_> {
             }
         }
         let stale = self.stale(part, rendered);
+        let is_only_told = self.drift == Drift::Report && part != Part::Secrets && !manifests.is_empty();
+        let was_in_step = is_only_told && self.was_in_step(job, rendered, part);
+        if let Some(what) = found.first.as_ref().filter(|_| was_in_step) {
+            return PartSeen::Blocked(format!("changed by hand, and left as it is (--on-drift report): {what}"));
+        }
         if found.there == 0 && wanted > 0 || wanted == 0 && part == Part::Routes && job.intent.role != Role::Run {
             return if stale { PartSeen::Differs } else { PartSeen::Missing };
         }
-        if found.wrong || found.there < wanted || part == Part::Workloads && self.unrecorded(rendered) {
+        // What was begun to stop it is to be taken back, also where nothing was scaled yet.
+        let is_stopping = job.intent.role == Role::Run && self.home.record.as_ref().is_some_and(|record| !record.stopping.is_empty());
+        if found.wrong || found.there < wanted || part == Part::Workloads && (self.unrecorded(rendered) || is_stopping) {
             return PartSeen::Differs;
         }
-        let waits = found.waits.or_else(|| if part == Part::Workloads { self.also(rendered) } else { None });
+        if is_only_told && !was_in_step {
+            // To be noted, or nobody could tell what is changed from now on from what is to be made.
+            return PartSeen::Differs;
+        }
+        let waits =
+            found.waits.or_else(|| if part == Part::Workloads { self.also(rendered).or_else(|| self.growing(rendered)) } else { None });
         match waits {
             Some(why) => PartSeen::Waits(why),
             // Only when what is new is ready, what was before it goes.
             None if stale => PartSeen::Differs,
             None => PartSeen::Ready,
         }
+    }
+
+    /// Whether a part has been as it is rendered now.
+    fn was_in_step(&self, job: &Job, rendered: &Rendered, part: Part) -> bool {
+        let noted = self.home.record.as_ref().and_then(|record| record.in_step.get(&part.into()));
+        noted.is_some_and(|noted| *noted == hash_of(self.inner, self.home, job, rendered, part))
     }
 
     /// Whether something of a part is recorded, there, ours, and not rendered any more.
@@ -296,6 +370,16 @@ impl Look<'_> {
         })
     }
 
+    /// A volume that has been asked to grow and has not yet.
+    fn growing(&self, rendered: &Rendered) -> Option<String> {
+        rendered.volumes.iter().find_map(|(name, claim)| match &self.claim(&claim.id.name)?.extra {
+            Extra::Claim { bytes, requested, volume, .. } if bytes < requested && !volume.is_empty() => {
+                Some(format!("volume {name} is growing from {} to {} MiB; its storage has to do that", bytes >> 20, requested >> 20))
+            }
+            Extra::Claim { .. } | Extra::Nothing | Extra::Secret(_) => None,
+        })
+    }
+
     /// A secret; `Some` if it decides about the whole part.
     fn secret(&mut self, plan: &SecretPlan, found: &mut Found) -> Option<PartSeen> {
         let name = &plan.manifest.id.name;
@@ -315,23 +399,28 @@ impl Look<'_> {
             },
             SecretSource::Generate { .. } => None,
         };
-        let Some(live) = self.inner.peek(self.home, &plan.manifest.id) else {
-            if data.is_none() && recorded.is_some_and(|made| made.generated && made.hash.is_some()) {
-                match self.asked("Secret", name) {
-                    Some(false) => return Some(lost()),
-                    // It is there without the label by which it is watched.
-                    Some(true) => found.there += 1,
-                    None => self.questions.push(self.question("Secret", name)),
-                }
-                found.wrong = true;
-            }
-            return None;
+        let live = self.inner.peek(self.home, &plan.manifest.id);
+        let hashes = live.map(|live| match &live.extra {
+            Extra::Secret(hashes) => secrets::missing_key(plan, hashes).is_none(),
+            Extra::Nothing | Extra::Claim { .. } => false,
+        });
+        let is_lost = match hashes {
+            Some(is_whole) => !is_whole,
+            None => data.is_none() && recorded.is_some_and(|made| made.generated && made.hash.is_some()),
         };
-        found.there += 1;
-        let Extra::Secret(hashes) = &live.extra else { return None };
-        if secrets::missing_key(plan, hashes).is_some() {
-            return Some(lost());
+        if is_lost {
+            let question = self.question("Secret", name);
+            match self.inner.confirmed(&question, live) {
+                Confirmed::AsSeen => return Some(lost()),
+                // It is there without the label by which it is watched.
+                Confirmed::Unseen => found.there += 1,
+                Confirmed::NotYet => self.questions.push(question),
+            }
+            found.wrong = true;
+            return None;
         }
+        let live = live?;
+        found.there += 1;
         let ceded = ["data".to_owned()];
         let ceded: &[&[String]] = if data.is_none() { &[&ceded] } else { &[] };
         let body = secrets::body(plan, data.map_or(Value::Null, |data| json!(data)));
@@ -353,7 +442,10 @@ impl Look<'_> {
             }
             Some(Served::Broken(why)) => return Some(PartSeen::Blocked(why.clone())),
         }
-        let live = self.inner.peek(self.home, id)?;
+        let Some(live) = self.inner.peek(self.home, id) else {
+            found.first.get_or_insert_with(|| format!("{id} is not there"));
+            return None;
+        };
         found.there += 1;
         if let Err(difference) = differs(self.inner, self.home, manifest, rendered, live) {
             let kept = self.home.applied.get(&id.to_string());
@@ -361,6 +453,7 @@ impl Look<'_> {
                 return Some(PartSeen::Blocked(format!("{id}: the cluster does not keep {difference} as it is applied")));
             }
             found.wrong = true;
+            found.first.get_or_insert_with(|| format!("{id}: {difference}"));
         }
         if let Some(waits) = live.waits.as_deref().filter(|_| found.waits.is_none()) {
             let told = self.why_no_pods(&id.to_string()).map(|why| format!("; {why}")).unwrap_or_default();
@@ -396,6 +489,21 @@ pub(super) fn differs(inner: &Inner, home: &Home, manifest: &Manifest, rendered:
     let ceded = ceded(rendered, manifest, Some(live));
     in_step(&body, &live.owned, Ceded::new(&ceded)).map_err(|difference| difference.to_string())?;
     if live.held { Err("what keeps it at rest".to_owned()) } else { Ok(()) }
+}
+
+/// A hash of all that a part is to be, also of what of it does not come from the class.
+pub(super) fn hash_of(inner: &Inner, home: &Home, job: &Job, rendered: &Rendered, part: Part) -> String {
+    let hashes = |name: &str| secret_hashes(inner, home, name);
+    let mut hasher = blake3::Hasher::new();
+    for manifest in rendered.parts.get(&part).into_iter().flatten() {
+        hasher.update(secrets::with_restarts(&manifest.body, rendered, &hashes).to_string().as_bytes());
+    }
+    if part == Part::Bounds {
+        let mut body = namespace_body(job, rendered);
+        body["metadata"]["labels"][EPOCH_LABEL] = Value::Null;
+        hasher.update(body.to_string().as_bytes());
+    }
+    hasher.finalize().to_hex()[..16].to_owned()
 }
 
 /// Whether the namespace is not as it is to be; its epoch is looked at apart.

@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
 use kube::api::{ApiResource, DynamicObject};
 use roadstead_class::ObjectId;
-use roadstead_core::id::{Epoch, Incarnation, Revision, TenantId};
+use roadstead_core::id::{Epoch, Incarnation, Revision, TenantId, VolumeUid};
 use roadstead_core::reconcile::TenantSeen;
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -172,8 +173,6 @@ pub(super) struct Home {
     pub(super) record: Option<Record>,
     /// Why pods of a workload are not made, as events tell.
     pub(super) told: BTreeMap<Box<str>, Box<str>>,
-    /// Of what is recorded and not seen, by kind and name: whether it was there when the API server was asked.
-    pub(super) asked: BTreeMap<(&'static str, Box<str>), bool>,
     /// What the API server does not keep as applied: object, its version, the digest that was applied.
     pub(super) applied: BTreeMap<String, (u64, String)>,
     /// Goes up with each change.
@@ -182,8 +181,42 @@ pub(super) struct Home {
     pub(super) cached: Mutex<Option<(CacheKey, TenantSeen)>>,
 }
 
-/// What an answer depends on: the rendering's digest, whether the tenant is to run, the changes here, those of what is shared.
-pub(super) type CacheKey = (String, bool, u64, u64);
+/// What an answer depends on: the rendering's digest, whether the tenant is to run, the volumes that it is known to have, the changes here,
+/// those of what is shared.
+pub(super) type CacheKey = (String, bool, Box<[Option<VolumeUid>]>, u64, u64);
+
+/// What is asked of the API server before anything is called lost or gone: watches may lag behind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Question {
+    /// For whom: looked at again when it is answered.
+    pub(super) tenant: TenantId,
+    /// Empty for a namespace.
+    pub(super) namespace: String,
+    /// Of the core group.
+    pub(super) kind: &'static str,
+    pub(super) name: String,
+}
+
+/// How long an answer holds. What was found out by it is kept with what was seen, until something changes there.
+const ANSWER_HOLDS: Duration = Duration::from_secs(20);
+
+/// What the API server answered: the object's version, if it is there.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    at: Instant,
+    version: Option<u64>,
+}
+
+/// What was answered about an object, beside what is seen of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Confirmed {
+    /// It is, or is not, there just so.
+    AsSeen,
+    /// It is there, and is not seen.
+    Unseen,
+    /// It has not been asked, or has changed since.
+    NotYet,
+}
 
 /// Whether the cluster serves a kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -227,6 +260,7 @@ pub(super) struct Inner {
     pub(super) listed: BTreeSet<&'static str>,
     /// Goes up when something changes that concerns more than one tenant.
     pub(super) shared: u64,
+    answers: HashMap<Question, Answer>,
 }
 
 impl Inner {
@@ -245,6 +279,26 @@ impl Inner {
         homes.map(|(namespace, _)| namespace.clone()).collect()
     }
 
+    /// Whether what is seen of an object is what the API server answered.
+    pub(super) fn confirmed(&self, question: &Question, seen: Option<&Live>) -> Confirmed {
+        let answer = self.answers.get(question).filter(|answer| answer.at.elapsed() < ANSWER_HOLDS);
+        match (answer, seen) {
+            (Some(Answer { version: None, .. }), None) => Confirmed::AsSeen,
+            (Some(Answer { version: Some(version), .. }), Some(live)) if *version == live.version => Confirmed::AsSeen,
+            (Some(Answer { version: Some(_), .. }), None) => Confirmed::Unseen,
+            (Some(_) | None, _) => Confirmed::NotYet,
+        }
+    }
+
+    /// Something was heard of an object: what was answered about it is over.
+    fn forget_answers(&mut self, kind: KindId, namespace: Option<&str>, name: &str) {
+        if self.answers.is_empty() {
+            return;
+        }
+        let (kind, namespace) = (&self.kinds[kind].kind.kind, namespace.unwrap_or_default());
+        self.answers.retain(|asked, _| asked.kind != *kind || asked.namespace != namespace || asked.name != name);
+    }
+
     /// An object of a namespace.
     pub(super) fn peek<'a>(&self, home: &'a Home, id: &ObjectId) -> Option<&'a Live> {
         home.objects.get(&self.kind_of(&id.api_version, &id.kind)?)?.get(id.name.as_str())
@@ -261,12 +315,20 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Nothing is known of any of these kinds yet. The first is Namespace.
-    pub(super) fn new(kinds: Vec<Kind>, templates_from: &str) -> Self {
-        let state = |kind| KindState { kind, served: Served::Unknown, resource: None, seen: 0 };
-        let kinds = kinds.into_iter().map(state).collect();
-        let inner = Inner { kinds, templates_from: templates_from.to_owned(), ..Inner::default() };
+    /// Nothing is known yet. The first kind that is added must be Namespace.
+    pub(super) fn new(templates_from: &str) -> Self {
+        let inner = Inner { templates_from: templates_from.to_owned(), ..Inner::default() };
         Self { inner: RwLock::new(inner), ..Self::default() }
+    }
+
+    /// Takes a kind in of which nothing is known yet; `None` if there is one already that is the same.
+    pub(super) fn add(&self, kind: Kind) -> Option<KindId> {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        if inner.kind_of(&kind.api_version, &kind.kind).is_some() {
+            return None;
+        }
+        inner.kinds.push(KindState { kind, served: Served::Unknown, resource: None, seen: 0 });
+        Some(inner.kinds.len() - 1)
     }
 
     /// What is there now.
@@ -298,6 +360,20 @@ impl Store {
         let home = inner.homes.entry(namespace.to_owned()).or_default();
         change(home);
         self.touched(inner, namespace);
+    }
+
+    /// A question was answered: with the object, or that there is none. What is there is seen from now on, also where its watch lags behind.
+    pub(super) fn answered(&self, question: Question, kind: KindId, object: Option<DynamicObject>) {
+        let (tenant, namespace) = (question.tenant, question.namespace.clone());
+        let version = object.as_ref().map(|object| version(object.metadata.resource_version.as_deref()));
+        if let Some(object) = object {
+            self.put(kind, object, true);
+        }
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        inner.answers.retain(|_, answer| answer.at.elapsed() < ANSWER_HOLDS);
+        inner.answers.insert(question, Answer { at: Instant::now(), version });
+        self.touched(inner, &namespace);
+        self.tell([tenant], false);
     }
 
     fn touched(&self, mut inner: std::sync::RwLockWriteGuard<'_, Inner>, namespace: &str) {
@@ -342,6 +418,7 @@ impl Store {
         let version = version(object.metadata.resource_version.as_deref());
         let (kind_known, is_space) = {
             let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+            inner.forget_answers(kind, object.metadata.namespace.as_deref(), &name);
             let state = &mut inner.kinds[kind];
             if answer && version <= state.seen {
                 return;
@@ -375,7 +452,6 @@ impl Store {
             if live.waits.is_none() {
                 home.told.remove(format!("{}/{name}", kind_known.kind).as_str());
             }
-            home.asked.retain(|(kind, asked), _| *kind != kind_known.kind || **asked != *name);
             objects.insert(name.into(), live);
         });
     }
@@ -421,6 +497,7 @@ impl Store {
     /// An object is not there any more, as its watch tells.
     pub(super) fn remove(&self, kind: KindId, namespace: Option<&str>, name: &str, version: u64) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        inner.forget_answers(kind, namespace, name);
         let state = &mut inner.kinds[kind];
         state.seen = state.seen.max(version);
         let is_config_map = state.kind.kind == "ConfigMap";
@@ -429,7 +506,6 @@ impl Store {
         if kind == 0 {
             let before = home.space.take().and_then(|space| space.tenant);
             home.record = None;
-            home.asked.clear();
             home.applied.clear();
             return self.moved(inner, name, before, None);
         }

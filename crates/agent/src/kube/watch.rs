@@ -19,19 +19,24 @@ use tracing::{debug, warn};
 
 use super::pods::SlimPod;
 use super::store::{Home, Inner, KindId, Served, Store, version};
-use super::{TENANT_LABEL, secrets, words};
+use super::{Kind, TENANT_LABEL, secrets, words};
 
 /// What is watched beside the kinds of tenants' objects.
 pub(super) const LISTS: [&str; 4] = ["pods", "nodes", "volume attachments", "secrets to copy"];
 /// How often it is looked whether a kind that was not served is now.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
-/// Starts all watches; they end with what is returned.
-pub(super) fn start(store: &Arc<Store>, client: &Client, templates: &str, tasks: &mut JoinSet<()>) {
-    let kinds = store.read().kinds.len();
-    for kind in 0..kinds {
-        tasks.spawn(follow_kind(store.clone(), client.clone(), kind));
+/// Starts to watch kinds of tenants' objects; those that are watched already are left as they are.
+pub(super) fn add(store: &Arc<Store>, client: &Client, kinds: impl IntoIterator<Item = Kind>, tasks: &mut JoinSet<()>) {
+    for kind in kinds {
+        if let Some(kind) = store.add(kind) {
+            tasks.spawn(follow_kind(store.clone(), client.clone(), kind));
+        }
     }
+}
+
+/// Starts all other watches; they end with what they are added to.
+pub(super) fn start(store: &Arc<Store>, client: &Client, templates: &str, tasks: &mut JoinSet<()>) {
     let on_pod = |store: &Store, pod: Pod| pod_is(store, &pod);
     tasks.spawn(follow(store.clone(), Api::all(client.clone()), LISTS[0], on_pod, pod_is_gone, pods_there));
     tasks.spawn(follow(store.clone(), Api::all(client.clone()), LISTS[1], node_is, node_is_gone, nodes_there));
@@ -167,8 +172,12 @@ async fn watch_kind(store: &Store, client: &Client, kind: KindId, resource: &Api
                     return Err(error);
                 }
                 if store.read().kinds[kind].served != Served::Listed {
-                    warn!(kind = %resource.kind, %error, "a kind cannot be listed");
-                    let why = format!("{} objects cannot be listed: {error}", resource.kind);
+                    let objects = format!("{} objects", resource.kind);
+                    let why = match status {
+                        Some(status) => words::failed(kube::Error::Api(status), &objects).to_string(),
+                        None => format!("{objects} cannot be listed: {error}"),
+                    };
+                    warn!(kind = %resource.kind, why, "a kind cannot be listed");
                     not_served(store, kind, Served::Broken(why));
                 }
             }

@@ -75,11 +75,22 @@ fn refused(status: &Status, what: &str) -> Failed {
         403 if message.contains("exceeded quota") || message.contains("status unknown for quota") => {
             Failed::Refused(format!("{what}: the quota does not allow it: {}", after_colon(message, "exceeded quota")))
         }
+        403 if message.contains("must support resize") => Failed::Refused(format!(
+            "{what} cannot grow: its StorageClass does not allow it (allowVolumeExpansion), or it was not provisioned by it: {message}"
+        )),
+        403 if message.contains("Only bound persistent volume claims") => again(format!("{what} grows once it is bound to a volume")),
+        422 if message.contains("for bound claims") => again(format!("{what} grows once it is bound to a volume")),
         403 if message.contains("admission webhook") || message.contains("ValidatingAdmissionPolicy") || message.contains("denied") => {
             Failed::Refused(format!("{what}: admission refused it: {message}"))
         }
-        403 if message.contains(" cannot ") => Failed::Refused(format!("{what}: the agent has not the right to do this: {message}")),
-        403 | 401 => Failed::Refused(format!("{what}: it is forbidden: {message}")),
+        403 if message.contains(" cannot ") => {
+            Failed::Refused(format!("{what}: the agent has not the right to do this (`roadstead join` again with all classes): {message}"))
+        }
+        401 => Failed::Refused(format!(
+            "{what}: the API server does not accept the agent's token or certificate: it has expired, or was taken back; a renewed one is read anew from \
+             its file within a minute, otherwise give the agent another (in a cluster: restart its pods)"
+        )),
+        403 => Failed::Refused(format!("{what}: it is forbidden: {message}")),
         400 if message.contains("admission webhook") => Failed::Refused(format!("{what}: admission refused it: {message}")),
         404 if message.contains("namespaces") => again(format!("{what}: its namespace is not there")),
         404 => again(format!("{what}: it is not there, or the cluster does not serve its kind")),

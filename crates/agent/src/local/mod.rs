@@ -11,6 +11,7 @@ mod tenant;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -125,7 +126,30 @@ impl Local {
         Arc::clone(tenant)
     }
 
+    /// What is written down of the cluster: another agent of the same folder may have written it last.
+    fn kept(&self) -> Result<(u16, u64), Failed> {
+        let read = || -> io::Result<ClusterRecord> {
+            serde_json::from_slice(&std::fs::read(self.folder.join(CLUSTER_FILE))?).map_err(io::Error::other)
+        };
+        let kept = read().map_err(|error| Failed::Later { why: format!("{CLUSTER_FILE} cannot be read: {error}"), after: None })?;
+        Ok(kept.generation)
+    }
+
+    /// Whether no other agent has acted on a newer intent than this one.
+    fn is_newest(&self) -> Result<(), Failed> {
+        let ((incarnation, index), mine) = (self.kept()?, lock(&self.cluster).generation);
+        if (incarnation, index) <= mine {
+            return Ok(());
+        }
+        let why = format!(
+            "another agent of this cluster has acted on generation {incarnation}.{index}, and this one has heard {}.{}",
+            mine.0, mine.1
+        );
+        Err(Failed::Later { why, after: None })
+    }
+
     fn carry_out(&self, job: &Job, action: &Action) -> Result<(), Failed> {
+        self.is_newest()?;
         let tenant = self.tenant(job);
         let mut tenant = lock(&tenant);
         match action {
@@ -164,20 +188,24 @@ impl Interpreter for Local {
     const SETTLES: Duration = Duration::ZERO;
 
     async fn generation(&self) -> Result<Revision, Failed> {
-        let (incarnation, index) = lock(&self.cluster).generation;
+        let (incarnation, index) = self.kept()?;
+        lock(&self.cluster).generation = (incarnation, index);
         Ok(Revision { incarnation: Incarnation(incarnation), index })
     }
 
     async fn keep_generation(&self, generation: Revision) -> Result<(), Failed> {
+        let failed = |error: io::Error| Failed::Later { why: format!("the generation cannot be written: {error}"), after: None };
         let mut cluster = lock(&self.cluster);
-        if cluster.generation > (generation.incarnation.0, generation.index) {
-            let (incarnation, index) = cluster.generation;
+        // Until it is written no other agent of this folder writes another.
+        let alone = File::open(&*self.folder).map_err(failed)?;
+        alone.lock().map_err(failed)?;
+        let (incarnation, index) = self.kept()?;
+        if (incarnation, index) > (generation.incarnation.0, generation.index) {
             return Err(Failed::Refused(format!("generation {incarnation}.{index} was acted on here, which is newer than {generation}")));
         }
         let next = ClusterRecord { generation: (generation.incarnation.0, generation.index), ..cluster.clone() };
         let bytes = serde_json::to_vec_pretty(&next).map_err(|error| Failed::Refused(error.to_string()))?;
-        let kept = write_whole(&self.folder.join(CLUSTER_FILE), &bytes);
-        kept.map_err(|error| Failed::Later { why: format!("the generation cannot be written: {error}"), after: None })?;
+        write_whole(&self.folder.join(CLUSTER_FILE), &bytes).map_err(failed)?;
         *cluster = next;
         Ok(())
     }

@@ -356,3 +356,29 @@ async fn a_folder_that_is_somebody_elses_is_left_alone() {
     assert!(world.last.trouble.as_ref().unwrap().why.contains("not ours"), "{:?}", world.last);
     assert_eq!(std::fs::read_to_string(world.tenant().join("theirs")).unwrap(), "important");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_agents_the_one_with_the_older_intent_does_nothing() {
+    let mut world = World::new().await;
+    world.hear(message(5, vec![tenant(Role::Run)])).await;
+    world.until_observed(Observed::Running).await;
+    let pid = world.pid("db");
+    let other = Local::open(&world.folder.path().join("c0"), "uid-c0", Capacity::default()).unwrap();
+    assert_eq!(other.generation().await.unwrap().index, 5);
+    let generation = |index| Revision { index, ..Revision::default() };
+    other.keep_generation(generation(7)).await.unwrap();
+    world.hear(message(6, vec![tenant(Role::Absent)])).await;
+    world.hear(message(7, vec![tenant(Role::Run)])).await;
+    world.until_observed(Observed::Running).await;
+    assert_eq!(world.pid("db"), pid);
+    other.keep_generation(generation(9)).await.unwrap();
+    world.hear(message(8, vec![tenant(Role::Stopped)])).await;
+    // It cannot even keep what is older; and where it has heard nothing new, it may not act on what it knew.
+    let local = world.ends.0.clone().unwrap();
+    assert!(matches!(local.keep_generation(generation(8)).await, Err(Failed::Refused(why)) if why.contains("newer than 0.8")));
+    let job = Job { intent: crate::wire::intent(&tenant(Role::Stopped)).unwrap(), rendered: Err("nothing".to_owned()) };
+    for action in [Action::Stop, Action::Delete, Action::Claim] {
+        assert!(matches!(local.act(&job, &action).await, Err(Failed::Later { why, .. }) if why.contains("acted on generation 0.9")));
+    }
+    assert_eq!(world.pid("db"), pid);
+}

@@ -73,6 +73,8 @@ pub struct Joining {
     pub site: SiteSettings,
     /// Kinds that classes use, with the plural that the cluster has for them; without one it is guessed.
     pub kinds: BTreeMap<Kind, Option<String>>,
+    /// Whether classes run commands in pods to bring tenants to rest.
+    pub runs_commands: bool,
     /// See [`Certificate`].
     pub certificate: Certificate,
     /// Whether tenants' pods may do anything, as classes with `podSecurity: privileged` need it.
@@ -107,6 +109,7 @@ pub(crate) mod tests {
             servers: vec!["r1.example.com:7420".to_owned()],
             site: SiteSettings::default(),
             kinds: BTreeMap::new(),
+            runs_commands: false,
             certificate: Certificate::Secret("given".to_owned()),
             privileged: false,
         }

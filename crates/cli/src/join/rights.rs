@@ -77,8 +77,10 @@ fn rules(joining: &Joining) -> Vec<Rule> {
         rule("apps", &["daemonsets"], &SEE, "whether anything of a tenant that was adopted still runs"),
         rule("batch", &["jobs", "cronjobs"], &KEEP, "workloads of classes"),
         rule("policy", &["poddisruptionbudgets"], &KEEP, "for workloads with two replicas and more"),
-        rule("", &["pods/exec"], &["get", "create"], "commands by which classes are brought to rest"),
     ];
+    if joining.runs_commands {
+        rules.push(rule("", &["pods/exec"], &["get", "create"], "commands by which tenants of classes are brought to rest"));
+    }
     // Whether something scales up again what was stopped has to be known whatever classes bring.
     let scales = joining.kinds.keys().any(|(_, kind)| kind == "HorizontalPodAutoscaler");
     rules.push(if scales {
@@ -195,6 +197,12 @@ mod tests {
         let scaled = with_kind("autoscaling/v2", "HorizontalPodAutoscaler", None);
         assert_eq!(verbs(&scaled, "autoscaling", "horizontalpodautoscalers"), KEEP);
         assert_eq!(verbs(&with_kind(&format!("{RBAC}/v1"), "Role", None), RBAC, "rolebindings"), KEEP);
+    }
+
+    #[test]
+    fn commands_are_run_in_pods_only_where_a_class_does() {
+        assert!(verbs(&example(), "", "pods/exec").is_empty());
+        assert_eq!(verbs(&Joining { runs_commands: true, ..example() }, "", "pods/exec"), ["get", "create"]);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! `agent`: makes the Kubernetes cluster that it runs in carry its tenants.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,19 +26,6 @@ use crate::join::SiteSettings;
 const LEASE: &str = "roadstead-agent";
 /// How long the API server may take to say which cluster this is; it is asked again until then.
 const IDENTITY_PAUSE: Duration = Duration::from_secs(5);
-
-/// Kinds that every agent watches beside those that each tenant has: what classes may contain without saying so.
-const KINDS: [(&str, &str); 9] = [
-    ("v1", "Service"),
-    ("v1", "ServiceAccount"),
-    ("v1", "ResourceQuota"),
-    ("v1", "LimitRange"),
-    ("networking.k8s.io/v1", "NetworkPolicy"),
-    ("networking.k8s.io/v1", "Ingress"),
-    ("policy/v1", "PodDisruptionBudget"),
-    ("rbac.authorization.k8s.io/v1", "Role"),
-    ("rbac.authorization.k8s.io/v1", "RoleBinding"),
-];
 
 /// What is done about a field of ours that somebody changed at a keyboard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -93,9 +79,6 @@ pub struct Agent {
     /// Name of this replica of the agent in its lease; `none` works without a lease.
     #[arg(long, value_name = "NAME", env = "HOSTNAME", default_value = "agent")]
     lease: String,
-    /// A kind that classes contain beyond the usual, as in `apps.example.com/v1/Database`; repeatable.
-    #[arg(long = "kind", value_name = "APIVERSION/KIND", value_parser = kind)]
-    kinds: Vec<Kind>,
     /// What is done about changes by hand.
     #[arg(long, default_value = "repair")]
     on_drift: OnDrift,
@@ -109,12 +92,6 @@ pub struct Agent {
     site: SiteSettings,
     #[command(flatten)]
     connection: Connection,
-}
-
-fn kind(text: &str) -> Result<Kind, String> {
-    let split = text.rsplit_once('/').filter(|(version, kind)| !version.is_empty() && !kind.is_empty());
-    let split = split.map(|(version, kind)| Kind { api_version: version.to_owned(), kind: kind.to_owned() });
-    split.ok_or_else(|| "write APIVERSION/KIND, as in apps.example.com/v1/Database".to_owned())
 }
 
 impl Agent {
@@ -240,10 +217,9 @@ impl Agent {
                 }
             }
         });
-        let usual = KINDS.iter().map(|(version, kind)| Kind { api_version: (*version).to_owned(), kind: (*kind).to_owned() });
-        let route =
-            self.site.gateway.iter().map(|_| Kind { api_version: "gateway.networking.k8s.io/v1".to_owned(), kind: "HTTPRoute".to_owned() });
-        let kinds: BTreeSet<Kind> = usual.chain(route).chain(self.kinds.iter().cloned()).collect();
+        let site = self.site.site(name);
+        let kind = |(api_version, kind): (&str, &str)| Kind { api_version: api_version.to_owned(), kind: kind.to_owned() };
+        let kinds = site.kinds().into_iter().map(kind).collect();
         let interpreter = KubeInterpreter::start(roadstead_agent::kube::Settings {
             client: cluster.clone(),
             kinds,
@@ -256,7 +232,7 @@ impl Agent {
             facts,
             on_orphans: Box::new(move |orphans| inventory.set_orphans(orphans.iter().map(|id| id.to_string().into_boxed_str()))),
         });
-        let settings = Settings { site: self.site.site(name), ..Settings::default() };
+        let settings = Settings { site, ..Settings::default() };
         let ended = roadstead_agent::run(interpreter, settings, session, stop).await;
         forward.abort();
         ended.map_err(|error| Failure::failed(format!("the agent has ended: {error}")))

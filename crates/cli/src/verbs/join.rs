@@ -123,7 +123,7 @@ impl Join {
             return self.only_token(&cluster, file).await;
         }
         let servers = self.connection.resolve_servers()?;
-        let mut kinds = self.kinds().await?;
+        let Needed { mut kinds, runs_commands } = self.needed().await?;
         let kube = if self.apply {
             let kube = KubeCluster::connect(self.kubeconfig.as_ref(), self.kube_context.as_deref()).await?;
             kube.find_plurals(&mut kinds).await?;
@@ -138,6 +138,7 @@ impl Join {
             servers,
             site: self.site.clone(),
             kinds,
+            runs_commands,
             privileged: self.allow_privileged,
         };
         match kube {
@@ -160,8 +161,8 @@ impl Join {
         }
     }
 
-    /// The kinds that classes use: those of the files, and of the service if it is to be asked.
-    async fn kinds(&self) -> Result<BTreeMap<Kind, Option<String>>, Failure> {
+    /// What classes need: those of the files, and of the service if it is to be asked.
+    async fn needed(&self) -> Result<Needed, Failure> {
         let mut classes: Vec<(String, ClassSpec)> = Vec::new();
         if !self.files.is_empty() {
             for item in load(&self.files)? {
@@ -180,7 +181,7 @@ impl Join {
                 classes.push((class.name.clone(), ClassSpec::from(&class)));
             }
         }
-        let mut kinds = BTreeMap::new();
+        let mut needed = Needed::default();
         for (name, spec) in classes {
             if spec.pod_security == Some(PodSecurity::Privileged) && !self.allow_privileged {
                 eprintln!(
@@ -188,9 +189,11 @@ impl Join {
                     spec.version
                 );
             }
-            kinds.extend(kinds_of(&spec.to_wire(&name))?.into_iter().map(|kind| (kind, None)));
+            let class = parsed(&spec.to_wire(&name))?;
+            needed.kinds.extend(class.kinds().into_iter().map(|kind| (kind, None)));
+            needed.runs_commands |= class.runs_commands();
         }
-        Ok(kinds)
+        Ok(needed)
     }
 
     async fn certificate(&self, cluster: &str, kube: Option<&KubeCluster>) -> Result<Certificate, Failure> {
@@ -274,10 +277,19 @@ fn read(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))
 }
 
-/// The kinds that a class's manifests hold.
-fn kinds_of(class: &v1::Class) -> Result<Vec<Kind>, Failure> {
+/// What classes need rights for.
+#[derive(Default)]
+struct Needed {
+    /// See [`Joining::kinds`].
+    kinds: BTreeMap<Kind, Option<String>>,
+    /// See [`Joining::runs_commands`].
+    runs_commands: bool,
+}
+
+/// A class as agents understand it.
+fn parsed(class: &v1::Class) -> Result<Class, Failure> {
     let failed = |why: String| Failure::usage(format!("class {}@{}: {why}", class.name, class.version));
-    // What tenants ask for and what volumes they have is of no matter for kinds.
+    // What tenants ask for and what volumes they have is of no matter for rights.
     let version = ClassVersion {
         name: Name::new(&class.name).map_err(|error| failed(error.to_string()))?,
         version: class.version.clone(),
@@ -288,8 +300,7 @@ fn kinds_of(class: &v1::Class) -> Result<Vec<Kind>, Failure> {
         template: class.template_json.clone(),
         created: Revision::default(),
     };
-    let class = Class::parse(&version).map_err(|found| failed(found.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
-    Ok(class.kinds().into_iter().collect())
+    Class::parse(&version).map_err(|found| failed(found.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
 }
 
 async fn write(kube: &KubeCluster, joining: &Joining, dry_run: bool) -> Result<(), Failure> {

@@ -25,8 +25,18 @@ pub struct Memory {
     changing: BTreeMap<TenantId, Timestamp>,
     /// As what each that runs was seen complete last.
     complete: BTreeMap<TenantId, u64>,
-    /// Who failed: how often in a row, and until when it rests.
-    failures: BTreeMap<TenantId, (u32, Timestamp)>,
+    /// Who failed.
+    failures: BTreeMap<TenantId, Failure>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Failure {
+    /// In a row.
+    times: u32,
+    /// It rests until then, unless something moves there.
+    until: Timestamp,
+    /// It was told not to come again before.
+    asked: Timestamp,
 }
 
 impl Memory {
@@ -38,13 +48,14 @@ impl Memory {
     /// An action for a tenant failed: it rests, longer each time, and gives its place to another. With `after`, it was told how long.
     pub fn failed(&mut self, id: TenantId, now: Timestamp, after: Option<Millis>) {
         self.changing.remove(&id);
-        let (times, until) = self.failures.entry(id).or_insert((0, now));
-        let doubled = FIRST_REST.0.saturating_mul(1 << (*times).min(20));
+        let failure = self.failures.entry(id).or_insert(Failure { times: 0, until: now, asked: Timestamp::default() });
+        let doubled = FIRST_REST.0.saturating_mul(1 << failure.times.min(20));
         // Up to a quarter more, by its number: not all that failed together come back together.
         let spread = doubled / 4 * (id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) / 256;
         let rest = Millis((doubled + spread).min(LONGEST_REST.0));
-        *times = times.saturating_add(1);
-        *until = now.after(after.map_or(rest, |after| Millis(after.0.max(rest.0))));
+        failure.times = failure.times.saturating_add(1);
+        failure.asked = after.map_or(Timestamp::default(), |after| now.after(after));
+        failure.until = now.after(rest).max(failure.asked);
     }
 
     /// All actions for a tenant were carried out.
@@ -52,27 +63,28 @@ impl Memory {
         self.failures.remove(&id);
     }
 
-    /// Something else is wanted of a tenant, or something moved there: it is worth another try now.
+    /// Something else is wanted of a tenant, or something moved there: it is worth another try now, or when it was told to come again. What moves
+    /// there may be what it has just done itself.
     pub fn try_again(&mut self, id: TenantId) {
-        if let Some((_, until)) = self.failures.get_mut(&id) {
-            *until = Timestamp::default();
+        if let Some(failure) = self.failures.get_mut(&id) {
+            failure.until = failure.asked;
         }
     }
 
     /// When the next one has rested.
     #[must_use]
     pub fn next_try(&self) -> Option<Timestamp> {
-        self.failures.values().map(|(_, until)| *until).min()
+        self.failures.values().map(|failure| failure.until).min()
     }
 
     /// How often in a row a tenant has failed.
     #[must_use]
     pub fn failures(&self, id: TenantId) -> u32 {
-        self.failures.get(&id).map_or(0, |(times, _)| *times)
+        self.failures.get(&id).map_or(0, |failure| failure.times)
     }
 
     pub(super) fn rests(&self, id: TenantId, now: Timestamp) -> bool {
-        self.failures.get(&id).is_some_and(|(_, until)| *until > now)
+        self.failures.get(&id).is_some_and(|failure| failure.until > now)
     }
 
     /// Notes who is complete, and as what; whether it was complete as what it is to be now, so that to put it right is to put it back.

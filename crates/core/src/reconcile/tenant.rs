@@ -44,13 +44,15 @@ fn run(wanted: &TenantIntent, seen: &TenantSeen, mut actions: Vec<Action>) -> St
     let mut waits_for = None;
     for part in Part::ALL {
         if part == Part::Workloads {
-            actions.extend(volumes(wanted, seen));
+            actions.extend(new_volumes(wanted, seen));
         }
         match put(seen, part, &mut actions) {
             Ok(waits) => waits_for = waits_for.or(waits),
             Err(condition) => return Step { actions, condition },
         }
     }
+    // Last: what cannot grow keeps nothing from running.
+    actions.extend(grown_volumes(wanted, seen));
     let condition = match waits_for {
         _ if !actions.is_empty() => Condition::Progressing("its objects are being made".to_owned()),
         Some(why) => Condition::Progressing(why),
@@ -74,7 +76,8 @@ fn rest(wanted: &TenantIntent, seen: &TenantSeen, mut actions: Vec<Action>) -> S
         }
     }
     if wanted.role != Role::Hold {
-        actions.extend(volumes(wanted, seen));
+        // They grow when it runs: one that cannot must not keep it from being seen at rest.
+        actions.extend(new_volumes(wanted, seen));
     }
     let condition = match (at_rest, actions.is_empty()) {
         (true, true) => Condition::Stopped,
@@ -113,13 +116,15 @@ fn put(seen: &TenantSeen, part: Part, actions: &mut Vec<Action>) -> Result<Optio
     Ok(None)
 }
 
-fn volumes(wanted: &TenantIntent, seen: &TenantSeen) -> Vec<Action> {
-    let action = |volume: &VolumeIntent| match seen.volumes.get(&volume.name).unwrap_or(&VolumeSeen::Never) {
-        VolumeSeen::Never => Some(Action::MakeVolume(volume.name.clone())),
-        VolumeSeen::There { bytes, .. } if *bytes < volume.size.0 => Some(Action::GrowVolume(volume.name.clone())),
-        VolumeSeen::There { .. } | VolumeSeen::Lost => None,
-    };
-    wanted.volumes.iter().filter_map(action).collect()
+fn new_volumes(wanted: &TenantIntent, seen: &TenantSeen) -> Vec<Action> {
+    let is_new = |volume: &&VolumeIntent| matches!(seen.volumes.get(&volume.name), None | Some(VolumeSeen::Never));
+    wanted.volumes.iter().filter(is_new).map(|volume| Action::MakeVolume(volume.name.clone())).collect()
+}
+
+fn grown_volumes(wanted: &TenantIntent, seen: &TenantSeen) -> Vec<Action> {
+    let is_small =
+        |volume: &&VolumeIntent| matches!(seen.volumes.get(&volume.name), Some(VolumeSeen::There { bytes, .. }) if *bytes < volume.size.0);
+    wanted.volumes.iter().filter(is_small).map(|volume| Action::GrowVolume(volume.name.clone())).collect()
 }
 
 fn of(seen: &TenantSeen, part: Part) -> &PartSeen {

@@ -292,7 +292,11 @@ fn who_fails_rests_longer_each_time_and_gives_its_place_away() {
     memory.failed(TenantId(0), now, Some(Millis(900_000)));
     assert_eq!(memory.next_try(), Some(now.after(Millis(900_000))), "as long as it was told");
     memory.try_again(TenantId(0));
-    assert!(!memory.rests(TenantId(0), now));
+    assert!(memory.rests(TenantId(0), now), "also where something moves");
+    assert!(!memory.rests(TenantId(0), now.after(Millis(900_000))));
+    memory.failed(TenantId(0), now, None);
+    memory.try_again(TenantId(0));
+    assert!(!memory.rests(TenantId(0), now), "nobody told it to wait");
 }
 
 #[test]
@@ -309,6 +313,16 @@ fn a_volume_that_is_known_and_not_there_is_never_made_again() {
     seen.volumes.clear();
     assert_eq!(one(&run, &seen), other, "neither where the claim is gone, with all that was written down about it");
     assert_eq!(one(&run, &TenantSeen::default()).condition, Condition::VolumeLost(name("data")), "nor where the namespace is");
+}
+
+#[test]
+fn a_volume_that_may_not_be_able_to_grow_keeps_nothing_from_running() {
+    let (mut seen, mut run) = (TenantSeen::default(), wanted(1, 1, Role::Run));
+    one(&run, &seen).actions.iter().for_each(|action| carry_out(&run, &mut seen, action));
+    settle(&mut seen);
+    seen.parts.insert(Part::Workloads, PartSeen::Missing);
+    run.volumes[0].size.0 += 1;
+    assert_eq!(one(&run, &seen).actions, [Action::Put(Part::Workloads), Action::GrowVolume(name("data"))]);
 }
 
 #[test]

@@ -1,0 +1,196 @@
+//! An agent over a bad way to its API server: too many requests, watches that expire, slow and lost answers, a token that is not valid any
+//! more. What is there stays, nothing is made twice, and what is wrong is said in plain words.
+
+#[path = "kube/agent.rs"]
+mod agent;
+#[path = "kube/faults.rs"]
+#[allow(dead_code)] // it is shared
+mod faults;
+#[path = "kube/world.rs"]
+#[allow(dead_code)] // it is shared
+mod world;
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use agent::{Agent, intent, namespace};
+use anyhow::{Context, Result, ensure};
+use faults::{Fault, is_watch};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret, ServiceAccount};
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, PostParams};
+use roadstead_api::v1::observed_tenant::Observed;
+use roadstead_api::v1::tenant_intent::Role;
+use roadstead_tests::process::until;
+use roadstead_tests::testbed::Options;
+use serde_json::json;
+use tonic::codegen::http::request::Parts;
+use world::{Given, SOON, World};
+
+/// As an API server refuses that has too much to do: with a header, and in plain text.
+fn too_busy(seconds: u32) -> Fault {
+    Fault::Answer(429, vec![("retry-after", seconds.to_string())], "Too many requests, please try again later.\n".to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_told_to_come_later_does_and_other_shards_go_on() -> Result<()> {
+    const LATER: u32 = 6;
+    let world = World::start(Options { controllers: false, ..Options::default() }).await?;
+    let path = format!("/api/v1/namespaces/{}/configmaps/settings", namespace(1));
+    let of = path.clone();
+    world.faults.add(move |request| request.uri.path() == of, too_busy(LATER));
+    let agent = Agent::start(world.kube.clone()).await?;
+    let others = (10..30).map(|number| intent(number, 1, Role::Run));
+    agent.want(5, others.chain([intent(1, 0, Role::Run)]).collect()).await?;
+    let begun = Instant::now();
+    for number in 10..30 {
+        agent.until_told(number, Observed::Running, SOON).await?;
+    }
+    let trouble = agent.until_trouble(1, "ConfigMap/settings: the API server has too many requests", SOON).await?;
+    assert_eq!(trouble.kind(), roadstead_api::v1::trouble::Kind::Waits, "{trouble:?}");
+    until("it was tried three times", SOON, || async {
+        ensure!(world.faults.count("PATCH", &path) >= 3, "it was not");
+        Ok(())
+    })
+    .await?;
+    // Although its own objects move meanwhile, which else is reason enough for another try.
+    assert!(begun.elapsed() >= Duration::from_secs(2 * u64::from(LATER)), "{:?} for three tries", begun.elapsed());
+    assert_eq!(world.faults.count("PATCH", &path), 3);
+    world.faults.clear();
+    agent.until_told(1, Observed::Running, SOON).await?;
+    assert_eq!(agent.troubles(), []);
+    Ok(())
+}
+
+/// As an API server ends a watch whose place in history it has forgotten.
+fn expired() -> String {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "too old resource version", "reason": "Expired", "code": 410})
+        .to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_has_expired_begins_anew_and_nothing_is_lost_or_written() -> Result<()> {
+    let world = World::start(Options { controllers: false, ..Options::default() }).await?;
+    let agent = Agent::start(world.kube.clone()).await?;
+    agent.want(5, vec![intent(1, 0, Role::Run), intent(2, 1, Role::Run)]).await?;
+    agent.until_told(1, Observed::Running, SOON).await?;
+    agent.until_told(2, Observed::Running, SOON).await?;
+    let (maps, path) = (Api::<ConfigMap>::namespaced(world.client(), &namespace(1)), "/api/v1/configmaps");
+    let version = maps.get("settings").await?.metadata.resource_version;
+    let event = format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", expired());
+    for answer in [Fault::Answer(410, Vec::new(), expired()), Fault::Answer(200, Vec::new(), event)] {
+        let (writes, watches, lists) = (world.writes(), world.faults.count("GET", path), world.faults.count("GET", "/api/v1/namespaces"));
+        world.faults.add(is_watch, answer);
+        world.faults.cut();
+        until("all is listed anew", SOON, || async {
+            ensure!(world.faults.count("GET", path) >= watches + 4, "config maps are not");
+            ensure!(world.faults.count("GET", "/api/v1/namespaces") >= lists + 4, "namespaces are not");
+            Ok(())
+        })
+        .await?;
+        world.faults.clear();
+        // It sees again: what is broken from now on is put right, and that is the only write.
+        maps.delete("settings", &DeleteParams::default()).await?;
+        until("it is put right", SOON, || async { Ok(maps.get("settings").await.map(drop)?) }).await?;
+        agent.until_told(1, Observed::Running, SOON).await?;
+        assert_eq!(world.writes() - writes, 1);
+    }
+    assert_ne!(maps.get("settings").await?.metadata.resource_version, version);
+    assert_eq!(agent.troubles(), []);
+    Ok(())
+}
+
+/// The password that was generated for a tenant, and the uids of its namespace and its claim.
+async fn made(world: &World, number: u64) -> Result<(Vec<u8>, Option<String>, Option<String>)> {
+    let name = namespace(number);
+    let secrets: Api<Secret> = Api::namespaced(world.client(), &name);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(world.client(), &name);
+    let claims = claims.list(&ListParams::default()).await?.items;
+    ensure!(claims.len() == 1, "{claims:?}");
+    let data = secrets.get("db").await?.data.context("it has data")?;
+    let space = Api::<Namespace>::all(world.client()).get(&name).await?;
+    Ok((data["password"].0.clone(), space.metadata.uid, claims[0].metadata.uid.clone()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_answers_come_seconds_late_or_never_nothing_is_made_twice_and_nothing_is_called_lost() -> Result<()> {
+    let world = World::start(Options { controllers: false, ..Options::default() }).await?;
+    world.faults.add(|request| !is_watch(request), Fault::Slow(Duration::from_secs(2)));
+    let agent = Agent::start(world.kube.clone()).await?;
+    let tenants = || (1..4).map(|number| intent(number, number as u32, Role::Run)).collect::<Vec<_>>();
+    agent.want(5, tenants()).await?;
+    for number in 1..4 {
+        agent.until_told(number, Observed::Running, 2 * SOON).await?;
+        assert_eq!(world.faults.count("POST", &format!("{}/persistentvolumeclaims", namespace(number))), 1);
+    }
+    assert_eq!(world.faults.count("POST", "/api/v1/namespaces"), 3);
+    world.faults.clear();
+    let before = made(&world, 1).await?;
+
+    // What was written is there, and who wrote it does not know: of each of these the first time.
+    let home = format!("/api/v1/namespaces/{}", namespace(7));
+    let once = ["/api/v1/namespaces".to_owned(), format!("{home}/persistentvolumeclaims"), format!("{home}/secrets/db")];
+    let lost = Mutex::new(BTreeSet::from(once.clone()));
+    let is_lost = move |request: &Parts| request.method != "GET" && lost.lock().expect("nobody panics").remove(request.uri.path());
+    world.faults.add(is_lost, Fault::LostAnswer);
+    agent.want(6, tenants().into_iter().chain([intent(7, 0, Role::Run)]).collect()).await?;
+    let secrets: Api<Secret> = Api::namespaced(world.client(), &namespace(7));
+    let first = until("a secret is generated", SOON, || async { Ok(secrets.get("db").await?) }).await?;
+    agent.until_told(7, Observed::Running, SOON).await?;
+    assert_eq!(Some(&made(&world, 7).await?.0), first.data.as_ref().map(|data| &data["password"].0));
+    assert_eq!([&once[0], &once[1]].map(|path| world.faults.count("POST", path)), [4, 1]);
+    assert!(world.faults.count("PATCH", &once[2]) >= 1);
+    assert_eq!(made(&world, 1).await?, before);
+    assert_eq!(agent.troubles(), []);
+    Ok(())
+}
+
+/// A token of the agent's account that is valid for as long as a Secret is there.
+async fn token(world: &World, secret: &str) -> Result<String> {
+    let secrets: Api<Secret> = Api::namespaced(world.client(), "agent");
+    let body = json!({"metadata": {"name": secret}});
+    let made = secrets.create(&PostParams::default(), &serde_json::from_value(body)?).await?;
+    let bound = json!({"kind": "Secret", "apiVersion": "v1", "name": secret, "uid": made.metadata.uid});
+    let request = json!({"metadata": {}, "spec": {"audiences": [], "boundObjectRef": bound}});
+    let accounts: Api<ServiceAccount> = Api::namespaced(world.client(), "agent");
+    let given = accounts.create_token_request("agent", &PostParams::default(), &serde_json::from_value(request)?).await?;
+    Ok(given.status.context("a token is given")?.token)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_not_valid_any_more_is_told_and_a_renewed_one_is_read() -> Result<()> {
+    let world = World::start(Options::default()).await?;
+    let accounts: Api<ServiceAccount> = Api::namespaced(world.client(), "agent");
+    accounts.create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": "agent"}}))?).await?;
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "agent"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", "name": "agent", "namespace": "agent"}]});
+    world.create("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", &binding).await?;
+    let file = world.plane().folder().join("agent.token");
+    std::fs::write(&file, token(&world, "first").await?)?;
+    let by_token = world.another_with(&Given { token_file: Some(file.clone()), ..Given::default() }).await?;
+    let agent = Agent::start(by_token.kube.clone()).await?;
+    agent.want(5, vec![intent(1, 0, Role::Run)]).await?;
+    agent.until_told(1, Observed::Running, SOON).await?;
+
+    // As when it has expired.
+    Api::<Secret>::namespaced(world.client(), "agent").delete("first", &DeleteParams::default()).await?;
+    until("the token is not valid any more", SOON, || async {
+        let answer = Api::<Namespace>::all(by_token.agents_client()).get("default").await;
+        ensure!(matches!(&answer, Err(kube::Error::Api(status)) if status.code == 401), "{answer:?}");
+        Ok(())
+    })
+    .await?;
+    let maps: Api<ConfigMap> = Api::namespaced(world.client(), &namespace(1));
+    maps.delete("settings", &DeleteParams::default()).await?;
+    let trouble = agent.until_trouble(1, "the API server does not accept the agent's token or certificate", SOON).await?;
+    assert!(trouble.why.contains("read anew from its file"), "{trouble:?}");
+    std::fs::write(&file, token(&world, "second").await?)?;
+    agent.until_told(1, Observed::Running, 3 * SOON).await?;
+    maps.get("settings").await?;
+    // Its watches, too, go on.
+    maps.delete("settings", &DeleteParams::default()).await?;
+    until("it is put right", SOON, || async { Ok(maps.get("settings").await.map(drop)?) }).await?;
+    Ok(())
+}
