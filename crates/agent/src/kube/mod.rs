@@ -2,13 +2,15 @@
 //!
 //! Modules in reading order: `record` (what was made, kept in the tenant's namespace), `owned` and `compare` (what of an object is ours,
 //! and whether it is as rendered), `ready` and `pods` (whether it is ready, and why not), `secrets`; `store` (what is there), `watch` and
-//! `ask` (what feeds it), `seen` (a tenant out of it); `act`, `keep`, `rest` (actions), `words` (errors).
+//! `ask` (what feeds it), `seen` (a tenant out of it); `act`, `keep`, `rest` (actions), `diff` (what
+//! they would change), `words` (errors).
 //!
 //! It decides nothing. It calls nobody while a tenant is as rendered.
 
 mod act;
 mod ask;
 mod compare;
+mod diff;
 mod keep;
 mod owned;
 mod pods;
@@ -27,6 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ::kube::api::{Patch, PatchParams, PostParams};
 use ::kube::{Api, Client};
 use k8s_openapi::api::core::v1::ConfigMap;
+use roadstead_api::v1::ObjectDiff;
 use roadstead_core::id::{Revision, TenantId};
 use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, TenantSeen};
@@ -173,6 +176,18 @@ impl KubeInterpreter {
         homes.find(|space| space.live.deleting)?.stuck.as_deref().map(str::to_owned)
     }
 
+    fn work<'a>(&'a self, job: &'a Job) -> Result<Work<'a>, Failed> {
+        let namespace = {
+            let inner = self.writer.store.read();
+            seen::namespace_of(&inner, job.intent.id, job.rendered.as_deref().ok())
+        };
+        let Some(namespace) = namespace else {
+            let why = job.rendered.as_ref().err().map_or("it has no namespace", String::as_str);
+            return Err(Failed::Refused(why.to_owned()));
+        };
+        Ok(Work { writer: &self.writer, job, namespace })
+    }
+
     fn state(&self) -> Api<ConfigMap> {
         Api::namespaced(self.writer.client.clone(), &self.shared.own_namespace)
     }
@@ -248,15 +263,11 @@ impl Interpreter for KubeInterpreter {
     }
 
     async fn act(&self, job: &Job, action: &Action) -> Result<(), Failed> {
-        let namespace = {
-            let inner = self.writer.store.read();
-            seen::namespace_of(&inner, job.intent.id, job.rendered.as_deref().ok())
-        };
-        let Some(namespace) = namespace else {
-            let why = job.rendered.as_ref().err().map_or("it has no namespace", String::as_str);
-            return Err(Failed::Refused(why.to_owned()));
-        };
-        Work { writer: &self.writer, job, namespace }.act(action).await
+        self.work(job)?.act(action).await
+    }
+
+    async fn diff(&self, job: &Job) -> Result<Vec<ObjectDiff>, Failed> {
+        self.work(job)?.diff().await
     }
 
     async fn changed(&self) -> Changed {
