@@ -17,6 +17,8 @@ use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Pos
 use kube::core::GroupVersionKind;
 use roadstead_agent::interpreter::{Failed, Interpreter, Job};
 use roadstead_agent::kube::Drift;
+use roadstead_api::v1::ObjectDiff;
+use roadstead_api::v1::object_diff::Change;
 use roadstead_class::{Ceded, Observe, StopStep};
 use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, Condition, Home, Part, PartSeen};
@@ -688,4 +690,66 @@ async fn where_damage_is_only_told_nothing_is_put_right_until_something_else_is_
 
 async fn until_seen(world: &World, job: &Job) -> Result<()> {
     roadstead_tests::process::until("it is known what is there", SOON, || async { Ok(world.kube.seen(job).map(drop)?) }).await
+}
+
+#[tokio::test]
+async fn what_would_change_is_tried_by_the_api_server_and_nothing_is_written() -> Result<()> {
+    let world = World::start(Options { scheduler: true, ..Options::default() }).await?;
+    let kwok = Kwok::start(world.plane()).await?;
+    kwok.add_nodes("node", 1, &NodeShape::of(8, 32)).await?;
+    let namespace = "acme";
+    let mut job = tenant(1, namespace, Role::Run);
+    let changes = |diffs: &[ObjectDiff]| diffs.iter().map(|diff| (diff.object.clone(), diff.change())).collect::<Vec<_>>();
+    let first = world.kube.diff(&job).await?;
+    assert!(!first.is_empty() && first.iter().all(|diff| diff.change() == Change::Created && diff.before.is_empty()), "{first:?}");
+    let namespaces: Api<Namespace> = Api::all(world.client());
+    assert!(namespaces.get_opt(namespace).await?.is_none(), "nothing was made");
+
+    world.settles(&job, &Condition::Running).await?;
+    let in_step = world.kube.diff(&job).await?;
+    assert!(in_step.is_empty(), "{in_step:?}");
+
+    let secrets: Api<Secret> = Api::namespaced(world.client(), namespace);
+    let data: Vec<String> = secrets
+        .list(&ListParams::default())
+        .await?
+        .items
+        .into_iter()
+        .flat_map(|secret| secret.data.unwrap_or_default())
+        .filter_map(|(_, value)| String::from_utf8(value.0).ok())
+        .collect();
+    assert!(!data.is_empty());
+    let deployments: Api<Deployment> = Api::namespaced(world.client(), namespace);
+    let before = deployments.get("web").await?;
+    world.change(&mut job, |rendered| {
+        let workloads = rendered.parts.get_mut(&Part::Workloads).expect("there are workloads");
+        workloads.retain(|manifest| manifest.id.name != "settings");
+        let web = workloads.iter_mut().find(|manifest| manifest.id.to_string() == "Deployment/web").expect("it is rendered");
+        web.body["spec"]["template"]["spec"]["containers"][0]["image"] = json!("web:other");
+    });
+    let diffs = world.kube.diff(&job).await?;
+    assert_eq!(
+        changes(&diffs),
+        [("Deployment/web".to_owned(), Change::Changed), ("ConfigMap/settings".to_owned(), Change::Deleted)],
+        "{diffs:?}"
+    );
+    assert!(diffs[0].after.contains("web:other") && !diffs[0].before.contains("web:other"), "{diffs:?}");
+    assert!(diffs[0].after.contains("terminationGracePeriodSeconds"), "what the API server fills in is in the answer: {diffs:?}");
+    assert!(diffs[0].after.lines().count() < 200 && !diffs[0].after.contains("managedFields"));
+    let told = format!("{diffs:?}{first:?}");
+    assert!(data.iter().all(|value| !told.contains(value.as_str())), "no secret's data is told");
+    let after = deployments.get("web").await?;
+    assert_eq!(after.metadata.resource_version, before.metadata.resource_version, "nothing was written");
+
+    // What the API server refuses is told with its words.
+    world.change(&mut job, |rendered| {
+        let workloads = rendered.parts.get_mut(&Part::Workloads).expect("there are workloads");
+        let web = workloads.iter_mut().find(|manifest| manifest.id.to_string() == "Deployment/web").expect("it is rendered");
+        web.body["spec"]["selector"]["matchLabels"]["app"] = json!("another");
+    });
+    let diffs = world.kube.diff(&job).await?;
+    let web = diffs.iter().find(|diff| diff.object == "Deployment/web").context("it is told")?;
+    assert_eq!(web.change(), Change::Refused);
+    assert!(web.note.contains("selector"), "{web:?}");
+    Ok(())
 }

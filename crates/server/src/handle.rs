@@ -2,10 +2,12 @@
 //!
 //! It knows no Raft: whether this replica leads, and who else does, is sorted out by the driver thread behind it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use roadstead_api::v1;
 use roadstead_consensus::door::{Progress, Role};
 use roadstead_consensus::member::{GroupId, MemberId, MemberInfo};
 use roadstead_core::apply::Applied;
@@ -19,12 +21,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::message::{Asked, Change, Reader, Reply, ToDriver};
+use crate::questions::{Questions, Unanswered};
 
 /// How long a submission may take before its caller hears `Unknown` or `Unavailable`, unless it names a deadline itself: longer than any
 /// election, shorter than people wait.
 pub const SUBMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a read may take: as for a submission.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the leader may take to say when agents were last heard of: an answer that has all the rest does not wait longer for that.
+const CONTACTS_TIMEOUT: Duration = Duration::from_millis(500);
 /// Requests that may wait or be in flight at one replica before new ones are refused: about 0.2 s of work at the promised rate.
 pub const MAX_WAITING: usize = 20_000;
 /// What a refused caller is told to wait: about the time in which half of a full queue is worked off.
@@ -95,6 +100,15 @@ pub struct Subscription {
     pub entries: mpsc::Receiver<Arc<AppliedEntry>>,
 }
 
+/// When agents were last heard of in the present leader's term, in replicated time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// When it was asked.
+    pub now: Timestamp,
+    /// By cluster; who is not in here has not been heard of in this term.
+    pub last: BTreeMap<ClusterId, Timestamp>,
+}
+
 /// How this replica is.
 #[derive(Clone, Debug)]
 pub struct Status {
@@ -129,6 +143,7 @@ pub(crate) struct Inner {
     pub(crate) group: GroupId,
     pub(crate) id: MemberId,
     pub(crate) scratch: std::path::PathBuf,
+    pub(crate) questions: Questions,
 }
 
 impl Handle {
@@ -282,6 +297,33 @@ impl Handle {
     pub fn heard(&self, cluster: ClusterId) {
         // A replica that stops has no use for it.
         let _ = self.inner.driver.send(ToDriver::Heard(vec![cluster]));
+    }
+
+    /// When agents were last heard of: as this replica knows it if it leads, else, if it may ask, as the leader does. `None` is unknown.
+    pub async fn last_heard(&self, ask_leader: bool) -> Option<Heard> {
+        let (reply, heard) = oneshot::channel();
+        self.inner.driver.send(ToDriver::LastHeard { ask_leader, reply }).ok()?;
+        tokio::time::timeout(CONTACTS_TIMEOUT, heard).await.ok()?.ok()?
+    }
+
+    /// Questions to the agents that follow their intents here.
+    pub(crate) fn questions(&self) -> &Questions {
+        &self.inner.questions
+    }
+
+    /// Asks a cluster's agent, at whatever replica it follows its intent.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn ask_agent(&self, cluster: ClusterId, question: v1::DiffQuestion) -> Result<v1::AnswerDiffRequest, Unanswered> {
+        match self.inner.questions.ask(cluster, question.clone()).await {
+            Err(Unanswered::NotHere) => {}
+            asked => return asked,
+        }
+        let (reply, answer) = oneshot::channel();
+        let ask = ToDriver::AskAgent { cluster, question: Box::new(question), reply };
+        self.inner.driver.send(ask).map_err(|_| Unanswered::NotHere)?;
+        answer.await.unwrap_or(Err(Unanswered::NotHere))
     }
 
     async fn change(&self, change: Change) -> Result<Revision, SubmitError> {

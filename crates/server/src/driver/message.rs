@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use roadstead_api::v1;
 use roadstead_consensus::door::Answer;
 use roadstead_consensus::member::{GroupId, MemberId, MemberInfo, Membership};
 use roadstead_core::command::FeatureLevel;
@@ -11,7 +12,8 @@ use roadstead_core::request::Request;
 use roadstead_core::state::State;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::handle::{ReadError, Status, SubmitError, Submitted, Subscription};
+use crate::handle::{Heard, ReadError, Status, SubmitError, Submitted, Subscription};
+use crate::questions::Unanswered;
 
 /// One message to the driver.
 #[derive(Debug)]
@@ -32,6 +34,22 @@ pub enum ToDriver {
     Change(Change, oneshot::Sender<Result<Revision, SubmitError>>),
     /// Agents that were heard of.
     Heard(Vec<ClusterId>),
+    /// When was each agent last heard of?
+    LastHeard {
+        /// Whether the leader is asked if it is another replica.
+        ask_leader: bool,
+        /// `None` if it is not known.
+        reply: oneshot::Sender<Option<Heard>>,
+    },
+    /// Ask a cluster's agent, which follows its intent at another replica.
+    AskAgent {
+        /// Whose.
+        cluster: ClusterId,
+        /// What.
+        question: Box<v1::DiffQuestion>,
+        /// Whom to answer.
+        reply: oneshot::Sender<Result<v1::AnswerDiffRequest, Unanswered>>,
+    },
 
     /// Raft messages of a peer.
     Messages {

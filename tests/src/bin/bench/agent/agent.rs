@@ -125,9 +125,9 @@ impl Agent {
         let wanted = self.intents.lock().unwrap_or_else(PoisonError::into_inner).len();
         let end = Instant::now() + within;
         loop {
-            match tokio::time::timeout(SAY_EVERY, self.told.wait_for(|told| told.running() == wanted)).await.map(|all| all.map(drop)) {
-                Ok(all) => return all.context("the agent has ended"),
-                Err(_) => {}
+            let all = tokio::time::timeout(SAY_EVERY, self.told.wait_for(|told| told.running() == wanted)).await;
+            if let Ok(all) = all {
+                return all.map(drop).context("the agent has ended");
             }
             let told = self.told.borrow();
             let (running, count) = (told.running(), told.tenants.len());

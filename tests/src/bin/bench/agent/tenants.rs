@@ -105,6 +105,7 @@ pub(super) fn intent(number: u32, shard: u32) -> v1::TenantIntent {
         hostnames: vec![format!("tenant-{number:05}.shop.example")],
         volumes: vec![v1::VolumeIntent { name: VOLUME.to_owned(), size_bytes: GIB, storage: STORAGE.to_owned(), uid: String::new() }],
         requests: Some(wire_requests()),
+        removal_agreed: false,
     }
 }
 
@@ -182,6 +183,7 @@ impl Renderer {
             hostnames: wire.hostnames,
             volumes: vec![VolumeIntent { name: name(VOLUME)?, size: Bytes(GIB), storage: STORAGE.to_owned(), uid: None }],
             requests: requests(),
+            removal_agreed: false,
         };
         let rendered = render(&self.0, &intent, &site()).context("a tenant cannot be rendered")?;
         let objects = rendered.manifests().count() - 1;
