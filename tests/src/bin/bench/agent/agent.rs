@@ -126,8 +126,8 @@ impl Agent {
         let end = Instant::now() + within;
         loop {
             let all = tokio::time::timeout(SAY_EVERY, self.told.wait_for(|told| told.running() == wanted)).await;
-            if let Ok(all) = all {
-                return all.map(drop).context("the agent has ended");
+            if let Ok(all) = all.map(|all| all.map(drop)) {
+                return all.context("the agent has ended");
             }
             let told = self.told.borrow();
             let (running, count) = (told.running(), told.tenants.len());
