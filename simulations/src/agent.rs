@@ -9,7 +9,7 @@ use roadstead_core::cluster::Capacity;
 use roadstead_core::id::{Incarnation, Name, Revision, TenantId, VolumeUid};
 use roadstead_core::intent::{ClusterIntent, TenantIntent};
 use roadstead_core::observed::{ClusterInfo, Observation, SeenTenant, TroubleKind};
-use roadstead_core::reconcile::{Action, ClusterSeen, Condition, Home, Limits, Memory, Round, TenantSeen, VolumeSeen, reconcile};
+use roadstead_core::reconcile::{Action, ClusterSeen, Condition, Home, Limits, Memory, Round, Step, TenantSeen, VolumeSeen, reconcile};
 use roadstead_core::request::{Ask, Observed, ObservedTenant, Report};
 use roadstead_core::time::{Millis, Timestamp};
 
@@ -45,7 +45,8 @@ pub struct Agent {
     pub intent: ClusterIntent,
     /// Who failed, and the like.
     pub memory: Memory,
-    limits: Limits,
+    /// How much at a time.
+    pub limits: Limits,
     seen: ClusterSeen,
     /// The intent that it looked with last.
     looked_with: Revision,
@@ -158,6 +159,9 @@ impl Agent {
         if planted == Some(Planted::MakeLostVolumes) {
             self.intent.tenants.iter_mut().flat_map(|wanted| &mut wanted.volumes).for_each(|volume| volume.uid = None);
         }
+        if planted == Some(Planted::AgreeUnasked) {
+            self.intent.tenants.iter_mut().for_each(|wanted| wanted.removal_agreed = true);
+        }
         self.seen.tenants = tenants;
         self.looked_with = self.intent.generation;
     }
@@ -167,10 +171,12 @@ impl Agent {
         reconcile(&self.intent, &self.seen, &self.limits, &mut self.memory, Timestamp(now / 1000))
     }
 
-    /// Begins to work on tenants: what is wanted of each, and what is to be done in this order.
-    pub fn work(&mut self, now: Micros) -> Vec<(TenantIntent, Vec<Action>)> {
+    /// Begins to work on tenants: what is wanted of each, and what is to be done in this order; and whom it decided to delete.
+    pub fn work(&mut self, now: Micros) -> (Vec<(TenantIntent, Vec<Action>)>, Vec<TenantId>) {
         let round = self.round(now);
         let mut work = Vec::new();
+        let deletes = |(id, step): &(TenantId, Step)| step.actions.contains(&Action::Delete).then_some(*id);
+        let deleted = round.steps.iter().filter_map(deletes).collect();
         for (id, step) in round.steps {
             if step.actions.is_empty() || self.busy.contains_key(&id) {
                 continue;
@@ -180,7 +186,7 @@ impl Agent {
                 work.push((wanted, step.actions));
             }
         }
-        work
+        (work, deleted)
     }
 
     /// Whether what is worked on for a tenant is still what is wanted.
@@ -286,7 +292,7 @@ fn say(wanted: &TenantIntent, seen: &TenantSeen, condition: &Condition, rests: b
         Condition::Stopped => rests.then_some(Observed::Stopped),
         Condition::Absent => rests.then_some(Observed::Absent),
         Condition::VolumeLost(_) | Condition::SecretLost(_) => (rests && seen.at_rest).then_some(Observed::Stopped),
-        Condition::Progressing(_) | Condition::Blocked(_) => None,
+        Condition::Progressing(_) | Condition::Blocked(_) | Condition::HeldBack => None,
     };
     let uid = |volume: &VolumeSeen| match volume {
         VolumeSeen::There { uid, .. } => Some(*uid),
@@ -297,6 +303,7 @@ fn say(wanted: &TenantIntent, seen: &TenantSeen, condition: &Condition, rests: b
         Condition::Running | Condition::Stopped | Condition::Absent | Condition::Progressing(_) => None,
         Condition::VolumeLost(name) => Some((TroubleKind::VolumeLost, name.to_string())),
         Condition::SecretLost(name) => Some((TroubleKind::SecretLost, name.to_string())),
+        Condition::HeldBack => Some((TroubleKind::HeldBack, String::new())),
         Condition::Blocked(why) => Some((TroubleKind::Blocked, why.clone())),
     };
     Said { seen: SeenTenant { id: wanted.id, epoch: wanted.epoch, volumes, trouble }, observed }

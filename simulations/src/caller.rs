@@ -12,6 +12,7 @@ use roadstead_core::tenant::{Desired, TenantSpec};
 
 use crate::agent::Agent;
 use crate::chance::Chance;
+use crate::fleet;
 use crate::net::Micros;
 
 /// Names that clients place tenants under: few, so that they meet.
@@ -166,7 +167,8 @@ impl Caller {
                 Ask::UpdateTenant { spec: Box::new(spec), expected: None }
             }
             50..65 => Ask::ReleaseTenant { name, purge: chance.percent(60), expected: None },
-            65..73 => Ask::UndeleteTenant { name },
+            65..71 => Ask::UndeleteTenant { name },
+            71..73 => Ask::AllowRemovals { cluster: fleet::cluster_name(chance.below(4) as usize), count: chance.between(1, 3) as u32 },
             drawn => {
                 let number = chance.below(REGISTERS);
                 let register = register_name(number);

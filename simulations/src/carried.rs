@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use roadstead_core::apply::{Applied, Change, OBSERVES};
 use roadstead_core::id::{Epoch, Incarnation, Name, Revision, TenantId, VolumeUid};
-use roadstead_core::intent::Role;
+use roadstead_core::intent::{ClusterIntent, Role};
 use roadstead_core::observed::TroubleKind;
+use roadstead_core::reconcile::Limits;
 use roadstead_core::state::State;
 use roadstead_core::tenant::{Desired, Phase, Tenant};
+use roadstead_core::time::Timestamp;
 
 use crate::cluster::{Call, Cluster, Namespace, Pods};
 
@@ -24,6 +26,8 @@ struct Decided {
     gone: BTreeSet<TenantId>,
     /// Volumes that were known, and since when.
     volumes: BTreeMap<(TenantId, Name), (VolumeUid, Revision)>,
+    /// Tenants to whose removal an operator has agreed, in an epoch.
+    agreed: BTreeSet<(TenantId, Epoch)>,
 }
 
 /// See the module.
@@ -36,6 +40,8 @@ pub struct Carried {
     volumes: BTreeMap<(usize, TenantId, Name), VolumeUid>,
     /// Tenants of which somebody deleted something by hand.
     harmed: BTreeSet<TenantId>,
+    /// What each start of an agent began to remove unasked, and when.
+    unasked: BTreeMap<(usize, u64), BTreeMap<TenantId, Timestamp>>,
 }
 
 impl Carried {
@@ -51,11 +57,43 @@ impl Carried {
         }
     }
 
-    /// An entry was applied for the first time anywhere.
+    /// An agent has decided to delete tenants; how many of them an operator has agreed to.
+    ///
+    /// # Errors
+    /// More than it may within the time, and no operator has agreed to them.
+    pub fn removes(
+        &mut self,
+        agent: (usize, u64),
+        intent: &ClusterIntent,
+        deleted: &[TenantId],
+        limits: &Limits,
+        now: Timestamp,
+    ) -> Result<u64, String> {
+        let agreed = self.decided.get(&intent.generation.incarnation).map(|decided| &decided.agreed);
+        let unasked = self.unasked.entry(agent).or_default();
+        unasked.retain(|_, begun| now.since(*begun) < limits.removal_window);
+        let mut asked = 0;
+        for wanted in intent.tenants.iter().filter(|wanted| deleted.contains(&wanted.id)) {
+            if agreed.is_some_and(|agreed| agreed.contains(&(wanted.id, wanted.epoch))) {
+                asked += 1;
+            } else {
+                unasked.entry(wanted.id).or_insert(now);
+            }
+        }
+        // The clusters here have far fewer tenants than those of which the share counts.
+        if unasked.len() > limits.removals {
+            return Err(format!("agent {} removes {unasked:?} within {} ms, and no operator has agreed", agent.0, limits.removal_window.0));
+        }
+        Ok(asked)
+    }
+
+    /// An entry was applied for the first time anywhere; `state` has it, and perhaps more.
     ///
     /// # Errors
     /// What was taken for known and is not.
-    pub fn applied(&mut self, applied: &Applied) -> Result<(), String> {
+    pub fn applied(&mut self, state: &State, applied: &Applied) -> Result<(), String> {
+        let agreed = state.clusters().flat_map(|cluster| state.agreed(cluster.id)).map(|(tenant, agreement)| (tenant.id, agreement.epoch));
+        self.decided.entry(state.incarnation()).or_default().agreed.extend(agreed);
         for change in &applied.changes {
             match change {
                 Change::Tenant { after: Some(after), facts, .. } => {

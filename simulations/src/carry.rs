@@ -173,7 +173,7 @@ impl World {
         if first {
             self.checks.fence(index, state, applied)?;
             self.carried.begins(state);
-            self.carried.applied(applied)?;
+            self.carried.applied(state, applied)?;
         }
         if current {
             self.checks.applied(index, state, applied)?;

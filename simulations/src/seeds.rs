@@ -66,13 +66,14 @@ fn caught(seed: u64, planted: Option<Planted>) -> Verdict {
 impl Summary {
     fn add(&mut self, verdict: &Verdict) {
         self.seeds += 1;
-        let Stats { events, answers, starts, installs, restores, actions } = verdict.stats;
+        let Stats { events, answers, starts, installs, restores, actions, agreed } = verdict.stats;
         self.stats.events += events;
         self.stats.answers += answers;
         self.stats.starts += starts;
         self.stats.installs += installs;
         self.stats.restores += restores;
         self.stats.actions += actions;
+        self.stats.agreed += agreed;
         let earlier = self.first.as_ref().is_none_or(|first| verdict.seed < first.seed);
         if verdict.violation.is_some() && earlier {
             self.first = Some(verdict.clone());

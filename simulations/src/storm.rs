@@ -32,7 +32,8 @@ impl World {
                     | Planted::MakeLostVolumes
                     | Planted::CompleteTooSoon
                     | Planted::TellOnlyNews
-                    | Planted::TellWhileWorking,
+                    | Planted::TellWhileWorking
+                    | Planted::AgreeUnasked,
                 )
                 | None => None,
             },

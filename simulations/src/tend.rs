@@ -13,8 +13,6 @@ use crate::world::{Event, Planted, World};
 
 /// How often an agent looks for what comes next.
 const LOOK_EVERY_US: Micros = 120_000;
-/// What an operator agrees to once the faults are over.
-const AGREED: Timestamp = Timestamp(u64::MAX);
 
 /// Work on one tenant, as it was begun.
 #[derive(Clone, Debug)]
@@ -44,9 +42,6 @@ impl World {
     pub(crate) fn start_agent(&mut self, caller: usize) {
         let Kind::Agent(agent) = &mut self.callers[caller].kind else { return };
         agent.start(&self.clusters[agent.cluster]);
-        if self.calm {
-            agent.memory.allow_removals(AGREED);
-        }
         let boot = agent.boot;
         self.note("agent", &[caller as u64, boot], || format!("agent {caller} starts"));
         self.callers[caller].job = None;
@@ -77,7 +72,9 @@ impl World {
             if !agent.has_looked() || !chance.percent(25) {
                 agent.look(cluster, now, planted);
             }
-            begun = agent.work(now);
+            let deleted;
+            (begun, deleted) = agent.work(now);
+            self.stats.agreed += self.carried.removes((caller, boot), &agent.intent, &deleted, &agent.limits, Timestamp(now / 1000))?;
         }
         let generation = agent.intent.generation;
         for (wanted, actions) in begun {
@@ -227,7 +224,8 @@ impl World {
             for caller in agents {
                 let Some(agent) = self.agent(caller) else { continue };
                 (agent.runs, agent.paused_until) = (Some(caller) == goes_on, 0);
-                agent.memory.allow_removals(AGREED);
+                // Nobody is there to agree any more.
+                agent.limits.removals = usize::MAX;
             }
         }
         (self.temper.action_fails, self.temper.late_percent) = (0, 0);

@@ -49,6 +49,8 @@ pub enum Planted {
     TellOnlyNews,
     /// Agents tell how a tenant was before they began to work on it.
     TellWhileWorking,
+    /// Agents take every removal for one that an operator has agreed to.
+    AgreeUnasked,
     /// One inside the replica.
     Inside(Sabotage),
 }
@@ -221,6 +223,8 @@ pub struct Stats {
     pub restores: u64,
     /// Things done in clusters.
     pub actions: u64,
+    /// Removals that an agent carried out because an operator had agreed to them.
+    pub agreed: u64,
 }
 
 /// How a run ended.

@@ -22,7 +22,7 @@ fn two_thousand_seeds_are_sound() {
     }
     assert_eq!(summary.seeds, SEEDS);
     // The faults were there: replicas came back, took over snapshots, and backups were restored.
-    assert!(summary.stats.actions > 100 * SEEDS, "{:?}", summary.stats);
+    assert!(summary.stats.actions > 100 * SEEDS && summary.stats.agreed > 0, "{:?}", summary.stats);
     assert!(
         summary.stats.starts > 4 * SEEDS && summary.stats.installs > SEEDS && summary.stats.restores > SEEDS / 40,
         "{:?}",
@@ -91,4 +91,9 @@ fn telling_nothing_twice_is_found() {
 #[test]
 fn telling_how_a_tenant_was_before_it_was_worked_on_is_found() {
     found(Planted::TellWhileWorking);
+}
+
+#[test]
+fn removing_more_than_is_removed_unasked_is_found() {
+    found(Planted::AgreeUnasked);
 }

@@ -101,6 +101,7 @@ pub(crate) fn rendered(class: &Class, values: &Value) -> Result<Rendered, Render
         hostnames: vec!["tenant.example".to_owned()],
         volumes,
         requests,
+        removal_agreed: false,
     };
     let site = Site {
         cluster: "any".to_owned(),

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use roadstead_core::agreement;
 use roadstead_core::command::{Batch, Outcome};
 use roadstead_core::id::RequestId;
 use roadstead_core::request::{Ask, Principal, Report, Request};
@@ -182,6 +183,7 @@ fn approximate_bytes(request: &Request) -> usize {
         | Ask::WaiveFence { .. }
         | Ask::PutToken { .. }
         | Ask::SpendToken(_) => 0,
+        Ask::AllowRemovals { count, .. } => 16 * (*count as usize).min(agreement::MAX_TENANTS),
     };
     REQUEST_BYTES + texts
 }

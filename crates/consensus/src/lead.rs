@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use raft::StateRole;
-use roadstead_core::apply::{Applied, Change};
+use roadstead_core::apply::Applied;
 use roadstead_core::codec;
 use roadstead_core::command::{Batch, Command, Envelope, Outcome, Rejection};
 use roadstead_core::decide::{Contacts, Decision, Working};
@@ -63,23 +63,16 @@ impl Lead {
     pub(crate) fn start_over(&mut self, state: &State) {
         self.working = Some(Working::new(state));
         self.spoiled = false;
-        self.contacts = Contacts::default();
-        for cluster in state.clusters() {
-            self.contacts.last_heard.insert(cluster.id, state.time());
-        }
+        self.contacts = Contacts { since: state.time(), ..Contacts::default() };
     }
 
     /// An entry was applied.
     pub(crate) fn applied(&mut self, state: &State, batch: &Batch, applied: &Applied, mine: bool, time: Timestamp) {
         let Some(working) = &mut self.working else { return };
         working.applied(state, batch, applied, mine);
-        for change in &applied.changes {
-            if let Change::Cluster { before: None, after: Some(cluster) } = change {
-                self.contacts.last_heard.insert(cluster.id, time);
-            }
-        }
         for envelope in &batch.commands {
-            if let Command::Report(report) = &envelope.command
+            if let Some(report) = envelope.command.report()
+                && report.by_agent
                 && let Some(cluster) = state.cluster(report.cluster.as_str())
             {
                 self.contacts.last_heard.insert(cluster.id, time);
@@ -287,6 +280,13 @@ impl Replica {
     fn level_to_raise(&self) -> Option<roadstead_core::command::FeatureLevel> {
         let all: Option<Vec<_>> = self.machine.membership.ids().into_iter().map(|id| self.level_of(id)).collect();
         all?.into_iter().min().filter(|level| *level > self.machine.state.level())
+    }
+
+    /// When agents were last heard of in this term, and now; `None` elsewhere than at a leader that decides.
+    #[must_use]
+    pub fn contacts(&self) -> Option<(&Contacts, Timestamp)> {
+        let lead = self.lead.as_ref().filter(|lead| lead.decides())?;
+        Some((&lead.contacts, self.clock.at(self.now)))
     }
 
     /// A cluster's agent was heard of.

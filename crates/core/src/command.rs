@@ -25,7 +25,7 @@ pub struct FeatureLevel(pub u16);
 /// The level of the first release.
 pub const FIRST_LEVEL: FeatureLevel = FeatureLevel(1);
 /// The highest level that this build understands.
-pub const SUPPORTED_LEVEL: FeatureLevel = FeatureLevel(5);
+pub const SUPPORTED_LEVEL: FeatureLevel = FeatureLevel(6);
 
 /// The content of one Raft entry: everything that was waiting, decided together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,6 +208,24 @@ pub enum Command {
     },
     /// Exchange a token. From [`crate::apply::ENROLS`] on.
     SpendToken(Box<Spending>),
+    /// An operator agrees to removals that wait in a cluster. From [`crate::apply::AGREES`] on.
+    AllowRemovals {
+        /// Where.
+        cluster: Name,
+        /// Of whom, each as it was bound when that was decided.
+        tenants: Vec<(TenantId, Epoch)>,
+    },
+}
+
+impl Command {
+    /// What a cluster's agent, or an operator in its stead, says with it.
+    #[must_use]
+    pub fn report(&self) -> Option<&Report> {
+        if let Self::Observe(observation) = self {
+            return Some(&observation.report);
+        }
+        if let Self::Report(report) = self { Some(report) } else { None }
+    }
 }
 
 /// What became of one command, the same on every replica and for every retry.

@@ -25,6 +25,7 @@ pub(crate) enum Tag {
     TenantFacts = 10,
     ClusterInfo = 11,
     JoinToken = 12,
+    Agreement = 13,
 }
 
 fn fold(a: u64, b: u64) -> u64 {

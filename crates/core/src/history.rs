@@ -72,6 +72,11 @@ pub enum EventKind {
         /// Whether they no longer hold.
         misplaced: bool,
     },
+    /// An operator agreed to its removal, beyond what its cluster's agent removes by itself. From feature level 6 on.
+    RemovalAllowed {
+        /// Until then.
+        until: Timestamp,
+    },
 }
 
 /// The number that the state gave a principal; names are long and few.

@@ -68,6 +68,8 @@ pub struct TenantIntent {
     pub volumes: Vec<VolumeIntent>,
     /// What it may use.
     pub requests: Requests,
+    /// An operator has agreed to its removal, beyond what the cluster's agent removes by itself.
+    pub removal_agreed: bool,
 }
 
 /// What is wanted of one cluster.
@@ -124,6 +126,7 @@ pub fn of_tenant(state: &State, tenant: &Tenant) -> Option<TenantIntent> {
         hostnames: spec.hostnames.clone(),
         volumes: volumes.iter().map(volume).collect(),
         requests: spec.requests,
+        removal_agreed: role == Role::Absent && state.agreement_to(tenant).is_some(),
     })
 }
 

@@ -26,6 +26,7 @@ pub mod schedule;
 
 pub mod observed;
 pub mod join;
+pub mod agreement;
 pub mod request;
 pub mod decide;
 pub mod command;

@@ -27,6 +27,9 @@ pub enum TroubleKind {
     VolumeLost,
     /// A secret that was generated is not there any more.
     SecretLost,
+    /// It is removed only once an operator agrees: there are more removals than an agent carries out by itself. From feature level
+    /// [`crate::apply::AGREES`] on.
+    HeldBack,
 }
 
 /// What keeps a tenant from being as it is to be.

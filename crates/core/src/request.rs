@@ -152,6 +152,13 @@ pub enum Ask {
     },
     /// Exchange a token, which the same key may do again as long as it is good.
     SpendToken(Box<Spending>),
+    /// Agree to removals that wait in a cluster.
+    AllowRemovals {
+        /// Where.
+        cluster: Name,
+        /// To so many of them at most, in the order in which its agent removes.
+        count: u32,
+    },
 }
 
 /// What a cluster's agent says of it.

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use common::*;
+use roadstead_core::agreement::LASTS;
 use roadstead_core::apply::apply;
 use roadstead_core::codec::{SnapshotReader, decode_batch, encode_batch, snapshot};
 use roadstead_core::command::{Batch, Command, FeatureLevel};
@@ -54,6 +55,7 @@ fn number(command: &Command) -> usize {
         Command::Observe(_) => 21,
         Command::PutToken { .. } => 22,
         Command::SpendToken(_) => 23,
+        Command::AllowRemovals { .. } => 24,
     }
 }
 
@@ -104,6 +106,9 @@ fn write_log(level: FeatureLevel) -> Vec<(u64, Batch)> {
         fleet.must(put_token("c1", other, ""));
         fleet.must(spend_token("c1", other, "uid-c1", 7));
     }
+    if level >= FeatureLevel(6) {
+        agreed_end(&mut fleet);
+    }
     fleet.command(Command::Incarnate { incarnation: Incarnation(1) });
     fleet.must(Ask::WaiveFence { cluster: None });
     fleet.must(Ask::DeleteCluster { name: name("c1"), forget: true });
@@ -125,6 +130,22 @@ fn observed_life(fleet: &mut Fleet) {
     fleet.must(Ask::ReleaseTenant { name: name("adopted"), purge: true, expected: None });
     fleet.observe("adopted", Observed::Absent);
     assert!(fleet.state.tenant("adopted").is_none());
+}
+
+/// Tenants that are removed only after an operator has agreed to it, from level 6 on.
+fn agreed_end(fleet: &mut Fleet) {
+    let removed = ["t3", "t4"];
+    for tenant in removed {
+        fleet.must(Ask::ReleaseTenant { name: name(tenant), purge: true, expected: None });
+        fleet.tell(tenant, &[], Some((TroubleKind::HeldBack, "too many at once")));
+        let cluster = fleet.tenant(tenant).phase.binding().expect("bound").cluster;
+        let cluster = fleet.state.cluster_by_id(cluster).expect("there").spec.name.clone();
+        fleet.must(Ask::AllowRemovals { cluster, count: 1 });
+    }
+    fleet.observe("t3", Observed::Absent);
+    fleet.time = fleet.time.after(LASTS);
+    fleet.settle();
+    assert!(fleet.state.clusters().all(|cluster| fleet.state.agreed(cluster.id).count() == 0));
 }
 
 fn to_bytes(log: &[(u64, Batch)]) -> Vec<u8> {
@@ -161,7 +182,7 @@ fn copy_of(state: &State) -> State {
 fn golden_logs_give_the_same_digest_also_after_a_snapshot_at_every_point() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut digests = String::new();
-    for level in [1, 2, 3, 4, 5] {
+    for level in [1, 2, 3, 4, 5, 6] {
         let path = file(&format!("level-{level}.log"));
         if update {
             std::fs::create_dir_all(file("")).expect("a folder");
@@ -170,7 +191,8 @@ fn golden_logs_give_the_same_digest_also_after_a_snapshot_at_every_point() {
         let log = from_bytes(&std::fs::read(&path).expect("a golden log"));
         let commands: BTreeSet<usize> =
             log.iter().flat_map(|(_, batch)| &batch.commands).map(|envelope| number(&envelope.command)).collect();
-        assert_eq!(commands.len(), COMMANDS + usize::from(level >= 4) + 2 * usize::from(level >= 5), "level {level}: every command occurs");
+        let known = COMMANDS + usize::from(level >= 4) + 2 * usize::from(level >= 5) + usize::from(level >= 6);
+        assert_eq!(commands.len(), known, "level {level}: every command occurs");
         let (mut straight, mut copied) = (State::default(), State::default());
         for (index, batch) in &log {
             let (a, b) = (apply(&mut straight, *index, batch), apply(&mut copied, *index, batch));

@@ -5,6 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::*;
+use roadstead_core::agreement::LASTS;
 use roadstead_core::apply::{RETURNS_TO_ANY_SHARD, supported};
 use roadstead_core::class::{ClassVersion, VolumeSpec};
 use roadstead_core::cluster::{ClusterSpec, ClusterState};
@@ -20,7 +21,7 @@ use roadstead_core::request::{Ask, Observed, ObservedTenant, Report};
 use roadstead_core::resources::{Bytes, Resources};
 use roadstead_core::schedule::describe_reason;
 use roadstead_core::tenant::{Phase, TenantSpec};
-use roadstead_core::time::Timestamp;
+use roadstead_core::time::{Millis, Timestamp};
 
 fn round_trip(fleet: &Fleet) -> roadstead_core::state::State {
     let mut reader = SnapshotReader::default();
@@ -667,4 +668,90 @@ fn an_update_in_flight_holds_the_greater_of_both() {
     assert!(matches!(outcomes[1], Outcome::Done(Done::Placed { .. })));
     assert!(matches!(outcomes[2], Outcome::Done(Done::Pending { .. })));
     fleet.check();
+}
+
+/// Tenants `a` to `h` in one cluster, all to be removed, and the last six of them held back by its agent.
+fn held_back_fleet() -> Fleet {
+    let mut fleet = Fleet::with_clusters(1, 10, 10_000);
+    fleet.command(Command::RaiseLevel { level: SUPPORTED_LEVEL });
+    for tenant in HELD_BACK {
+        fleet.place(tenant);
+        fleet.must(Ask::ReleaseTenant { name: name(tenant), purge: true, expected: None });
+    }
+    for tenant in &HELD_BACK[2..] {
+        fleet.tell(tenant, &[], Some((TroubleKind::HeldBack, "too many at once")));
+    }
+    fleet
+}
+
+const HELD_BACK: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+
+/// The tenants to whose removal the intent of `c0` says that an operator has agreed.
+fn agreed(fleet: &Fleet) -> Vec<String> {
+    let intent = for_cluster(&fleet.state, fleet.state.cluster("c0").expect("there").id);
+    intent.tenants.iter().filter(|wanted| wanted.removal_agreed).map(|wanted| wanted.name.to_string()).collect()
+}
+
+fn allow(count: u32) -> Ask {
+    Ask::AllowRemovals { cluster: name("c0"), count }
+}
+
+#[test]
+fn an_operator_agrees_to_removals_that_wait_one_by_one_and_to_no_other() {
+    let mut fleet = held_back_fleet();
+    let cluster = fleet.state.cluster("c0").expect("there").id;
+    let generation = fleet.state.generation(cluster);
+    fleet.must(allow(4));
+    assert_eq!(agreed(&fleet), ["c", "d", "e", "f"], "those that wait, in the order in which they go");
+    assert!(fleet.state.generation(cluster) > generation, "it is another intent");
+    let event = fleet.state.events_of(fleet.tenant("c").id).0.pop().expect("an event");
+    let until = fleet.state.time().after(LASTS);
+    assert_eq!((event.principal, event.kind), (owner("client:test"), EventKind::RemovalAllowed { until }));
+
+    fleet.must(allow(1000));
+    assert_eq!(agreed(&fleet), ["c", "d", "e", "f", "g", "h"], "what its agent carries out by itself needs no agreement");
+    assert!(matches!(fleet.refused(allow(1)), Rejection::InUse { .. }), "nothing waits that was not agreed to");
+    assert_eq!(round_trip(&fleet).digest(), fleet.state.digest());
+    fleet.observe("c", Observed::Absent);
+    assert_eq!(agreed(&fleet), ["d", "e", "f", "g", "h"]);
+    fleet.check();
+}
+
+#[test]
+fn an_agreement_to_removals_ends_with_its_time_and_with_a_restore() {
+    let mut fleet = held_back_fleet();
+    fleet.must(allow(2));
+    fleet.time = fleet.time.after(Millis(LASTS.0 - 1));
+    fleet.settle();
+    assert_eq!(agreed(&fleet), ["c", "d"]);
+    let generation = fleet.state.generation(fleet.state.cluster("c0").expect("there").id);
+    fleet.time = fleet.time.after(Millis(1));
+    fleet.settle();
+    assert!(agreed(&fleet).is_empty());
+    assert!(fleet.state.generation(fleet.state.cluster("c0").expect("there").id) > generation, "its agent hears of the end");
+    fleet.must(allow(1));
+    assert_eq!(agreed(&fleet), ["c"], "what was not removed in time waits again");
+    fleet.check();
+
+    fleet.command(Command::Incarnate { incarnation: Incarnation(1) });
+    assert!(matches!(fleet.refused(allow(1)), Rejection::Fenced { .. }));
+    fleet.must(Ask::WaiveFence { cluster: None });
+    assert!(agreed(&fleet).is_empty(), "it was given knowing what has been undone");
+    fleet.check();
+}
+
+#[test]
+fn agreements_wait_until_every_replica_knows_of_them() {
+    let mut fleet = Fleet::with_clusters(1, 10, 10_000);
+    fleet.command(Command::RaiseLevel { level: FeatureLevel(4) });
+    fleet.place("a");
+    fleet.must(Ask::ReleaseTenant { name: name("a"), purge: true, expected: None });
+    fleet.tell("a", &[], Some((TroubleKind::HeldBack, "too many at once")));
+    let trouble = fleet.state.facts_of(fleet.tenant("a").id).and_then(|facts| facts.trouble.clone()).expect("told");
+    assert_eq!(trouble.kind, TroubleKind::Blocked, "a kind that every replica can read");
+    assert!(matches!(fleet.refused(allow(1)), Rejection::InUse { .. }));
+    fleet.command(Command::RaiseLevel { level: SUPPORTED_LEVEL });
+    fleet.tell("a", &[], Some((TroubleKind::HeldBack, "too many at once")));
+    fleet.must(allow(1));
+    assert_eq!(agreed(&fleet), ["a"]);
 }

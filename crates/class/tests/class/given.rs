@@ -109,6 +109,7 @@ pub(crate) fn tenant(class: &Class, values: &Value) -> TenantIntent {
         hostnames: vec!["shop.acme.example".to_owned()],
         volumes: class.volumes.iter().map(volume).collect(),
         requests: class.requests,
+        removal_agreed: false,
     }
 }
 

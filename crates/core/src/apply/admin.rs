@@ -19,6 +19,7 @@ impl Applier<'_> {
                 Some(_) | None => self.drop_tenant(id),
             }
         }
+        self.end_agreements(limit as usize);
         Ok(self.done())
     }
 
@@ -36,6 +37,8 @@ impl Applier<'_> {
         self.state.revision.incarnation = incarnation;
         // Which of them were used since the backup is unknown, too.
         self.state.tokens = Tokens::default();
+        // What was agreed to was agreed to knowing what has been undone.
+        self.state.agreements = Default::default();
         // Every cluster, also one that held nothing when the backup was taken: tenants may have been bound to it since.
         let all: Vec<ClusterId> = self.state.clusters().map(|cluster| cluster.id).collect();
         for id in all {

@@ -1,7 +1,7 @@
 //! `apply`: the only way the state changes. Deterministic; re-checks every hard limit; may reject; never dies, never half-does.
 //!
 //! One file per kind of thing: `tenant`, `misplaced`, `report` and `observed` (what agents say), `join` (how they are let in), `cluster`, `fleet` (pools, classes, policy), `admin` (expiry,
-//! levels, incarnations). Each command checks first and changes afterwards. It schedules nothing: a scheduler in here would make
+//! levels, incarnations), `removals` (what an operator has agreed to). Each command checks first and changes afterwards. It schedules nothing: a scheduler in here would make
 //! replicas of different versions come apart.
 
 mod tenant;
@@ -12,6 +12,7 @@ mod join;
 mod cluster;
 mod fleet;
 mod admin;
+mod removals;
 
 use std::sync::Arc;
 
@@ -46,6 +47,9 @@ pub const OBSERVES: FeatureLevel = FeatureLevel(4);
 
 /// From this level on clusters have tokens by which their agents are let in.
 pub const ENROLS: FeatureLevel = FeatureLevel(5);
+
+/// From this level on removals that wait for an operator are a trouble of their own, and operators agree to them.
+pub const AGREES: FeatureLevel = FeatureLevel(6);
 
 /// What applying one entry did.
 #[derive(Clone, Debug, Default)]
@@ -207,6 +211,7 @@ impl<'a> Applier<'a> {
             Command::WaiveFence { cluster } => self.waive_fence(cluster.as_ref()),
             Command::PutToken { cluster, token } => self.put_token(cluster, token),
             Command::SpendToken(spending) => self.spend_token(spending),
+            Command::AllowRemovals { cluster, tenants } => self.allow_removals(cluster, tenants),
         }
     }
 
@@ -270,7 +275,8 @@ fn acts_on_knowledge(command: &Command) -> bool {
         | Command::DeleteCluster { .. }
         | Command::DeletePool { .. }
         | Command::DeleteClass { .. }
-        | Command::Expire { .. } => true,
+        | Command::Expire { .. }
+        | Command::AllowRemovals { .. } => true,
         Command::NoteUnplaced { .. }
         | Command::AdoptTenant { .. }
         | Command::PutCluster { .. }

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{CodecError, HEADER, MAX_CHUNK_BYTES, malformed, open, read_prefix, seal, write};
+use crate::agreement::Agreement;
 use crate::class::ClassVersion;
 use crate::cluster::Cluster;
 use crate::command::FeatureLevel;
@@ -44,10 +45,12 @@ enum Section {
     ClusterInfos = 10,
     /// See `TenantFacts`.
     JoinTokens = 11,
+    /// See `TenantFacts`.
+    Agreements = 12,
 }
 
 impl Section {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Scalars,
         Self::Principals,
         Self::Pools,
@@ -58,6 +61,7 @@ impl Section {
         Self::TenantFacts,
         Self::ClusterInfos,
         Self::JoinTokens,
+        Self::Agreements,
         Self::End,
     ];
 
@@ -102,6 +106,7 @@ enum Item<'a> {
     TenantFacts(TenantId, &'a TenantFacts),
     ClusterInfo(ClusterId, &'a ClusterInfo),
     JoinToken(ClusterId, &'a JoinToken),
+    Agreement(TenantId, Agreement),
     End(End),
 }
 
@@ -118,6 +123,7 @@ impl Item<'_> {
             Self::TenantFacts(..) => Section::TenantFacts,
             Self::ClusterInfo(..) => Section::ClusterInfos,
             Self::JoinToken(..) => Section::JoinTokens,
+            Self::Agreement(..) => Section::Agreements,
             Self::End(_) => Section::End,
         }
     }
@@ -134,6 +140,7 @@ impl Item<'_> {
             Self::TenantFacts(id, facts) => write(&(id, facts), bytes),
             Self::ClusterInfo(id, info) => write(&(id, info), bytes),
             Self::JoinToken(id, token) => write(&(id, token), bytes),
+            Self::Agreement(id, agreement) => write(&(id, agreement), bytes),
             Self::End(end) => write(end, bytes),
         }
     }
@@ -162,7 +169,8 @@ pub fn snapshot(state: &State) -> Box<dyn Iterator<Item = Vec<u8>> + Send + '_> 
         .chain(state.requests.iter().map(|(key, kept)| Item::Request(key, kept)))
         .chain(state.observed.tenants().map(|(id, facts)| Item::TenantFacts(*id, facts)))
         .chain(state.observed.clusters().map(|(id, info)| Item::ClusterInfo(*id, info)))
-        .chain(state.tokens.iter().map(|(id, token)| Item::JoinToken(*id, token)));
+        .chain(state.tokens.iter().map(|(id, token)| Item::JoinToken(*id, token)))
+        .chain(state.agreements.iter().map(|(id, agreement)| Item::Agreement(id, agreement)));
     Box::new(Chunks { state, items: Box::new(items), body: Body::default(), ready: Vec::new(), number: 0, count: 0, ended: false })
 }
 
@@ -308,6 +316,7 @@ impl DecodedChunk {
             | Section::TenantFacts
             | Section::ClusterInfos
             | Section::JoinTokens
+            | Section::Agreements
             | Section::End => Items::Bytes,
         };
         Ok(Self { section, continues, number: u32::from_le_bytes([*n0, *n1, *n2, *n3]), chunk, items })
@@ -466,6 +475,11 @@ impl SnapshotReader {
             Section::JoinTokens => {
                 let ((id, token), rest) = read_prefix::<(ClusterId, JoinToken)>(bytes)?;
                 self.builder.token(id, token);
+                Ok(rest)
+            }
+            Section::Agreements => {
+                let ((id, agreement), rest) = read_prefix::<(TenantId, Agreement)>(bytes)?;
+                self.builder.agreement(id, agreement);
                 Ok(rest)
             }
             Section::End => {

@@ -186,7 +186,8 @@ impl Working {
                     | Command::Incarnate { .. }
                     | Command::WaiveFence { .. }
                     | Command::PutToken { .. }
-                    | Command::SpendToken(_),
+                    | Command::SpendToken(_)
+                    | Command::AllowRemovals { .. },
                     _,
                 ) => {}
             }
@@ -343,8 +344,8 @@ impl Working {
         let after = state.policy().spec.silent_after;
         let mut commands = Vec::new();
         for cluster in state.clusters().filter(|cluster| !cluster.silent && cluster.has_agent) {
-            let Some(heard) = contacts.last_heard.get(&cluster.id) else { continue };
-            if now.since(*heard) > after && self.falling_silent.insert(cluster.id) {
+            let heard = contacts.last_heard.get(&cluster.id).copied().unwrap_or(contacts.since);
+            if now.since(heard) > after && self.falling_silent.insert(cluster.id) {
                 commands.push(Command::MarkSilent { cluster: cluster.id });
             }
         }
@@ -352,8 +353,9 @@ impl Working {
     }
 
     fn due(&mut self, state: &State, now: Timestamp) -> Option<Command> {
-        let (time, _) = state.tenants.expiries().get_min()?;
-        if *time > now || self.expiring {
+        let tenant = state.tenants.expiries().get_min().is_some_and(|(time, _)| *time <= now);
+        let agreement = state.agreements.ended(now).next().is_some();
+        if !(tenant || agreement) || self.expiring {
             return None;
         }
         self.expiring = true;
@@ -367,9 +369,11 @@ pub fn leader() -> Principal {
     Owner::new("replica:leader").expect("a legal name")
 }
 
-/// When the leader last heard of each cluster's agent, in its own monotonic time; not replicated.
+/// When the leader last heard of each cluster's agent; not replicated.
 #[derive(Clone, Debug, Default)]
 pub struct Contacts {
-    /// By cluster number. A new leader starts with all of them heard of at the start of its term.
+    /// When its term began: whoever has not been heard of since then counts as heard of at that time before it is called silent.
+    pub since: Timestamp,
+    /// Whose agents were heard of in this term, and when last.
     pub last_heard: std::collections::BTreeMap<crate::id::ClusterId, Timestamp>,
 }

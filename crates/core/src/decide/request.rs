@@ -1,12 +1,13 @@
 //! Each kind of request on its way to a command.
 
 use super::{Counted, Decision, Hold, Working, resolve};
+use crate::agreement;
 use crate::apply;
 use crate::command::{Command, Done, Kind, Outcome, Placement, Rejection};
 use crate::id::{ClusterId, Name, Revision, ShardId};
 use crate::join::{Digest, JoinToken, MAX_TOKEN_LIFE, Spending};
 use crate::ledger::Share;
-use crate::observed::Observation;
+use crate::observed::{Observation, TroubleKind};
 use crate::request::{Ask, Observed, ObservedTenant, Report};
 use crate::resources::{PodSize, Requests, Resources};
 use crate::schedule;
@@ -63,6 +64,7 @@ impl Working {
             Ask::WaiveFence { cluster } => Command::WaiveFence { cluster: cluster.clone() },
             Ask::PutToken { cluster, digest, uid, life } => return put_token(state, cluster, *digest, uid, *life, now),
             Ask::SpendToken(spending) => return spend_token(state, spending, now),
+            Ask::AllowRemovals { cluster, count } => allow_removals(state, cluster, *count)?,
         }))
     }
 
@@ -180,7 +182,8 @@ fn acts_on_knowledge(ask: &Ask) -> bool {
         | Ask::UndeleteTenant { .. }
         | Ask::DeleteCluster { .. }
         | Ask::DeletePool { .. }
-        | Ask::DeleteClass { .. } => true,
+        | Ask::DeleteClass { .. }
+        | Ask::AllowRemovals { .. } => true,
         Ask::AdoptTenant { .. }
         | Ask::PutCluster { .. }
         | Ask::CordonCluster { .. }
@@ -200,6 +203,21 @@ fn find_cluster(state: &State, name: &Name) -> Result<ClusterId, Rejection> {
     state.cluster(name.as_str()).map(|cluster| cluster.id).ok_or_else(not_found)
 }
 
+/// The first of those whose removal waits: an agreement is to tenants that are named.
+fn allow_removals(state: &State, cluster: &Name, count: u32) -> Result<Command, Rejection> {
+    let waiting = state.held_back(find_cluster(state, cluster)?);
+    let refused = |problem: &str| Rejection::InUse { kind: Kind::Cluster, name: cluster.to_string(), problem: problem.to_owned() };
+    if state.level() < apply::AGREES {
+        return Err(refused("not every replica knows of agreements to removals yet; upgrade them all first"));
+    }
+    let epoch = |tenant: &Tenant| tenant.phase.binding().map(|binding| (tenant.id, binding.epoch));
+    let tenants: Vec<_> = waiting.iter().filter_map(epoch).take((count as usize).min(agreement::MAX_TENANTS)).collect();
+    if tenants.is_empty() {
+        return Err(refused("no removal waits there for an operator who has not agreed to it yet"));
+    }
+    Ok(Command::AllowRemovals { cluster: cluster.clone(), tenants })
+}
+
 fn report_decision(state: &State, report: &Report) -> Decided {
     let cluster = find_cluster(state, &report.cluster)?;
     let cluster = state.cluster_by_id(cluster).ok_or(Rejection::Stale)?;
@@ -212,7 +230,13 @@ fn report_decision(state: &State, report: &Report) -> Decided {
 
 /// An observation in which only a report moves anything, or that not every replica understands yet, is that report.
 fn observe_decision(state: &State, observation: &Observation) -> Decided {
-    let Observation { report, tenants, info } = observation;
+    let mut observation = observation.clone();
+    for (kind, _) in observation.tenants.iter_mut().filter_map(|seen| seen.trouble.as_mut()) {
+        if *kind == TroubleKind::HeldBack && state.level() < apply::AGREES {
+            *kind = TroubleKind::Blocked;
+        }
+    }
+    let Observation { report, tenants, info } = &observation;
     let cluster = find_cluster(state, &report.cluster)?;
     let news = state.level() >= apply::OBSERVES && {
         let info = info.as_ref().is_some_and(|info| state.info_of(cluster) != Some(info));
@@ -223,8 +247,8 @@ fn observe_decision(state: &State, observation: &Observation) -> Decided {
     }
     let known = state.cluster_by_id(cluster).ok_or(Rejection::Stale)?;
     apply::check_uid(known, &report.uid)?;
-    apply::check_observation(observation)?;
-    Ok(Decision::Propose(Command::Observe(Box::new(observation.clone()))))
+    apply::check_observation(&observation)?;
+    Ok(Decision::Propose(Command::Observe(Box::new(observation))))
 }
 
 /// Not before every replica understands what comes of it.

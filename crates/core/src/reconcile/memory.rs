@@ -19,8 +19,6 @@ const LONGEST_REST: Millis = Millis(300_000);
 pub struct Memory {
     /// When each recent deletion was begun, and of whom.
     removals: BTreeMap<TenantId, Timestamp>,
-    /// Up to when an operator has agreed to any number of them.
-    allowed_until: Timestamp,
     /// Whose running objects were changed and are not seen complete yet, and since when.
     changing: BTreeMap<TenantId, Timestamp>,
     /// As what each that runs was seen complete last.
@@ -40,11 +38,6 @@ struct Failure {
 }
 
 impl Memory {
-    /// An operator agrees to any number of deletions for a while.
-    pub fn allow_removals(&mut self, until: Timestamp) {
-        self.allowed_until = until;
-    }
-
     /// An action for a tenant failed: it rests, longer each time, and gives its place to another. With `after`, it was told how long.
     pub fn failed(&mut self, id: TenantId, now: Timestamp, after: Option<Millis>) {
         self.changing.remove(&id);
@@ -101,7 +94,7 @@ impl Memory {
     }
 
     pub(super) fn may_delete(&mut self, id: TenantId, at_most: usize, now: Timestamp) -> bool {
-        if !self.removals.contains_key(&id) && self.removals.len() >= at_most && self.allowed_until <= now {
+        if !self.removals.contains_key(&id) && self.removals.len() >= at_most {
             return false;
         }
         self.removals.entry(id).or_insert(now);

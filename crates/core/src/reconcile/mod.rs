@@ -151,6 +151,8 @@ pub enum Condition {
     VolumeLost(Name),
     /// A secret that was generated is not there any more, and what it protects is: nothing is made in its place.
     SecretLost(Name),
+    /// It is removed only once an operator agrees.
+    HeldBack,
     /// It cannot go on; in plain words why.
     Blocked(String),
 }
@@ -216,13 +218,17 @@ pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, me
     let mut round = Round::default();
     for (wanted, mut step) in all {
         let id = wanted.id;
-        if step.actions.contains(&Action::Delete) && !memory.may_delete(id, may_remove, now) {
+        if memory.rests(id, now) {
+            step.actions.clear();
+        }
+        if step.actions.contains(&Action::Delete) && !wanted.removal_agreed && !memory.may_delete(id, may_remove, now) {
             step.actions.retain(|action| *action != Action::Delete);
+            step.condition = Condition::HeldBack;
             round.held_back.push(id);
         }
         let seen = seen_of(wanted);
         let is_repair = memory.notes(wanted, seen, &step);
-        if memory.rests(id, now) || (is_change(seen, &step) && !is_repair && !memory.may_change(id, limits, now)) {
+        if is_change(seen, &step) && !is_repair && !memory.may_change(id, limits, now) {
             step.actions.clear();
         }
         round.steps.push((id, step));

@@ -30,6 +30,7 @@ fn wanted(id: u64, index: u64, role: Role) -> TenantIntent {
         hostnames: Vec::new(),
         volumes: vec![volume("data", 10 + index), volume("logs", 5)],
         requests: Requests::default(),
+        removal_agreed: false,
     }
 }
 
@@ -199,7 +200,7 @@ fn deletions(round: &Round) -> usize {
 #[test]
 fn many_deletions_at_once_wait_for_an_operator() {
     let tenants = (0..100).map(|id| wanted(id, 1, Role::Absent)).collect();
-    let intent = ClusterIntent { generation: epoch(1), tenants };
+    let mut intent = ClusterIntent { generation: epoch(1), tenants };
     let seen = ClusterSeen { generation: epoch(1), tenants: (0..100).map(|id| (TenantId(id), resting(1))).collect() };
     let (limits, mut memory) = (Limits::default(), Memory::default());
     let first = reconcile(&intent, &seen, &limits, &mut memory, Timestamp(0));
@@ -208,8 +209,22 @@ fn many_deletions_at_once_wait_for_an_operator() {
     assert_eq!(deletions(&again), 5, "those that were begun go on, and no other");
     let later = reconcile(&intent, &seen, &limits, &mut memory, Timestamp(600_000));
     assert_eq!(deletions(&later), 5, "the window has passed");
-    memory.allow_removals(Timestamp(700_000));
-    assert_eq!(deletions(&reconcile(&intent, &seen, &limits, &mut memory, Timestamp(600_001))), 100, "an operator has agreed");
+    let condition = |round: &Round, id: u64| round.steps.iter().find(|(step, _)| step.0 == id).unwrap().1.condition.clone();
+    assert_eq!(condition(&later, 50), Condition::HeldBack);
+
+    for tenant in &mut intent.tenants[50..70] {
+        tenant.removal_agreed = true;
+    }
+    for _ in 0..2 {
+        let agreed = reconcile(&intent, &seen, &limits, &mut memory, Timestamp(600_001));
+        assert_eq!(
+            (deletions(&agreed), agreed.held_back.len()),
+            (25, 75),
+            "an operator has agreed to those, and to no other, however often told"
+        );
+        assert!((50..70).all(|id| matches!(condition(&agreed, id), Condition::Progressing(_))));
+        memory = Memory::default();
+    }
 }
 
 fn busy(round: &Round) -> Vec<u64> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::tenants::{Collected, Loaded};
 use super::{Job, LoadedRequests, Packed, State, counted};
+use crate::agreement::Agreement;
 use crate::class::ClassVersion;
 use crate::cluster::Cluster;
 use crate::codec::{CodecError, Scalars};
@@ -134,6 +135,11 @@ impl Builder {
     /// Adds the token of a cluster.
     pub(crate) fn token(&mut self, id: ClusterId, token: JoinToken) {
         self.state.tokens.put(id, token);
+    }
+
+    /// Adds an agreement to a removal.
+    pub(crate) fn agreement(&mut self, id: TenantId, agreement: Agreement) {
+        self.state.agreements.put(id, agreement);
     }
 
     /// Adds requests; they come in ascending order.

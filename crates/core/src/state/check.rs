@@ -34,6 +34,9 @@ impl State {
         if self.tokens.recomputed_digest() != self.tokens.digest() {
             problems.push("digest of the tokens".to_owned());
         }
+        if self.agreements.recomputed_digest() != self.agreements.digest() {
+            problems.push("digest of the agreements".to_owned());
+        }
         if self.requests.recomputed_digest() != self.requests.digest() {
             problems.push("digest of the request ids".to_owned());
         }
@@ -93,6 +96,9 @@ impl State {
         }
         if self.tokens.iter().any(|(id, _)| !self.clusters.contains_key(id)) {
             problems.push("a token of a cluster that is not there".to_owned());
+        }
+        if self.agreements.iter().any(|(id, _)| self.tenants.get(id).is_none()) {
+            problems.push("an agreement is about a tenant that is not there".to_owned());
         }
         let used = self.classes.values().flat_map(|versions| versions.values());
         let used = used.filter(|kept| kept.tenants > 0);

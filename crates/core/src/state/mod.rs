@@ -10,6 +10,7 @@ mod build;
 mod facts;
 mod observed;
 mod tokens;
+mod agreements;
 mod packed;
 mod sorted;
 
@@ -17,21 +18,24 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
 
+use crate::agreement::Agreement;
 use crate::class::ClassVersion;
 use crate::cluster::{Cluster, ClusterState};
 use crate::command::{FIRST_LEVEL, FeatureLevel, Outcome};
 use crate::digest::{self, Tag};
 use crate::history::{History, KeptEvent, PrincipalNumber, TenantEvent};
 use crate::id::{ClusterId, Incarnation, Name, Owner, Revision, ShardId, TenantId};
+use crate::intent::{self, Role};
 use crate::join::JoinToken;
 use crate::ledger::{Ledger, Residents, Share};
-use crate::observed::{ClusterInfo, TenantFacts};
+use crate::observed::{ClusterInfo, TenantFacts, TroubleKind};
 use crate::policy::Policy;
 use crate::pool::Pool;
 use crate::request::{Principal, Retry};
 use crate::tenant::{Binding, Phase, Tenant};
 use crate::time::Timestamp;
 
+pub(crate) use agreements::Agreements;
 pub(crate) use build::{Builder, LoadedTenants};
 pub(crate) use observed::Observed;
 pub(crate) use packed::Packed;
@@ -107,6 +111,7 @@ pub struct State {
     pub(crate) principals: Principals,
     pub(crate) observed: Observed,
     pub(crate) tokens: Tokens,
+    pub(crate) agreements: Agreements,
     ledger: Arc<Ledger>,
     fenced: u32,
     /// Over clusters, generations, pools, classes.
@@ -135,6 +140,7 @@ impl Default for State {
             principals: Principals::default(),
             observed: Observed::default(),
             tokens: Tokens::default(),
+            agreements: Agreements::default(),
             ledger: Arc::default(),
             fenced: 0,
             digest: 0,
@@ -341,6 +347,31 @@ impl State {
         self.observed.cluster(id).map(|info| &**info)
     }
 
+    /// Whether, and until when, an operator has agreed to a tenant's removal beyond the limit, as it is bound now.
+    #[must_use]
+    pub fn agreement_to(&self, tenant: &Tenant) -> Option<Agreement> {
+        let binding = tenant.phase.binding()?;
+        self.agreements.get(tenant.id).filter(|agreement| agreement.epoch == binding.epoch && agreement.until > self.time)
+    }
+
+    /// Tenants of a cluster whose removal an operator has agreed to, by uid.
+    pub fn agreed(&self, cluster: ClusterId) -> impl Iterator<Item = (Tenant, Agreement)> {
+        let tenants = self.agreements.iter().filter_map(|(id, _)| self.tenant_by_id(id));
+        let here = tenants.filter(move |tenant| tenant.phase.binding().is_some_and(|binding| binding.cluster == cluster));
+        here.filter_map(|tenant| self.agreement_to(&tenant).map(|agreement| (tenant, agreement)))
+    }
+
+    /// Tenants of a cluster whose removal waits for an operator, in the order in which its agent removes: by shard, then by uid.
+    #[must_use]
+    pub fn held_back(&self, cluster: ClusterId) -> Vec<Tenant> {
+        let is_held_back = |facts: &TenantFacts| facts.trouble.as_ref().is_some_and(|trouble| trouble.kind == TroubleKind::HeldBack);
+        let told = self.tenants.of_cluster(cluster).filter(|id| self.facts_of(*id).is_some_and(is_held_back));
+        let waits = |tenant: &Tenant| intent::role(tenant) == Some(Role::Absent) && self.agreement_to(tenant).is_none();
+        let mut waiting: Vec<Tenant> = told.filter_map(|id| self.tenant_by_id(id)).filter(waits).collect();
+        waiting.sort_by_key(|tenant| (tenant.phase.binding().map(|binding| binding.shard), tenant.id));
+        waiting
+    }
+
     /// Oldest first, and whether older ones were dropped.
     #[must_use]
     pub fn events_of(&self, id: TenantId) -> (Vec<TenantEvent>, bool) {
@@ -384,6 +415,7 @@ impl State {
             .wrapping_add(self.principals.digest())
             .wrapping_add(self.observed.digest())
             .wrapping_add(self.tokens.digest())
+            .wrapping_add(self.agreements.digest())
             .wrapping_add(policy)
     }
 }
@@ -458,6 +490,7 @@ impl State {
     pub(crate) fn remove_tenant(&mut self, id: TenantId) -> Option<Tenant> {
         let before = self.tenants.remove(id)?;
         self.observed.forget_tenant(id);
+        self.agreements.forget(id);
         self.recount(Some(&before), None);
         Some(before)
     }
