@@ -45,6 +45,7 @@ pub(crate) fn intent(wire: &v1::TenantIntent) -> Result<TenantIntent, Unknown> {
         hostnames: wire.hostnames.clone(),
         volumes,
         requests: requests(wire.requests.as_ref()),
+        removal_agreed: wire.removal_agreed,
     })
 }
 
@@ -120,6 +121,7 @@ pub(crate) fn seen(seen: &SeenTenant, observed: Option<Observed>) -> v1::SeenTen
             TroubleKind::Blocked => v1::trouble::Kind::Blocked,
             TroubleKind::VolumeLost => v1::trouble::Kind::VolumeLost,
             TroubleKind::SecretLost => v1::trouble::Kind::SecretLost,
+            TroubleKind::HeldBack => v1::trouble::Kind::HeldBack,
         };
         v1::Trouble { kind: kind.into(), why: why.clone(), since: None }
     });

@@ -69,9 +69,23 @@ fn cluster(name: &str, tenants: u32, state: v1::ClusterState) -> v1::Cluster {
     }
 }
 
+/// With an agent that has told what it is made of; when it was last heard of is known, or not.
+fn with_agent(mut cluster: v1::Cluster, age: Option<i64>) -> v1::Cluster {
+    let status = cluster.status.as_mut().expect("a status");
+    let (version, agent_version) = ("v1.34.4".to_owned(), "0.1.0".to_owned());
+    status.info = Some(v1::ClusterInfo { version, agent_version, nodes: 40, ready_nodes: 39, ..Default::default() });
+    status.has_agent = true;
+    status.last_contact = age.map(|seconds| v1::Contact {
+        time: Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 0 }),
+        age: Some(prost_types::Duration { seconds, nanos: 0 }),
+    });
+    cluster
+}
+
 fn objects() -> Vec<Object> {
     vec![
-        Object::Cluster(Box::new(cluster("eu-1", 612, v1::ClusterState::Active))),
+        Object::Cluster(Box::new(with_agent(cluster("eu-1", 612, v1::ClusterState::Active), Some(7)))),
+        Object::Cluster(Box::new(with_agent(cluster("eu-3", 3, v1::ClusterState::Silent), None))),
         Object::Cluster(Box::new(cluster("a-longer-name", 1000, v1::ClusterState::Overfull))),
         Object::Tenant(Box::new(tenant("acme", v1::Phase::Running, Some("eu-1")))),
         Object::Tenant(Box::new(tenant("latecomer", v1::Phase::Pending, None))),
@@ -113,6 +127,21 @@ fn a_misplaced_tenant_is_so_in_every_format_and_keeps_its_phase() {
 }
 
 #[test]
+fn an_unknown_last_contact_is_shown_as_unknown_and_none_as_no_agent() {
+    let shown = |cluster: v1::Cluster| {
+        let text = |format| render(&[Object::Cluster(Box::new(cluster.clone()))], format, true, false).expect("text");
+        (text(Format::Table), text(Format::Yaml))
+    };
+    let plain = cluster("eu-1", 3, v1::ClusterState::Silent);
+    let (table, yaml) = shown(with_agent(plain.clone(), None));
+    assert!(table.contains(" unknown") && yaml.contains("lastContact: unknown\n") && !yaml.contains("lastContactAge"), "{table}{yaml}");
+    let (table, yaml) = shown(with_agent(plain.clone(), Some(0)));
+    assert!(table.contains(" 0s ago") && yaml.contains("lastContactAge: 0s\n"), "{table}{yaml}");
+    let (table, yaml) = shown(plain);
+    assert!(table.contains(" no agent") && !yaml.contains("lastContact"), "{table}{yaml}");
+}
+
+#[test]
 fn one_thing_in_json_is_no_list() {
     let text = render(&objects()[..1], Format::Json, true, false).expect("JSON");
     let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
@@ -136,7 +165,8 @@ fn without_colour_there_is_no_escape_and_with_it_the_text_is_the_same() {
 
 #[test]
 fn fill_and_explanation_are_as_they_were() {
-    let clusters = [cluster("eu-1", 612, v1::ClusterState::Active), cluster("eu-2", 0, v1::ClusterState::Cordoned)];
+    let eu_1 = with_agent(cluster("eu-1", 612, v1::ClusterState::Active), Some(7));
+    let clusters = [eu_1, cluster("eu-2", 0, v1::ClusterState::Cordoned)];
     let term = |name: &str, value| v1::ScoreTerm { name: name.to_owned(), value };
     let candidate = v1::Candidate {
         cluster: "eu-1".to_owned(),

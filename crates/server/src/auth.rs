@@ -47,6 +47,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("roadstead.v1.FleetService/DeleteCluster", KEEPERS),
     ("roadstead.v1.FleetService/CordonCluster", KEEPERS),
     ("roadstead.v1.FleetService/UncordonCluster", KEEPERS),
+    ("roadstead.v1.FleetService/AllowRemovals", KEEPERS),
     ("roadstead.v1.FleetService/ReportCapacity", &[Admin, Operator, Agent]),
     ("roadstead.v1.FleetService/PutPool", KEEPERS),
     ("roadstead.v1.FleetService/ListPools", READERS),

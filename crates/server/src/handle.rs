@@ -2,6 +2,7 @@
 //!
 //! It knows no Raft: whether this replica leads, and who else does, is sorted out by the driver thread behind it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -25,6 +26,8 @@ use crate::driver::message::{Asked, Change, Reader, Reply, ToDriver};
 pub const SUBMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a read may take: as for a submission.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the leader may take to say when agents were last heard of: an answer that has all the rest does not wait longer for that.
+const CONTACTS_TIMEOUT: Duration = Duration::from_millis(500);
 /// Requests that may wait or be in flight at one replica before new ones are refused: about 0.2 s of work at the promised rate.
 pub const MAX_WAITING: usize = 20_000;
 /// What a refused caller is told to wait: about the time in which half of a full queue is worked off.
@@ -93,6 +96,15 @@ pub struct Subscription {
     pub state: Arc<State>,
     /// The entries after it.
     pub entries: mpsc::Receiver<Arc<AppliedEntry>>,
+}
+
+/// When agents were last heard of in the present leader's term, in replicated time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// When it was asked.
+    pub now: Timestamp,
+    /// By cluster; who is not in here has not been heard of in this term.
+    pub last: BTreeMap<ClusterId, Timestamp>,
 }
 
 /// How this replica is.
@@ -282,6 +294,13 @@ impl Handle {
     pub fn heard(&self, cluster: ClusterId) {
         // A replica that stops has no use for it.
         let _ = self.inner.driver.send(ToDriver::Heard(vec![cluster]));
+    }
+
+    /// When agents were last heard of: as this replica knows it if it leads, else, if it may ask, as the leader does. `None` is unknown.
+    pub async fn last_heard(&self, ask_leader: bool) -> Option<Heard> {
+        let (reply, heard) = oneshot::channel();
+        self.inner.driver.send(ToDriver::LastHeard { ask_leader, reply }).ok()?;
+        tokio::time::timeout(CONTACTS_TIMEOUT, heard).await.ok()?.ok()?
     }
 
     async fn change(&self, change: Change) -> Result<Revision, SubmitError> {

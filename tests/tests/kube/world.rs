@@ -329,6 +329,7 @@ pub(crate) fn tenant(id: u64, namespace: &str, role: Role) -> Job {
         hostnames: vec!["a.example".to_owned()],
         volumes: vec![VolumeIntent { name: name("data"), size: Bytes(GIB), storage: "fast".to_owned(), uid: None }],
         requests: Requests::default(),
+        removal_agreed: false,
     };
     Job { intent, rendered: Ok(Arc::new(rendered)) }
 }

@@ -22,6 +22,10 @@ const REPEATS: Millis = Millis::from_secs(10);
 /// Tenants in one message.
 const MAX_TENANTS: usize = 1000;
 
+/// Why a removal is not carried out, and what lets it go on.
+const HELD_BACK: &str = "more are to be removed than go unasked in ten minutes: it goes when an operator agrees (roadstead allow-removals \
+     CLUSTER), or when its turn comes";
+
 /// What is told of one tenant.
 #[derive(Clone, Debug, PartialEq)]
 struct Said {
@@ -151,7 +155,8 @@ impl Told {
             Condition::Running => Some(Observed::Running),
             Condition::Stopped => Some(Observed::Stopped),
             Condition::Absent => Some(Observed::Absent),
-            Condition::Progressing(_) | Condition::VolumeLost(_) | Condition::SecretLost(_) | Condition::Blocked(_) => None,
+            Condition::Progressing(_) | Condition::VolumeLost(_) | Condition::SecretLost(_) => None,
+            Condition::Blocked(_) | Condition::HeldBack => None,
         };
         let volumes: Vec<(Name, VolumeUid)> =
             seen.volumes.iter().filter_map(|(name, volume)| Some((name.clone(), uid_of(volume)?))).collect();
@@ -166,6 +171,7 @@ impl Told {
                 TroubleKind::SecretLost,
                 format!("secret {name} was generated here and is gone: put the same one back, since what it protects is still there"),
             )),
+            Condition::HeldBack => Some((TroubleKind::HeldBack, HELD_BACK.to_owned())),
             Condition::Blocked(why) => Some((TroubleKind::Blocked, why.clone())),
         };
         if !matches!(condition, Condition::Progressing(_)) {

@@ -131,7 +131,7 @@ pub fn headings(kind: Kind, wide: bool) -> Vec<&'static str> {
         Kind::Pool => (&["NAME", "KIND", "ORDER", "PRICE", "POLICY"], &[]),
         Kind::Class => (&["NAME", "VERSION", "CPU", "MEMORY", "PODS", "VOLUMES", "TENANTS"], &["LARGEST POD", "RETAIN"]),
         Kind::Cluster => (
-            &["NAME", "STATE", "POOL", "PROVIDER", "REGION", "TENANTS", "CAP", "SHARDS", "FULLEST"],
+            &["NAME", "STATE", "POOL", "PROVIDER", "REGION", "TENANTS", "CAP", "SHARDS", "FULLEST", "LAST CONTACT"],
             &["CPU FREE", "MEMORY FREE", "STORAGE FREE", "VERSION", "NODES", "AGENT", "RESIDENCY", "ZONES", "REVISION"],
         ),
         Kind::Tenant => {
@@ -186,10 +186,9 @@ fn class_cells(class: &v1::Class, wide: bool) -> Cells {
 fn cluster_cells(cluster: &v1::Cluster, wide: bool) -> Cells {
     let spec = cluster.spec.clone().unwrap_or_default();
     let status = cluster.status.clone().unwrap_or_default();
-    let state = if status.fenced { "Fenced" } else { status::cluster_state(status.state()) };
     let mut cells = vec![
         cluster.name.clone(),
-        state.to_owned(),
+        status::cluster_standing(&status),
         spec.pool.clone(),
         spec.provider.clone(),
         spec.region.clone(),
@@ -197,18 +196,14 @@ fn cluster_cells(cluster: &v1::Cluster, wide: bool) -> Cells {
         spec.tenant_cap.to_string(),
         status.shards.to_string(),
         format!("{}.{}%", status.dominant_share_ppm / 10_000, status.dominant_share_ppm / 1_000 % 10),
+        status::contact(&status),
     ];
     if wide {
         let free = status.free.unwrap_or_default();
         cells.push(Cpu(free.cpu_millicores).to_string());
         cells.push(rounded(free.memory_bytes));
         cells.push(rounded(free.storage_bytes));
-        match &status.info {
-            Some(info) => {
-                cells.extend([dash(&info.version), format!("{}/{}", info.ready_nodes, info.nodes), dash(&info.agent_version)]);
-            }
-            None => cells.extend(["-", "-", "-"].map(str::to_owned)),
-        }
+        cells.extend(status::made_of(&status));
         cells.push(dash(&spec.residency));
         cells.push(dash(&spec.zones.join(",")));
         cells.push(status::revision(cluster.revision.as_ref()));

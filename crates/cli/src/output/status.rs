@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use roadstead_api::v1;
 use serde::Serialize;
 
+use super::objects::dash;
+use crate::document::quantity::Span;
 use crate::document::resources::{Capacity, Requests, Resources};
 use crate::document::tenant::timestamp_from_wire;
 
@@ -46,6 +48,7 @@ pub fn trouble_kind(kind: v1::trouble::Kind) -> &'static str {
         v1::trouble::Kind::Blocked => "Blocked",
         v1::trouble::Kind::VolumeLost => "VolumeLost",
         v1::trouble::Kind::SecretLost => "SecretLost",
+        v1::trouble::Kind::HeldBack => "HeldBack",
     }
 }
 
@@ -140,6 +143,27 @@ struct ClusterStatus {
     free: Option<Resources>,
     #[serde(skip_serializing_if = "Option::is_none")]
     info: Option<ClusterInfo>,
+    /// When its agent was last heard of, or that this is not known; left out where there is no agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_contact: Option<String>,
+    /// How long before the answer that was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_contact_age: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    removals: Option<WaitingRemovals>,
+}
+
+/// Removals that wait for an operator, or to which one has agreed.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WaitingRemovals {
+    waiting: u32,
+    /// The first of those that wait.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    first: Vec<String>,
+    agreed: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agreed_until: Option<String>,
 }
 
 /// What a cluster is made of, as its agent told.
@@ -177,7 +201,57 @@ pub fn cluster(status: &v1::ClusterStatus) -> serde_json::Value {
             orphans: info.orphans,
             held_back: info.held_back,
         }),
+        last_contact: status.has_agent.then(|| contact_time(status)),
+        last_contact_age: contact_age(status),
+        removals: status.removals.as_ref().map(|removals| WaitingRemovals {
+            waiting: removals.waiting,
+            first: removals.first.clone(),
+            agreed: removals.agreed,
+            agreed_until: removals.agreed_until.as_ref().map(timestamp_from_wire),
+        }),
     })
+}
+
+/// What stands for a last contact that is not known. It does not mean that there was none.
+const UNKNOWN: &str = "unknown";
+
+fn contact_time(status: &v1::ClusterStatus) -> String {
+    let time = status.last_contact.as_ref().and_then(|contact| contact.time.as_ref());
+    time.map_or_else(|| UNKNOWN.to_owned(), timestamp_from_wire)
+}
+
+fn contact_age(status: &v1::ClusterStatus) -> Option<String> {
+    let age = status.last_contact.as_ref()?.age.as_ref()?;
+    Some(Span(u64::try_from(age.seconds).unwrap_or(0) * 1000).to_string())
+}
+
+/// How long ago a cluster's agent was last heard of, for people.
+#[must_use]
+pub fn contact(status: &v1::ClusterStatus) -> String {
+    if !status.has_agent {
+        return "no agent".to_owned();
+    }
+    contact_age(status).map_or_else(|| UNKNOWN.to_owned(), |age| format!("{age} ago"))
+}
+
+/// How a cluster is, for people: its state, and behind it that removals wait there for an operator.
+#[must_use]
+pub fn cluster_standing(status: &v1::ClusterStatus) -> String {
+    let state = if status.fenced { "Fenced" } else { cluster_state(status.state()) };
+    let waits = status.removals.as_ref().is_some_and(|removals| removals.waiting > 0);
+    if waits { format!("{state},{REMOVALS_WAIT}") } else { state.to_owned() }
+}
+
+/// What stands behind the state of a cluster in which removals wait for an operator.
+pub const REMOVALS_WAIT: &str = "RemovalsWait";
+
+/// What a cluster is made of and by whom it is told, for people: its version, nodes that are ready of all, and the agent's version.
+#[must_use]
+pub fn made_of(status: &v1::ClusterStatus) -> [String; 3] {
+    match &status.info {
+        Some(info) => [dash(&info.version), format!("{}/{}", info.ready_nodes, info.nodes), dash(&info.agent_version)],
+        None => ["-", "-", "-"].map(str::to_owned),
+    }
 }
 
 /// A class's status as a value.

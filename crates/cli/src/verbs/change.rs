@@ -1,18 +1,19 @@
-//! `delete`, `undelete`, `cordon`, `uncordon`, `forget`, `place`: single changes.
+//! `delete`, `undelete`, `cordon`, `uncordon`, `allow-removals`, `forget`, `place`: single changes.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 use clap::Args;
 use roadstead_api::v1;
+use serde::Serialize;
 
 use super::kinds::{Word, named, of_kind, one_of_kind};
 use crate::apply::put::{place_of, send};
 use crate::client::{Client, Connection, Services, request_id};
 use crate::document::Kind;
-use crate::document::tenant::ClassRef;
+use crate::document::tenant::{ClassRef, timestamp_from_wire};
 use crate::failure::{Failure, Several};
-use crate::output::out;
+use crate::output::{json, out};
 
 /// See [`super::Cli`].
 #[derive(Debug, Args)]
@@ -160,6 +161,72 @@ impl Cordon {
             all.add(answer.map(|()| out(&format!("cluster/{name} {verb}ed\n"))))?;
         }
         all.finish()
+    }
+}
+
+/// See [`super::Cli`].
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  roadstead describe cluster eu-1                      # which removals wait
+  roadstead allow-removals eu-1 --count 12 --dry-run   # which would go
+  roadstead allow-removals eu-1 --count 12
+
+An agent removes 5 tenants in ten minutes by itself, or 1 % of those in its cluster if that is more.
+What goes beyond waits until an operator has looked at it. The agreement is to the tenants that are
+named in the answer and to no others, and ends after an hour.")]
+pub struct AllowRemovals {
+    /// The cluster; the kind may stand before it, or as cluster/NAME.
+    #[arg(required = true, num_args = 1..=2, value_name = "NAME")]
+    cluster: Vec<String>,
+    /// Agree to so many at most, in the order in which they go.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    count: u32,
+    /// Only say which would go.
+    #[arg(long)]
+    dry_run: bool,
+    /// How to write the answer.
+    #[arg(short, long, default_value = "name", value_parser = ["name", "json"])]
+    output: String,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// What was agreed to, for programs.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Allowed {
+    cluster: String,
+    tenants: Vec<String>,
+    until: Option<String>,
+    waiting: u32,
+    dry_run: bool,
+}
+
+impl AllowRemovals {
+    /// Agrees to removals that wait, and says whose.
+    ///
+    /// # Errors
+    /// The server's refusal: none waits, or the role may not.
+    pub async fn run(self) -> Result<(), Failure> {
+        let name = one_of_kind(Kind::Cluster, &self.cluster)?;
+        let client = self.connection.connect()?;
+        let request =
+            v1::AllowRemovalsRequest { request_id: request_id(), cluster: name.clone(), count: self.count, dry_run: self.dry_run };
+        let answer = send!(client, &format!("allow-removals cluster/{name}"), fleet, allow_removals, request)?;
+        let until = answer.until.as_ref().map(timestamp_from_wire);
+        if self.output == "json" {
+            let (tenants, waiting) = (answer.tenants, answer.waiting);
+            out(&json(&Allowed { cluster: name, tenants, until, waiting, dry_run: self.dry_run })?);
+            return Ok(());
+        }
+        let dry = if self.dry_run { " (dry run)" } else { "" };
+        for tenant in &answer.tenants {
+            out(&format!("tenant/{tenant} may be removed until {}{dry}\n", until.as_deref().unwrap_or("then")));
+        }
+        if answer.waiting > 0 {
+            out(&format!("{} more wait in cluster/{name}\n", answer.waiting));
+        }
+        Ok(())
     }
 }
 

@@ -252,6 +252,9 @@ impl Describe {
         for (kind, name) in named {
             let object = client.object(kind, &name, false).await?;
             out(&yaml(&[object.document(true)])?);
+            if let Object::Cluster(cluster) = &object {
+                out(&next_for_removals(cluster));
+            }
             let (what, more) = match &object {
                 Object::Tenant(tenant) => ("its history", events_of(&client, &tenant.name).await),
                 Object::Cluster(cluster) => ("its tenants by class", tenants_of(&client, &cluster.name).await),
@@ -266,6 +269,18 @@ impl Describe {
         }
         Ok(())
     }
+}
+
+/// What to do about removals that wait for an operator, if any do.
+fn next_for_removals(cluster: &roadstead_api::v1::Cluster) -> String {
+    let removals = cluster.status.as_ref().and_then(|status| status.removals.clone()).filter(|removals| removals.waiting > 0);
+    let Some(removals) = removals else { return String::new() };
+    let (name, waiting, first) = (&cluster.name, removals.waiting, removals.first.join(", "));
+    let more = if (removals.first.len() as u32) < waiting { " and others" } else { "" };
+    format!(
+        "\n{waiting} removals wait for an operator: {first}{more}\n\nNext: roadstead get tenants --cluster {name} --phase releasing    # are \
+         they meant to go?\n      roadstead allow-removals {name} --count {waiting}    # then agree\n"
+    )
 }
 
 /// A tenant's history as a table.

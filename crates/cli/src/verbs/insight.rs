@@ -221,11 +221,26 @@ fn whole(status: &v1::ClusterStatus) -> v1::Resources {
 /// Clusters' fill as bars.
 #[must_use]
 pub fn fill(clusters: &[v1::Cluster], colour: bool) -> String {
-    let mut table = Table::new(&["CLUSTER", "POOL", "STATE", "TENANTS", "", "CPU", "MEMORY", "PODS", "STORAGE", "ATTACHMENTS"]);
+    let mut table = Table::new(&[
+        "CLUSTER",
+        "POOL",
+        "STATE",
+        "TENANTS",
+        "",
+        "CPU",
+        "MEMORY",
+        "PODS",
+        "STORAGE",
+        "ATTACHMENTS",
+        "VERSION",
+        "NODES",
+        "AGENT",
+        "LAST CONTACT",
+    ]);
     for cluster in clusters {
         let (spec, status) = (cluster.spec.clone().unwrap_or_default(), cluster.status.clone().unwrap_or_default());
         let (used, whole) = (status.used.unwrap_or_default(), whole(&status));
-        table.row(vec![
+        let cells = [
             cluster.name.clone(),
             spec.pool,
             status::cluster_state(status.state()).to_owned(),
@@ -236,7 +251,11 @@ pub fn fill(clusters: &[v1::Cluster], colour: bool) -> String {
             percent(used.pods, whole.pods),
             percent(used.storage_bytes, whole.storage_bytes),
             percent(used.attachments, whole.attachments),
-        ]);
+        ]
+        .into_iter()
+        .chain(status::made_of(&status))
+        .chain([status::contact(&status)]);
+        table.row(cells.collect());
     }
     table.render(colour)
 }

@@ -62,6 +62,8 @@ enum Verb {
     Cordon(change::Cordon),
     /// Let new tenants in again.
     Uncordon(change::Cordon),
+    /// Agree to removals of tenants that wait for an operator.
+    AllowRemovals(change::AllowRemovals),
     /// Show how full clusters or pools are.
     Top(insight::Top),
     /// Tell why a tenant is where it is, or nowhere.
@@ -147,6 +149,7 @@ impl Verb {
             Self::Undelete(verb) => verb.run().await,
             Self::Cordon(verb) => verb.run(true).await,
             Self::Uncordon(verb) => verb.run(false).await,
+            Self::AllowRemovals(verb) => verb.run().await,
             Self::Top(verb) => verb.run().await,
             Self::Explain(verb) => verb.run().await,
             Self::Simulate(verb) => verb.run().await,

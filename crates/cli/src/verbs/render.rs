@@ -176,5 +176,6 @@ fn tenant(class: &Class, name: &str, spec: &TenantSpec) -> Result<TenantIntent, 
         hostnames: spec.hostnames.clone(),
         volumes,
         requests,
+        removal_agreed: false,
     })
 }

@@ -33,6 +33,7 @@ pub fn wire_intent(intent: &TenantIntent) -> v1::TenantIntent {
         hostnames: intent.hostnames.clone(),
         volumes: intent.volumes.iter().map(volume).collect(),
         requests: Some(wire_requests(&intent.requests)),
+        removal_agreed: intent.removal_agreed,
     }
 }
 
@@ -114,11 +115,12 @@ fn seen_tenant(check: &mut Check, at: At<'_>, wire: &v1::SeenTenant) -> Option<(
 
 fn trouble(check: &mut Check, at: At<'_>, wire: &v1::Trouble) -> Option<(TroubleKind, String)> {
     let kind = match check.known::<trouble::Kind>(at.field("kind"), wire.kind)? {
-        trouble::Kind::Unspecified => check.refuse(at.field("kind"), "must be WAITS, BLOCKED, VOLUME_LOST or SECRET_LOST"),
+        trouble::Kind::Unspecified => check.refuse(at.field("kind"), "must be WAITS, BLOCKED, VOLUME_LOST, SECRET_LOST or HELD_BACK"),
         trouble::Kind::Waits => Some(TroubleKind::Waits),
         trouble::Kind::Blocked => Some(TroubleKind::Blocked),
         trouble::Kind::VolumeLost => Some(TroubleKind::VolumeLost),
         trouble::Kind::SecretLost => Some(TroubleKind::SecretLost),
+        trouble::Kind::HeldBack => Some(TroubleKind::HeldBack),
     };
     let why = check.text(at.field("why"), &wire.why, MAX_WHY_BYTES);
     Some((kind?, why?))

@@ -7,7 +7,7 @@ use roadstead_core::cluster::{
     Capacity, Cluster, ClusterSpec, ClusterState, DEFAULT_HIGH_WATER, DEFAULT_SHARD_CAP, DEFAULT_TENANT_CAP, MAX_NODE_SIZES, NodeSize,
 };
 use roadstead_core::constraint::limits::{MAX_LABEL_LEN, MAX_TERMS, MAX_VALUES};
-use roadstead_core::id::{Name, TenantId};
+use roadstead_core::id::{ClusterId, Name, TenantId};
 use roadstead_core::observed::ClusterInfo;
 use roadstead_core::pool::{Pool, PoolKind, PoolPolicy, PoolSpec};
 use roadstead_core::request::{Observed, ObservedTenant, Report};
@@ -15,7 +15,8 @@ use roadstead_core::resources::{RESOURCE_COUNT, Resource};
 use roadstead_core::state::State;
 
 use super::check::{At, Check};
-use super::{constraints, pod_size, resources, wire_pod_size, wire_resources, wire_revision, wire_timestamp};
+use super::{constraints, pod_size, resources, wire_duration, wire_pod_size, wire_resources, wire_revision, wire_timestamp};
+use crate::handle::Heard;
 
 /// The greatest cap on tenants of one cluster: ten times what Kubernetes is known to bear.
 pub const MAX_TENANT_CAP: u32 = 10_000;
@@ -29,6 +30,9 @@ const MAX_DEDICATED: usize = 1024;
 pub(crate) const MAX_UID_LEN: usize = 64;
 /// Tenants in one report: as many as the greatest cap, twice, for those on their way.
 pub(super) const MAX_OBSERVED: usize = 2 * MAX_TENANT_CAP as usize;
+
+/// Tenants that are named of those whose removal waits: a look at them tells whether it is meant.
+const MAX_NAMED_REMOVALS: usize = 5;
 
 /// What an operator declares of a cluster.
 pub fn cluster(check: &mut Check, wire: Option<&v1::Cluster>) -> Option<ClusterSpec> {
@@ -211,9 +215,34 @@ pub fn wire(state: &State, cluster: &Cluster) -> v1::Cluster {
             dominant_share_ppm: ledger.dominant_share_ppm(cluster.id),
             fenced: cluster.fenced,
             info: state.info_of(cluster.id).map(wire_info),
+            has_agent: cluster.has_agent,
+            last_contact: None,
+            removals: wire_removals(state, cluster.id),
         }),
         revision: Some(wire_revision(cluster.changed)),
     }
+}
+
+/// When a cluster's agent was last heard of, if that is known.
+#[must_use]
+pub fn wire_contact(heard: &Heard, cluster: ClusterId) -> Option<v1::Contact> {
+    let at = *heard.last.get(&cluster)?;
+    Some(v1::Contact { time: Some(wire_timestamp(at)), age: Some(wire_duration(heard.now.since(at))) })
+}
+
+/// Removals of a cluster that wait for an operator, or to which one has agreed.
+fn wire_removals(state: &State, cluster: ClusterId) -> Option<v1::WaitingRemovals> {
+    // Looked for only where its agent says that there are some: it goes through all tenants of the cluster.
+    let held_back = state.info_of(cluster).is_some_and(|info| info.held_back > 0);
+    let waiting = if held_back { state.held_back(cluster) } else { Vec::new() };
+    let ends: Vec<_> = state.agreed(cluster).map(|(_, agreement)| agreement.until).collect();
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    (!waiting.is_empty() || !ends.is_empty()).then(|| v1::WaitingRemovals {
+        waiting: count(waiting.len()),
+        first: waiting.iter().take(MAX_NAMED_REMOVALS).map(|tenant| tenant.spec.name.to_string()).collect(),
+        agreed: count(ends.len()),
+        agreed_until: ends.into_iter().min().map(wire_timestamp),
+    })
 }
 
 fn wire_info(info: &ClusterInfo) -> v1::ClusterInfo {

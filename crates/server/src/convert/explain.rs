@@ -144,6 +144,10 @@ pub fn wire_event(event: &TenantEvent, name: &dyn Fn(ClusterId) -> String) -> v1
         EventKind::Forgotten { cluster } => ("forgotten", format!("its cluster {} was declared gone for good", name(*cluster))),
         EventKind::Misplaced { misplaced: true } => ("misplaced", "its constraints no longer hold where it is".to_owned()),
         EventKind::Misplaced { misplaced: false } => ("in-place", "its constraints hold again where it is".to_owned()),
+        EventKind::RemovalAllowed { until } => {
+            let until = wire_timestamp(*until);
+            ("removal-allowed", format!("an operator agreed to its removal beyond what is removed unasked, until {until}"))
+        }
     };
     v1::TenantEvent {
         time: Some(wire_timestamp(event.time)),

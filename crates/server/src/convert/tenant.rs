@@ -141,6 +141,7 @@ fn wire_trouble(trouble: &Trouble) -> v1::Trouble {
         TroubleKind::Blocked => v1::trouble::Kind::Blocked,
         TroubleKind::VolumeLost => v1::trouble::Kind::VolumeLost,
         TroubleKind::SecretLost => v1::trouble::Kind::SecretLost,
+        TroubleKind::HeldBack => v1::trouble::Kind::HeldBack,
     };
     v1::Trouble { kind: kind.into(), why: trouble.why.clone(), since: Some(wire_timestamp(trouble.since)) }
 }

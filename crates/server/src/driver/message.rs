@@ -11,7 +11,7 @@ use roadstead_core::request::Request;
 use roadstead_core::state::State;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::handle::{ReadError, Status, SubmitError, Submitted, Subscription};
+use crate::handle::{Heard, ReadError, Status, SubmitError, Submitted, Subscription};
 
 /// One message to the driver.
 #[derive(Debug)]
@@ -32,6 +32,13 @@ pub enum ToDriver {
     Change(Change, oneshot::Sender<Result<Revision, SubmitError>>),
     /// Agents that were heard of.
     Heard(Vec<ClusterId>),
+    /// When was each agent last heard of?
+    LastHeard {
+        /// Whether the leader is asked if it is another replica.
+        ask_leader: bool,
+        /// `None` if it is not known.
+        reply: oneshot::Sender<Option<Heard>>,
+    },
 
     /// Raft messages of a peer.
     Messages {

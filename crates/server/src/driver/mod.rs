@@ -29,7 +29,7 @@ use self::message::{Change, ToDriver};
 use self::reads::Reads;
 use self::routing::{Router, Target};
 use crate::config::TICK_MS;
-use crate::handle::{AppliedEntry, MAX_SUBSCRIBER_LAG, Status, SubmitError, Subscription};
+use crate::handle::{AppliedEntry, Heard, MAX_SUBSCRIBER_LAG, Status, SubmitError, Subscription};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 
@@ -183,6 +183,7 @@ impl Driver {
             ToDriver::Status(reply) => drop(reply.send(self.status())),
             ToDriver::Change(change, reply) => self.change(change, Instant::now() + CHANGE_TIMEOUT, reply),
             ToDriver::Heard(clusters) => self.heard(clusters),
+            ToDriver::LastHeard { ask_leader, reply } => self.last_heard(ask_leader, reply),
             ToDriver::Messages { from, level, messages } => self.take_messages(from, level, messages),
             ToDriver::PeerAddress { id, address } => self.peers.learn_address(id, address),
             ToDriver::Answers { from: _, answers } => {
@@ -423,6 +424,17 @@ impl Driver {
             Target::There(leader) => self.peers.heard(leader, clusters),
             // Agents report again and again.
             Target::Nobody => {}
+        }
+    }
+
+    fn last_heard(&self, ask_leader: bool, reply: oneshot::Sender<Option<Heard>>) {
+        match self.target {
+            Target::There(leader) if ask_leader => self.peers.last_heard(leader, reply),
+            Target::Here | Target::HereSoon | Target::There(_) | Target::Nobody => {
+                let known = self.replica.contacts().map(|(contacts, now)| Heard { now, last: contacts.last_heard.clone() });
+                // Whoever asked may have gone away.
+                let _ = reply.send(known);
+            }
         }
     }
 

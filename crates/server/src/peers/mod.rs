@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::link::Link;
 use crate::driver::message::{Change, ToDriver};
-use crate::handle::SubmitError;
+use crate::handle::{Heard, SubmitError};
 use crate::snapshots::Snapshots;
 use crate::tls::Tls;
 
@@ -167,6 +167,20 @@ impl Peers {
             };
             // The caller may have gone away.
             let _ = reply.send(result);
+        });
+    }
+
+    /// Asks the leader when agents were last heard of.
+    pub(crate) fn last_heard(&self, leader: MemberId, reply: oneshot::Sender<Option<Heard>>) {
+        let address = self.address(leader);
+        let (tls, group) = (self.tls.clone(), self.me.group.clone());
+        self.runtime.spawn(async move {
+            let heard = match address {
+                Some(address) => service::last_heard(&tls, &address, group).await,
+                None => None,
+            };
+            // The caller may have gone away.
+            let _ = reply.send(heard);
         });
     }
 

@@ -8,21 +8,22 @@ use futures::{Stream, StreamExt};
 use roadstead_api::internal::change_group_request::Change as WireChange;
 use roadstead_api::internal::replica_service_server::{ReplicaService, ReplicaServiceServer};
 use roadstead_api::internal::{
-    ChangeGroupRequest, ChangeGroupResponse, ExchangeRequest, ExchangeResponse, FetchSnapshotRequest, FetchSnapshotResponse,
-    ForwardRequest, ForwardResponse, JoinRequest, JoinResponse, MemberAddress,
+    ChangeGroupRequest, ChangeGroupResponse, ClusterContact, ContactsRequest, ContactsResponse, ExchangeRequest, ExchangeResponse,
+    FetchSnapshotRequest, FetchSnapshotResponse, ForwardRequest, ForwardResponse, JoinRequest, JoinResponse, MemberAddress,
 };
 use roadstead_consensus::door::Answer;
 use roadstead_consensus::member::{MemberId, MemberInfo, Membership};
 use roadstead_core::codec;
 use roadstead_core::command::FeatureLevel;
 use roadstead_core::id::{ClusterId, Revision};
+use roadstead_core::time::Timestamp;
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use super::{MAX_MESSAGE_BYTES, Myself, Peers, connect, transfer, wire};
 use crate::driver::message::{Asked, Change, Reply, ToDriver};
-use crate::handle::{Handle, MAX_WAITING, RETRY_AFTER_MS, SUBMIT_TIMEOUT, SubmitError};
+use crate::handle::{Handle, Heard, MAX_WAITING, RETRY_AFTER_MS, SUBMIT_TIMEOUT, SubmitError};
 use crate::identity::{Role, caller};
 use crate::snapshots::Snapshots;
 use crate::tls::Tls;
@@ -194,6 +195,15 @@ impl ReplicaService for PeerService {
         Ok(Response::new(JoinResponse { group_id: self.me.group.clone(), members }))
     }
 
+    async fn contacts(&self, request: Request<ContactsRequest>) -> Result<Response<ContactsResponse>, Status> {
+        only_replicas(&request)?;
+        self.check(&request.get_ref().group_id, None)?;
+        // A replica that does not lead any more does not pass the question on: who asked hears that it is not known.
+        let heard = self.handle.last_heard(false).await.ok_or_else(|| Status::unavailable("this replica does not lead"))?;
+        let contacts = heard.last.into_iter().map(|(cluster, at)| ClusterContact { cluster: cluster.0, at_ms: at.0 }).collect();
+        Ok(Response::new(ContactsResponse { now_ms: heard.now.0, contacts }))
+    }
+
     type FetchSnapshotStream = Pin<Box<dyn Stream<Item = Result<FetchSnapshotResponse, Status>> + Send>>;
 
     async fn fetch_snapshot(&self, request: Request<FetchSnapshotRequest>) -> Result<Response<Self::FetchSnapshotStream>, Status> {
@@ -245,6 +255,14 @@ pub(super) async fn change(tls: &Tls, address: &str, group_id: String, change: C
     let request = ChangeGroupRequest { group_id, change: Some(change), principal: String::new() };
     let response = client.change_group(request).await.map_err(|status| from_status(&status))?.into_inner();
     Ok(wire::to_revision(response.revision_index, response.revision_incarnation))
+}
+
+/// Asks the leader at `address` when agents were last heard of.
+pub(super) async fn last_heard(tls: &Tls, address: &str, group_id: String) -> Option<Heard> {
+    let mut client = connect::connect(tls, address).await.ok()?;
+    let answer = client.contacts(ContactsRequest { group_id }).await.ok()?.into_inner();
+    let last = answer.contacts.into_iter().map(|contact| (ClusterId(contact.cluster), Timestamp(contact.at_ms))).collect();
+    Some(Heard { now: Timestamp(answer.now_ms), last })
 }
 
 /// Asks a member at `address` to let this new one in; the group's identity and members.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use roadstead_api::v1;
 use roadstead_class::{Finding, Schema};
@@ -11,6 +11,7 @@ use roadstead_core::id::{Name, RequestId, Revision, TenantId};
 use roadstead_core::request::{Ask, Principal, Request, Retry};
 use roadstead_core::state::State;
 use roadstead_core::tenant::TenantSpec;
+use roadstead_core::time::Millis;
 use tokio::sync::Semaphore;
 use tonic::{Code, Status};
 use uuid::Uuid;
@@ -19,13 +20,15 @@ use crate::auth::Reach;
 use crate::convert::check::{At, Check};
 use crate::convert::{cluster_names, request_id};
 use crate::errors::{Fault, RETRY_SOON, Violation, rejected};
-use crate::handle::{Handle, SubmitError};
+use crate::handle::{Handle, Heard, SubmitError};
 use crate::identity;
 use crate::pages::Pins;
 use crate::watch::history::History;
 
 /// Explanations, simulations and long listings at a time: each keeps a core busy for up to a second.
 const MAX_HEAVY: usize = 4;
+/// How long it is not asked again when agents were last heard of: they tell every ten seconds or so.
+const HEARD_IS_GOOD_FOR: Duration = Duration::from_millis(500);
 /// Parsed schemas that are kept.
 const MAX_SCHEMAS: usize = 1024;
 
@@ -40,6 +43,7 @@ pub struct Context {
     pub pins: Pins,
     heavy: Arc<Semaphore>,
     schemas: Mutex<Schemas>,
+    heard: Mutex<Option<(Instant, Heard)>>,
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +57,7 @@ impl Context {
     #[must_use]
     pub fn new(handle: Handle, history: Arc<History>) -> Self {
         let pins = Pins::new(rand::random());
-        Self { handle, history, pins, heavy: Arc::new(Semaphore::new(MAX_HEAVY)), schemas: Mutex::default() }
+        Self { handle, history, pins, heavy: Arc::new(Semaphore::new(MAX_HEAVY)), schemas: Mutex::default(), heard: Mutex::default() }
     }
 
     /// A frozen copy of the state, as fresh as the caller wants.
@@ -61,12 +65,7 @@ impl Context {
     /// # Errors
     /// `UNAVAILABLE`, or `INVALID_ARGUMENT` for a consistency that is not known.
     pub async fn read(&self, consistency: i32) -> Result<Arc<State>, Fault> {
-        let fresh = match v1::Consistency::try_from(consistency) {
-            Ok(v1::Consistency::Unspecified | v1::Consistency::Linearizable) => true,
-            Ok(v1::Consistency::Stale) => false,
-            Err(_) => return Err(Fault::invalid("consistency", format!("{consistency} is no value that this server knows"))),
-        };
-        self.state(fresh).await
+        self.state(fresh(consistency)?).await
     }
 
     /// A frozen copy of the state.
@@ -75,6 +74,22 @@ impl Context {
     /// `UNAVAILABLE`.
     pub async fn state(&self, fresh: bool) -> Result<Arc<State>, Fault> {
         self.handle.read(fresh).await.map_err(|error| Fault::unavailable(error.to_string()))
+    }
+
+    /// When agents were last heard of, as fresh as the caller wants: a stale read asks nobody else. What the leader said is good for a while.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for a consistency that is not known.
+    pub async fn last_heard(&self, consistency: i32) -> Result<Heard, Fault> {
+        let kept = || self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = kept().clone();
+        if let Some((at, heard)) = known.filter(|(at, _)| at.elapsed() < HEARD_IS_GOOD_FOR) {
+            let now = heard.now.after(Millis(u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)));
+            return Ok(Heard { now, ..heard });
+        }
+        let heard = self.handle.last_heard(fresh(consistency)?).await;
+        *kept() = heard.clone().map(|heard| (Instant::now(), heard));
+        Ok(heard.unwrap_or_default())
     }
 
     /// Runs something that keeps a core busy, few at a time.
@@ -180,6 +195,14 @@ impl Context {
             schemas.parsed.insert((spec.class.clone(), spec.version.clone()), Arc::clone(&schema));
         }
         Ok(schema)
+    }
+}
+
+fn fresh(consistency: i32) -> Result<bool, Fault> {
+    match v1::Consistency::try_from(consistency) {
+        Ok(v1::Consistency::Unspecified | v1::Consistency::Linearizable) => Ok(true),
+        Ok(v1::Consistency::Stale) => Ok(false),
+        Err(_) => Err(Fault::invalid("consistency", format!("{consistency} is no value that this server knows"))),
     }
 }
 

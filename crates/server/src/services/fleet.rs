@@ -5,11 +5,14 @@ use std::time::Instant;
 
 use roadstead_api::v1;
 use roadstead_api::v1::fleet_service_server::FleetService;
+use roadstead_core::agreement;
+use roadstead_core::cluster::Cluster;
 use roadstead_core::command::Kind;
 use roadstead_core::id::Name;
 use roadstead_core::request::{Ask, Retry};
 use roadstead_core::state::State;
 use tonic::{Request, Response, Status};
+use tracing::info;
 
 use super::context::{Context, reach, retry};
 use super::dry;
@@ -21,6 +24,7 @@ use crate::convert::check::{At, Check};
 use crate::convert::request_id::fingerprint;
 use crate::convert::{self, class, cluster, cluster_names, policy, wire_revision};
 use crate::errors::{Fault, rejected};
+use crate::handle::Heard;
 use crate::identity::Role;
 
 /// `FleetService` on one replica.
@@ -94,6 +98,36 @@ impl Fleet {
         Ok(v1::ReportCapacityResponse { revision: Some(revision), report_within: Some(report_within), complete_wanted })
     }
 
+    async fn allow(&self, reach: &Reach, mut message: v1::AllowRemovalsRequest) -> Result<v1::AllowRemovalsResponse, Fault> {
+        let id = std::mem::take(&mut message.request_id);
+        let print = fingerprint("AllowRemovals", &message);
+        let mut check = Check::default();
+        let (retry, name) = (retry(&mut check, &id, print), check.name(At::Top("cluster"), &message.cluster));
+        let count = check.within(At::Top("count"), message.count, 1, agreement::MAX_TENANTS as u32);
+        let ((retry, cluster), count) = check.finish(retry.zip(name).zip(count))?;
+        let ask = Ask::AllowRemovals { cluster: cluster.clone(), count };
+        let principal = reach.caller().principal.clone();
+        let (state, given) = if message.dry_run {
+            let state = self.context.state(true).await?;
+            let (_, copy) = dry::run(&state, &principal, ask).map_err(|rejection| rejected(&rejection, &cluster_names(&state)))?;
+            let given = copy.revision();
+            (Arc::new(copy), given)
+        } else {
+            let (done, revision) = self.context.submit(&principal, Some(retry), ask).await?;
+            let given = self.context.revision_of(&done, revision).await;
+            info!(%principal, %cluster, count, revision = %given, "removals that waited were agreed to");
+            (self.context.state(true).await?, given)
+        };
+        let id = state.cluster(cluster.as_str()).ok_or_else(|| Fault::not_found(Kind::Cluster, cluster.as_str()))?.id;
+        let agreed: Vec<_> = state.agreed(id).filter(|(_, agreement)| agreement.given == given).collect();
+        Ok(v1::AllowRemovalsResponse {
+            tenants: agreed.iter().map(|(tenant, _)| tenant.spec.name.to_string()).collect(),
+            until: agreed.first().map(|(_, agreement)| convert::wire_timestamp(agreement.until)),
+            waiting: u32::try_from(state.held_back(id).len()).unwrap_or(u32::MAX),
+            revision: Some(wire_revision(given)),
+        })
+    }
+
     async fn list_clusters_page(&self, reach: &Reach, message: &v1::ListClustersRequest) -> Result<v1::ListClustersResponse, Fault> {
         let size = page_size(message.page_size)?;
         let same = v1::ListClustersRequest { page_size: 0, page_token: String::new(), ..message.clone() };
@@ -107,6 +141,7 @@ impl Fleet {
             Some(continued) => Arc::clone(&continued.state),
             None => self.context.read(message.consistency).await?,
         };
+        let heard = self.context.last_heard(message.consistency).await?;
         let after = continued.as_ref().map(|continued| continued.after.as_str());
         let seen = state.clusters().filter(|cluster| reach.cluster(cluster.spec.name.as_str()).is_ok());
         let mut later = seen.filter(|cluster| after.is_none_or(|after| cluster.spec.name.as_str() > after));
@@ -115,7 +150,7 @@ impl Fleet {
             (Some(_), Some(last)) => pins.token(&state, continued.as_ref(), question, last.spec.name.as_str(), Instant::now()),
             (Some(_) | None, _) => String::new(),
         };
-        let clusters = page.into_iter().map(|cluster| cluster::wire(&state, cluster)).collect();
+        let clusters = page.into_iter().map(|cluster| wire_with_contact(&state, cluster, &heard)).collect();
         Ok(v1::ListClustersResponse { clusters, next_page_token, revision: Some(wire_revision(state.revision())) })
     }
 }
@@ -123,6 +158,14 @@ impl Fleet {
 fn wire_cluster(state: &State, name: &Name) -> Result<v1::Cluster, Fault> {
     let found = state.cluster(name.as_str()).ok_or_else(|| Fault::not_found(Kind::Cluster, name.as_str()))?;
     Ok(cluster::wire(state, found))
+}
+
+fn wire_with_contact(state: &State, found: &Cluster, heard: &Heard) -> v1::Cluster {
+    let mut wire = cluster::wire(state, found);
+    if let Some(status) = &mut wire.status {
+        status.last_contact = cluster::wire_contact(heard, found.id);
+    }
+    wire
 }
 
 fn wire_class(state: &State, name: &str, version: &str) -> Result<v1::Class, Fault> {
@@ -160,7 +203,8 @@ impl FleetService for Fleet {
         let name = named(&message.name)?;
         reach.cluster(name.as_str())?;
         let state = self.context.read(message.consistency).await?;
-        let cluster = Some(wire_cluster(&state, &name)?);
+        let found = state.cluster(name.as_str()).ok_or_else(|| Fault::not_found(Kind::Cluster, name.as_str()))?;
+        let cluster = Some(wire_with_contact(&state, found, &self.context.last_heard(message.consistency).await?));
         Ok(Response::new(v1::GetClusterResponse { cluster, revision: Some(wire_revision(state.revision())) }))
     }
 
@@ -201,6 +245,11 @@ impl FleetService for Fleet {
         let print = fingerprint("UncordonCluster", &message);
         let cluster = self.cordon(&reach, &id, print, &message.name, false).await?;
         Ok(Response::new(v1::UncordonClusterResponse { cluster: Some(cluster) }))
+    }
+
+    async fn allow_removals(&self, request: Request<v1::AllowRemovalsRequest>) -> Result<Response<v1::AllowRemovalsResponse>, Status> {
+        let reach = reach(&request)?;
+        Ok(Response::new(self.allow(&reach, request.into_inner()).await?))
     }
 
     async fn report_capacity(&self, request: Request<v1::ReportCapacityRequest>) -> Result<Response<v1::ReportCapacityResponse>, Status> {

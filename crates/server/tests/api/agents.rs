@@ -2,13 +2,15 @@
 
 use roadstead_api::v1;
 use roadstead_api::v1::agent_service_client::AgentServiceClient;
+use roadstead_api::v1::fleet_service_client::FleetServiceClient;
 use roadstead_api::v1::observed_tenant::Observed;
 use roadstead_api::v1::tenant_intent::Role;
 use roadstead_api::v1::trouble::Kind;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
-use crate::world::{World, fields, new_id, next, place, reason};
+use crate::harness::{PATIENCE, until};
+use crate::world::{World, connect, fields, new_id, next, place, reason};
 
 type Agent = AgentServiceClient<Channel>;
 
@@ -168,4 +170,95 @@ async fn all_that_is_wrong_with_what_an_agent_tells_is_told_by_field() {
         "tenants[0].trouble.why",
     ];
     assert_eq!(fields(&refused), expected);
+}
+
+async fn status_at(world: &World, at: usize, consistency: v1::Consistency) -> Option<v1::ClusterStatus> {
+    let mut fleet = FleetServiceClient::new(connect(&world.group, at, "viewer", "v", &[]).await);
+    let request = v1::GetClusterRequest { name: "c0".into(), consistency: consistency.into() };
+    fleet.get_cluster(request).await.ok()?.into_inner().cluster?.status
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_replica_tells_when_an_agent_was_last_heard_of_or_that_it_is_not_known() {
+    let mut world = World::with_clusters(3, 1).await;
+    let leader = world.group.leader().await;
+    let follower = (leader + 1) % 3;
+    let before = status_at(&world, leader, v1::Consistency::Linearizable).await.unwrap();
+    assert_eq!((before.has_agent, before.last_contact), (false, None), "an operator's report is no agent's");
+
+    let mut agent = Agent::new(connect(&world.group, follower, "agent", "c0", &[]).await);
+    agent.observe(v1::ObserveRequest { uid: "uid-c0".into(), ..Default::default() }).await.unwrap();
+    let stale = status_at(&world, follower, v1::Consistency::Stale).await.unwrap();
+    assert_eq!(stale.last_contact, None, "a stale read asks nobody else");
+    for at in 0..3 {
+        let known =
+            until("a replica knows of the contact", || async { status_at(&world, at, v1::Consistency::Linearizable).await?.last_contact });
+        let contact = known.await;
+        assert!(contact.time.is_some_and(|time| time.seconds > 0), "{contact:?}");
+        assert!(contact.age.is_some_and(|age| (0..PATIENCE.as_secs() as i64).contains(&age.seconds)), "{contact:?}");
+    }
+
+    world.group.kill(leader).await;
+    let leader = world.group.leader().await;
+    for at in (0..3).filter(|at| world.group.seats[*at].running.is_some()) {
+        until("what only the old leader had heard is not known any more", || async {
+            let status = status_at(&world, at, v1::Consistency::Linearizable).await?;
+            (status.has_agent && status.last_contact.is_none()).then_some(())
+        })
+        .await;
+    }
+    let mut agent = Agent::new(connect(&world.group, leader, "agent", "c0", &[]).await);
+    agent.observe(v1::ObserveRequest { uid: "uid-c0".into(), ..Default::default() }).await.unwrap();
+    until("the new leader knows", || async { status_at(&world, leader, v1::Consistency::Linearizable).await?.last_contact }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removals_that_wait_are_told_agreed_to_by_an_operator_and_heard_by_the_agent() {
+    let mut world = World::with_clusters(1, 1).await;
+    let mut agent = agent(&world, "c0").await;
+    let mut seen = Vec::new();
+    for name in ["anvils", "bolts", "cogs"] {
+        let placed = world.place(name, "acme").await;
+        let purge = v1::ReleaseTenantRequest { name: name.into(), purge: true, ..Default::default() };
+        world.placement.release_tenant(purge).await.unwrap();
+        seen.push(v1::SeenTenant {
+            uid: placed.uid,
+            epoch: placed.status.and_then(|status| status.binding).and_then(|binding| binding.epoch),
+            trouble: Some(v1::Trouble { kind: Kind::HeldBack.into(), why: "too many at once".into(), since: None }),
+            ..Default::default()
+        });
+    }
+    let allow = |count, dry_run| v1::AllowRemovalsRequest { request_id: new_id(), cluster: "c0".into(), count, dry_run };
+    assert_eq!(fields(&world.fleet.allow_removals(allow(0, false)).await.unwrap_err()), ["count"]);
+    let early = world.fleet.allow_removals(allow(1, false)).await.unwrap_err();
+    assert_eq!(early.code(), Code::FailedPrecondition, "nothing waits: {early:?}");
+    // The agent says so itself: what may be removed is told by it, and counted by nobody else.
+    let told = |held_back| v1::ObserveRequest {
+        uid: "uid-c0".into(),
+        info: Some(v1::ClusterInfo { held_back, ..Default::default() }),
+        tenants: seen.clone(),
+        ..Default::default()
+    };
+    agent.observe(told(3)).await.unwrap();
+    let status = status_at(&world, 0, v1::Consistency::Linearizable).await.unwrap();
+    let waiting = status.removals.expect("they wait");
+    assert_eq!((waiting.waiting, waiting.first, waiting.agreed), (3, ["anvils", "bolts", "cogs"].map(str::to_owned).to_vec(), 0));
+
+    let mut stream = intents(&mut agent, "c0").await;
+    assert!(whole(&mut stream).await.tenants.iter().all(|tenant| !tenant.removal_agreed));
+    let dry = world.fleet.allow_removals(allow(2, true)).await.unwrap().into_inner();
+    assert_eq!((dry.tenants, dry.waiting), (vec!["anvils".to_owned(), "bolts".to_owned()], 1));
+    let request = allow(2, false);
+    let given = world.fleet.allow_removals(request.clone()).await.unwrap().into_inner();
+    assert_eq!((&given.tenants[..], given.waiting), (&["anvils".to_owned(), "bolts".to_owned()][..], 1));
+    assert_eq!(world.fleet.allow_removals(request).await.unwrap().into_inner(), given, "asked again it is the same agreement");
+    let heard = whole(&mut stream).await;
+    let agreed: Vec<&str> = heard.tenants.iter().filter(|tenant| tenant.removal_agreed).map(|tenant| tenant.name.as_str()).collect();
+    assert_eq!(agreed, ["anvils", "bolts"]);
+    let removals = status_at(&world, 0, v1::Consistency::Linearizable).await.unwrap().removals.unwrap();
+    assert_eq!((removals.waiting, removals.agreed, removals.agreed_until), (1, 2, given.until));
+    let events =
+        world.placement.list_tenant_events(v1::ListTenantEventsRequest { name: "bolts".into() }).await.unwrap().into_inner().events;
+    let last = events.last().unwrap();
+    assert_eq!((last.kind.as_str(), last.principal.as_str()), ("removal-allowed", "admin:root"));
 }
