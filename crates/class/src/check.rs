@@ -19,6 +19,9 @@ use crate::site::{Entry, Site};
 use crate::sums::sum;
 use crate::template::PodSecurity;
 
+/// Examples that a class is tried with: each is rendered in full.
+const MAX_EXAMPLES: usize = 16;
+
 /// Values that a class is tried with, and what they are called.
 pub(crate) struct Sample {
     name: String,
@@ -59,7 +62,11 @@ pub(crate) fn samples(class: &Class, findings: &mut Findings) -> Vec<Sample> {
     if with.is_empty() {
         samples.push(Sample { name: "its defaults".to_owned(), values: defaults });
     }
-    for (index, example) in schema.examples().iter().enumerate() {
+    let examples = schema.examples();
+    if examples.len() > MAX_EXAMPLES {
+        findings.add("spec.values", format!("gives {} examples of the whole, at most {MAX_EXAMPLES} are tried", examples.len()));
+    }
+    for (index, example) in examples.iter().take(MAX_EXAMPLES).enumerate() {
         let mut values = example.clone();
         schema.fill_defaults(&mut values);
         match schema.violations(&values).first() {

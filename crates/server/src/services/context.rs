@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use roadstead_api::v1;
-use roadstead_class::{Finding, Schema};
+use roadstead_class::{Class, Finding, Schema};
+use roadstead_core::class::ClassVersion;
 use roadstead_core::command::{Done, Kind, Outcome, Rejection};
 use roadstead_core::id::{Name, RequestId, Revision, TenantId};
 use roadstead_core::request::{Ask, Principal, Request, Retry};
@@ -148,6 +149,30 @@ impl Context {
         rejected(rejection, &|id| state.as_deref().map_or_else(|| format!("#{}", id.0), |state| cluster_names(state)(id)))
     }
 
+    /// Refuses a class of which no tenant could be rendered, or that its tenants of the version before could not be given: all that
+    /// `roadstead apply` refuses, for whoever writes past it. The work is bounded by the limits of a class, and done few at a time.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` with every finding.
+    pub async fn check_class(&self, version: &ClassVersion) -> Result<(), Fault> {
+        let (state, version) = (self.state(false).await?, version.clone());
+        let work = move || {
+            let class = Class::parse(&version).map_err(findings)?;
+            let found = roadstead_class::check(&class);
+            if !found.is_empty() {
+                return Err(findings(found));
+            }
+            let name = version.name.as_str();
+            let known = state.class(name, &version.version).is_some();
+            let latest = state.classes().filter(|other| !known && other.name == version.name).max_by_key(|other| other.created);
+            // What is kept already and is not understood is not this version's fault.
+            let Some(Ok(before)) = latest.map(|latest| Class::parse(latest)) else { return Ok(()) };
+            let found = roadstead_class::check_change(&before, &class);
+            if found.is_empty() { Ok(()) } else { Err(findings(found)) }
+        };
+        self.heavy(work).await
+    }
+
     /// Refuses values that the class does not accept, and a class that does not exist.
     ///
     /// # Errors
@@ -204,6 +229,21 @@ fn fresh(consistency: i32) -> Result<bool, Fault> {
         Ok(v1::Consistency::Stale) => Ok(false),
         Err(_) => Err(Fault::invalid("consistency", format!("{consistency} is no value that this server knows"))),
     }
+}
+
+/// What is wrong with a class, by the message's fields; each finding names its own field of the document, too.
+fn findings(found: Vec<Finding>) -> Fault {
+    let violation = |Finding { field, problem }: Finding| {
+        let part = field.split(['.', '[']).nth(1).unwrap_or_default();
+        let part = match part {
+            "values" => "class.values_schema_json",
+            "volumes" => "class.volumes",
+            "requests" => "class.requests",
+            _ => "class.template_json",
+        };
+        Violation { field: part.to_owned(), problem: format!("{field}: {problem}") }
+    };
+    Fault::fields(found.into_iter().map(violation).collect())
 }
 
 fn violations(schema: &Schema, spec: &TenantSpec) -> Result<(), Fault> {

@@ -301,6 +301,7 @@ impl FleetService for Fleet {
         let retry = retry(&mut check, &id, print);
         let class = class::class(&mut check, message.class.as_ref());
         let (retry, class) = check.finish(retry.zip(class))?;
+        self.context.check_class(&class).await?;
         let (name, version) = (class.name.clone(), class.version.clone());
         let change = Change { retry: Some(retry), ask: Ask::PutClass { class: Box::new(class) }, dry_run: message.dry_run };
         let state = self.change(&reach, change).await?;

@@ -184,3 +184,40 @@ async fn a_backup_restores_as_a_new_incarnation_that_waits_for_agents() {
     world.admin.waive_fence(v1::WaiveFenceRequest::default()).await.unwrap();
     world.place("new", "acme").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_class_of_which_nothing_could_be_rendered_is_refused_by_field() {
+    let mut world = World::with_clusters(1, 0).await;
+    let with = |version: &str, template: &str| {
+        let mut request = put_class("shop", version);
+        let class = request.class.as_mut().unwrap();
+        class.template_json = template.into();
+        (class.values_schema_json, request.dry_run) = (String::new(), false);
+        request
+    };
+    let manifest =
+        |text: &str| serde_json::json!({ "podSecurity": "privileged", "manifests": [{ "file": "web.yaml", "content": text }] }).to_string();
+    let deployment = |claim: &str| {
+        let pod = "{containers: [{name: web, image: web, resources: {requests: {cpu: 100m, memory: 100Mi}}}]}";
+        manifest(&format!(
+            "{{apiVersion: apps/v1, kind: StatefulSet, metadata: {{name: web}}, spec: {{replicas: 1, serviceName: {claim}, \
+             selector: {{matchLabels: {{app: web}}}}, template: {{metadata: {{labels: {{app: web}}}}, spec: {pod}}}}}}}"
+        ))
+    };
+    for (what, template) in [
+        ("an unknown field", r#"{"no": 1}"#.to_owned()),
+        ("an unfinished expression", manifest("{apiVersion: v1, kind: ConfigMap, metadata: {name: web}, data: {a: \"{{ values.\"}}")),
+        ("a value that is not there", manifest("{apiVersion: v1, kind: ConfigMap, metadata: {name: web}, data: {a: \"{{ values.no }}\"}}")),
+        ("a kind beyond the namespace", manifest("{apiVersion: v1, kind: Namespace, metadata: {name: other}}")),
+    ] {
+        let refused = world.fleet.put_class(with("2.0.0", &template)).await.expect_err(what);
+        assert_eq!(fields(&refused), ["class.template_json"], "{what}: {refused:?}");
+        assert!(refused.message().contains("spec.") || format!("{refused:?}").contains("spec."), "{what}: {refused:?}");
+        let dry = v1::PutClassRequest { dry_run: true, ..with("2.0.0", &template) };
+        assert_eq!(fields(&world.fleet.put_class(dry).await.expect_err(what)), ["class.template_json"], "{what}, only checked");
+    }
+    world.fleet.put_class(with("2.0.0", &deployment("web"))).await.unwrap();
+    let refused = world.fleet.put_class(with("3.0.0", &deployment("other"))).await.unwrap_err();
+    assert_eq!(fields(&refused), ["class.template_json"], "tenants of the version before could never be given this one: {refused:?}");
+    world.fleet.put_class(with("2.0.0", &deployment("web"))).await.unwrap();
+}
