@@ -14,7 +14,7 @@ use crate::world::{Fleet, Placement, World, fields, new_id, place, reason, repor
 
 /// Sends and receives messages as they are on the wire.
 #[derive(Clone, Copy, Default)]
-struct Raw;
+pub(crate) struct Raw;
 
 impl Codec for Raw {
     type Encode = Bytes;

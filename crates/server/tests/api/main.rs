@@ -9,6 +9,7 @@ mod world;
 
 mod agents;
 mod authorisation;
+mod every_call;
 mod fleet;
 mod joining;
 mod listing;
