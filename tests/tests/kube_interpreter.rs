@@ -17,6 +17,8 @@ use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Pos
 use kube::core::GroupVersionKind;
 use roadstead_agent::interpreter::{Failed, Interpreter, Job};
 use roadstead_agent::kube::Drift;
+use roadstead_api::v1::ObjectDiff;
+use roadstead_api::v1::object_diff::Change;
 use roadstead_class::{Ceded, Observe, StopStep};
 use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, Condition, Home, Part, PartSeen};
@@ -689,3 +691,5 @@ async fn where_damage_is_only_told_nothing_is_put_right_until_something_else_is_
 async fn until_seen(world: &World, job: &Job) -> Result<()> {
     roadstead_tests::process::until("it is known what is there", SOON, || async { Ok(world.kube.seen(job).map(drop)?) }).await
 }
+use roadstead_api::v1::ObjectDiff;
+use roadstead_api::v1::object_diff::Change;

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use roadstead_api::v1::ObjectDiff;
 use roadstead_class::Rendered;
 use roadstead_core::cluster::Capacity;
 use roadstead_core::id::{Revision, TenantId};
@@ -95,6 +96,12 @@ pub trait Interpreter: Clone + Send + Sync + 'static {
     /// # Errors
     /// Why not; also when another agent of this cluster has kept a newer generation than this one has read or kept.
     fn act(&self, job: &Job, action: &Action) -> impl Future<Output = Result<(), Failed>> + Send;
+
+    /// What would change of a tenant's objects if it were made as rendered. Nothing is changed, and no secret's data is told.
+    ///
+    /// # Errors
+    /// Why that cannot be said.
+    fn diff(&self, job: &Job) -> impl Future<Output = Result<Vec<ObjectDiff>, Failed>> + Send;
 
     /// Waits until something changed.
     fn changed(&self) -> impl Future<Output = Changed> + Send;

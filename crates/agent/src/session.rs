@@ -12,9 +12,9 @@ use roadstead_api::v1::agent_service_client::AgentServiceClient;
 use tokio::sync::mpsc;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
-use crate::engine::Heard;
+use crate::engine::{Heard, QUEUE};
 
 /// How long a stream may be silent: three signs of life are lost then.
 const SILENCE: Duration = Duration::from_secs(16);
@@ -110,10 +110,26 @@ impl Session {
             return Ok(());
         }
         info!("the intent is followed");
+        let (answer, mut answers) = mpsc::channel(QUEUE);
         loop {
-            let message = tokio::time::timeout(SILENCE, stream.message()).await.map_err(|_| Status::deadline_exceeded("silence"))??;
-            let message = message.ok_or_else(|| Status::unavailable("the stream has ended"))?;
+            let message = tokio::select! {
+                message = tokio::time::timeout(SILENCE, stream.message()) => message.map_err(|_| Status::deadline_exceeded("silence"))??,
+                Some(answer) = answers.recv() => {
+                    // Where the question came from: nobody else waits for the answer.
+                    let answered = tokio::time::timeout(ANSWER_WITHIN, client.answer_diff(answer)).await;
+                    if !matches!(answered, Ok(Ok(_))) {
+                        debug!("an answer was not taken; whoever asked has gone, or asks again");
+                    }
+                    continue;
+                }
+            };
+            let mut message = message.ok_or_else(|| Status::unavailable("the stream has ended"))?;
             *pause = Pause::new();
+            for question in std::mem::take(&mut message.questions) {
+                if heard.send(Heard::Question(Box::new(question), answer.clone())).await.is_err() {
+                    return Ok(());
+                }
+            }
             if heard.send(Heard::Intent(Box::new(message))).await.is_err() {
                 return Ok(());
             }

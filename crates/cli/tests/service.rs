@@ -110,6 +110,7 @@ async fn the_verbs_do_what_they_say_and_end_with_the_documented_code() {
     a_filter_that_does_not_apply_is_refused(&service).await;
     nobody_waits_in_silence_for_a_service_that_does_not_answer(&service).await;
     a_server_may_be_a_url(&service).await;
+    agents_are_shown_and_what_only_they_know_is_said_to_be_unknown(&service).await;
     forgetting_says_what_becomes_of_the_tenants(&service).await;
     the_examples_of_place_work(&service).await;
     contexts_survive_a_restart(&mut service).await;
@@ -364,4 +365,23 @@ async fn the_examples_of_place_work(service: &Service) {
     for example in examples {
         service.run(&example.split_whitespace().collect::<Vec<_>>()).await.exits(0);
     }
+}
+
+/// The agents here tell what they have and follow no intent: there is nobody to ask, and nothing is held back.
+async fn agents_are_shown_and_what_only_they_know_is_said_to_be_unknown(service: &Service) {
+    let shown = service.run(&["get", "cluster", "own-fra-1"]).await.exits(0).says("LAST CONTACT").says("s ago");
+    assert!(!shown.out.contains("unknown") && !shown.out.contains("no agent"), "{}", shown.out);
+    service.run(&["get", "cluster", "own-fra-1", "-o", "yaml"]).await.exits(0).says("lastContact: ").says("lastContactAge: ");
+    service.run(&["top"]).await.exits(0).says("LAST CONTACT").says("s ago");
+    service.run(&["describe", "cluster", "own-fra-1"]).await.exits(0).says("lastContact: ");
+
+    service.run(&["allow-removals", "own-fra-1", "--count", "0"]).await.exits(2);
+    service.run(&["allow-removals", "nosuch", "--count", "3"]).await.exits(3);
+    for dry in [&["allow-removals", "own-fra-1", "--count", "3"][..], &["allow-removals", "cluster/own-fra-1", "--count", "3", "--dry-run"]]
+    {
+        service.run(dry).await.exits(1).says("no removal waits there");
+    }
+    let file = service.example("tenants.yaml");
+    service.run(&["diff", "-f", &file, "--in-cluster"]).await.exits(1).says("its agent is connected to no replica");
+    service.run(&["diff", "-f", &file, "--tenant", "acme"]).await.exits(2);
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use roadstead_api::v1;
 use roadstead_consensus::door::{Progress, Role};
 use roadstead_consensus::member::{GroupId, MemberId, MemberInfo};
 use roadstead_core::apply::Applied;
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::message::{Asked, Change, Reader, Reply, ToDriver};
+use crate::questions::{Questions, Unanswered};
 
 /// How long a submission may take before its caller hears `Unknown` or `Unavailable`, unless it names a deadline itself: longer than any
 /// election, shorter than people wait.
@@ -141,6 +143,7 @@ pub(crate) struct Inner {
     pub(crate) group: GroupId,
     pub(crate) id: MemberId,
     pub(crate) scratch: std::path::PathBuf,
+    pub(crate) questions: Questions,
 }
 
 impl Handle {
@@ -301,6 +304,26 @@ impl Handle {
         let (reply, heard) = oneshot::channel();
         self.inner.driver.send(ToDriver::LastHeard { ask_leader, reply }).ok()?;
         tokio::time::timeout(CONTACTS_TIMEOUT, heard).await.ok()?.ok()?
+    }
+
+    /// Questions to the agents that follow their intents here.
+    pub(crate) fn questions(&self) -> &Questions {
+        &self.inner.questions
+    }
+
+    /// Asks a cluster's agent, at whatever replica it follows its intent.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn ask_agent(&self, cluster: ClusterId, question: v1::DiffQuestion) -> Result<v1::AnswerDiffRequest, Unanswered> {
+        match self.inner.questions.ask(cluster, question.clone()).await {
+            Err(Unanswered::NotHere) => {}
+            asked => return asked,
+        }
+        let (reply, answer) = oneshot::channel();
+        let ask = ToDriver::AskAgent { cluster, question: Box::new(question), reply };
+        self.inner.driver.send(ask).map_err(|_| Unanswered::NotHere)?;
+        answer.await.unwrap_or(Err(Unanswered::NotHere))
     }
 
     async fn change(&self, change: Change) -> Result<Revision, SubmitError> {

@@ -12,6 +12,7 @@ pub mod lifecycle;
 pub mod handle;
 pub mod driver;
 mod peers;
+pub mod questions;
 pub mod identity;
 pub mod tls;
 pub mod issuer;

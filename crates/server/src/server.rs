@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::peers::service::PeerService;
 use crate::peers::{Myself, Peers};
 use crate::probes;
+use crate::questions::Questions;
 use crate::services::{self, Services};
 use crate::tls::{self, Tls, TlsError};
 
@@ -178,6 +179,7 @@ fn start_opened(opened: Opened, tls: Tls, issuer: Option<Issuer>, sockets: Socke
             group,
             id,
             scratch,
+            questions: Questions::default(),
         }),
     };
     let me = Myself { group: format_group(group), id, address: identity.peer_address.clone(), level: tuning.supported_level };

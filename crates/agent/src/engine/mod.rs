@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use crate::diff;
 use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Job};
 use told::{Now, Told};
 use wanted::Wanted;
@@ -43,6 +44,10 @@ const TELL_ANEW_EVERY: Duration = Duration::from_secs(60);
 const TELL_WITHIN: Duration = Duration::from_secs(10);
 /// Messages that wait to be taken in.
 pub const QUEUE: usize = 64;
+/// Questions that are answered at a time: each is some requests to the API server for every object of a tenant.
+const MAX_QUESTIONS: usize = 4;
+/// How long an answer may take: the placement service waits a little longer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
 /// What comes from the placement service.
 #[derive(Clone, Debug)]
@@ -55,6 +60,8 @@ pub enum Heard {
     Taken(v1::ObserveResponse),
     /// What was told did not arrive.
     Lost,
+    /// What would change of a tenant, if it were as it says there; the answer goes where it came from.
+    Question(Box<v1::DiffQuestion>, mpsc::Sender<v1::AnswerDiffRequest>),
 }
 
 /// How an agent works.
@@ -82,6 +89,8 @@ pub struct Engine<I: Interpreter> {
     decided: Revision,
     busy: BTreeMap<TenantId, ShardId>,
     work: JoinSet<(TenantId, Result<(), Failed>)>,
+    /// Being answered; those that are left are given up with the agent.
+    questions: JoinSet<()>,
     /// Worked on just now: what was made is given so long to be seen.
     settling: BTreeMap<TenantId, Instant>,
     /// Why the last attempt failed, in plain words.
@@ -125,6 +134,7 @@ impl<I: Interpreter> Engine<I> {
             decided: Revision::default(),
             busy: BTreeMap::new(),
             work: JoinSet::new(),
+            questions: JoinSet::new(),
             settling: BTreeMap::new(),
             reasons: BTreeMap::new(),
             told: Told::default(),
@@ -203,7 +213,31 @@ impl<I: Interpreter> Engine<I> {
                 self.alive_at = self.next_tell + self.tell_within;
             }
             Heard::Lost => self.told.lost(),
+            Heard::Question(question, answer) => self.ask(&question, answer),
         }
+    }
+
+    /// Has a question answered beside all else: nothing waits for it.
+    fn ask(&mut self, question: &v1::DiffQuestion, answer: mpsc::Sender<v1::AnswerDiffRequest>) {
+        while self.questions.try_join_next().is_some() {}
+        let uid = self.interpreter.facts().map(|facts| facts.uid).unwrap_or_default();
+        let (id, interpreter) = (question.id.clone(), self.interpreter.clone());
+        let busy = self.questions.len() >= MAX_QUESTIONS;
+        let job = match self.wanted.supposed(question) {
+            _ if busy => Err("this agent has as many questions to answer as it takes at a time: ask again".to_owned()),
+            job => job,
+        };
+        self.questions.spawn(async move {
+            let found = match job {
+                Err(why) => Err(Failed::Refused(why)),
+                Ok(job) => match tokio::time::timeout(ANSWER_WITHIN, interpreter.diff(&job)).await {
+                    Ok(found) => found,
+                    Err(_) => Err(Failed::Later { why: "the cluster did not answer in time".to_owned(), after: None }),
+                },
+            };
+            // Whoever asked may have gone away.
+            let _ = answer.send(diff::answer(&uid, id, found)).await;
+        });
     }
 
     fn changed(&mut self, changed: Changed) {

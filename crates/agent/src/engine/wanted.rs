@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use roadstead_api::v1;
 use roadstead_class::{Class, Site, render};
+use roadstead_core::class::ClassVersion;
 use roadstead_core::id::{Name, TenantId};
 use roadstead_core::intent::{ClusterIntent, TenantIntent};
 use tracing::{info, warn};
@@ -89,15 +90,25 @@ impl Wanted {
         Some(changed)
     }
 
+    /// A tenant as it would be, which is kept nowhere.
+    ///
+    /// # Errors
+    /// Why it cannot be said, in plain words.
+    pub(crate) fn supposed(&self, question: &v1::DiffQuestion) -> Result<Job, String> {
+        let (Some(class), Some(tenant)) = (&question.class, &question.tenant) else { return Err("the question is not whole".to_owned()) };
+        let intent = wire::intent(tenant).map_err(|unknown| unknown.to_string())?;
+        let version = wire::class(class).map_err(|unknown| unknown.to_string())?;
+        let class = understood(&version)?;
+        let rendered = render(&class, &intent, &self.site).map(Arc::new).map_err(|error| error.to_string());
+        Ok(Job { intent, rendered })
+    }
+
     fn class(&mut self, class: &v1::Class) {
         let version = match wire::class(class) {
             Ok(version) => version,
             Err(unknown) => return warn!(class = class.name, version = class.version, %unknown, "this class is not understood"),
         };
-        let known = Class::parse(&version).map(Arc::new).map_err(|findings| {
-            let words: Vec<String> = findings.iter().map(ToString::to_string).collect();
-            format!("class {}@{} cannot be rendered: {}", version.name, version.version, words.join("; "))
-        });
+        let known = understood(&version).map(Arc::new);
         let key = (version.name, version.version);
         info!(class = %key.0, version = key.1, ok = known.is_ok(), "class heard");
         self.heard.classes.insert(key.clone());
@@ -114,4 +125,11 @@ impl Wanted {
         };
         Job { intent, rendered }
     }
+}
+
+fn understood(version: &ClassVersion) -> Result<Class, String> {
+    Class::parse(version).map_err(|findings| {
+        let words: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        format!("class {}@{} cannot be rendered: {}", version.name, version.version, words.join("; "))
+    })
 }

@@ -96,11 +96,10 @@ impl Writer {
             && status.code == 409
         {
             let others = words::conflicts(status);
-            let ours_to_take = |manager: &str| manager.starts_with(MANAGER) || (manager.starts_with(HANDS) && self.drift == Drift::Repair);
             if others.is_empty() {
                 return Err(words::again(format!("{what}: it changed meanwhile: {}", status.message)));
             }
-            if !others.iter().all(|(manager, _)| ours_to_take(manager)) {
+            if !others.iter().all(|(manager, _)| self.may_take(manager)) {
                 return Err(Failed::Refused(words::owned_by_others(&what, &others)));
             }
             params.force = true;
@@ -109,6 +108,11 @@ impl Writer {
         let object = answer.map_err(|error| words::failed(error, &what))?;
         self.store.put(kind, object.clone(), true);
         Ok(object)
+    }
+
+    /// Whether fields of another manager may be taken from it.
+    pub(super) fn may_take(&self, manager: &str) -> bool {
+        manager.starts_with(MANAGER) || (manager.starts_with(HANDS) && self.drift == Drift::Repair)
     }
 
     /// Deletes an object if it is still the one that was seen. What is gone already is fine.
@@ -314,17 +318,21 @@ impl Work<'_> {
 
     /// Deletes what was made for a part and is not rendered any more. Claims are never among it.
     async fn prune(&self, part: Part, rendered: &Rendered) -> Result<(), Failed> {
-        let stale: Vec<(ObjectId, Live)> = self.look(|inner| {
+        for (id, live) in self.pruned(part, rendered) {
+            self.writer.delete(&id, &self.namespace, &live).await?;
+        }
+        Ok(())
+    }
+
+    /// What was made for a part, is not rendered any more, and is there.
+    pub(super) fn pruned(&self, part: Part, rendered: &Rendered) -> Vec<(ObjectId, Live)> {
+        self.look(|inner| {
             let Some((home, record)) = inner.homes.get(&self.namespace).and_then(|home| Some((home, home.record.as_ref()?))) else {
                 return Vec::new();
             };
             let there = record.stale(part, rendered).filter_map(|made| Some((made.id(), inner.peek(home, &made.id())?.clone())));
             there.filter(|(id, live)| is_ours_to_delete(id, live)).collect()
-        });
-        for (id, live) in stale {
-            self.writer.delete(&id, &self.namespace, &live).await?;
-        }
-        Ok(())
+        })
     }
 
     async fn make_volume(&self, name: &Name) -> Result<(), Failed> {
@@ -444,7 +452,7 @@ pub(super) fn is_ours_to_delete(id: &ObjectId, live: &Live) -> bool {
 }
 
 /// Sets a field of a body, or takes it out.
-fn cede(body: &mut Value, path: &[String], value: Option<&Value>) {
+pub(super) fn cede(body: &mut Value, path: &[String], value: Option<&Value>) {
     let Some((last, above)) = path.split_last() else { return };
     let Some(parent) = above.iter().try_fold(body, |body, name| body.get_mut(name)).and_then(Value::as_object_mut) else { return };
     match value {

@@ -2,13 +2,14 @@
 //!
 //! Modules in reading order: `record` (what was made, kept in the tenant's namespace), `owned` and `compare` (what of an object is ours,
 //! and whether it is as rendered), `ready` and `pods` (whether it is ready, and why not), `secrets`; `store` (what is there), `watch` and
-//! `ask` (what feeds it), `seen` (a tenant out of it); `fence` (whether this agent may act), `act`, `keep`, `rest`, `exec` (actions), `words` (errors).
+//! `ask` (what feeds it), `seen` (a tenant out of it); `fence` (whether this agent may act), `act`, `keep`, `rest`, `exec` (actions), `diff` (what they would change), `words` (errors).
 //!
 //! It decides nothing. It calls nobody while a tenant is as rendered.
 
 mod act;
 mod ask;
 mod compare;
+mod diff;
 mod exec;
 mod fence;
 mod keep;
@@ -29,6 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ::kube::Client;
 use ::kube::client::{Body, ClientBuilder, DynBody};
 use http_body_util::{BodyExt, Full};
+use roadstead_api::v1::ObjectDiff;
 use roadstead_core::id::{Revision, TenantId};
 use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, TenantSeen};
@@ -188,6 +190,18 @@ impl KubeInterpreter {
         let mut homes = inner.spaces.get(&id)?.iter().filter_map(|name| inner.homes.get(name)?.space.as_ref());
         homes.find(|space| space.live.deleting)?.stuck.as_deref().map(str::to_owned)
     }
+
+    fn work<'a>(&'a self, job: &'a Job) -> Result<Work<'a>, Failed> {
+        let namespace = {
+            let inner = self.writer.store.read();
+            seen::namespace_of(&inner, job.intent.id, job.rendered.as_deref().ok())
+        };
+        let Some(namespace) = namespace else {
+            let why = job.rendered.as_ref().err().map_or("it has no namespace", String::as_str);
+            return Err(Failed::Refused(why.to_owned()));
+        };
+        Ok(Work { writer: &self.writer, job, namespace })
+    }
 }
 
 impl Interpreter for KubeInterpreter {
@@ -251,15 +265,11 @@ impl Interpreter for KubeInterpreter {
 
     async fn act(&self, job: &Job, action: &Action) -> Result<(), Failed> {
         self.shared.fence.allows(action).await?;
-        let namespace = {
-            let inner = self.writer.store.read();
-            seen::namespace_of(&inner, job.intent.id, job.rendered.as_deref().ok())
-        };
-        let Some(namespace) = namespace else {
-            let why = job.rendered.as_ref().err().map_or("it has no namespace", String::as_str);
-            return Err(Failed::Refused(why.to_owned()));
-        };
-        Work { writer: &self.writer, job, namespace }.act(action).await
+        self.work(job)?.act(action).await
+    }
+
+    async fn diff(&self, job: &Job) -> Result<Vec<ObjectDiff>, Failed> {
+        self.work(job)?.diff().await
     }
 
     async fn changed(&self) -> Changed {

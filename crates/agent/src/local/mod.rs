@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use roadstead_api::v1::ObjectDiff;
 use roadstead_class::namespace_of;
 use roadstead_core::cluster::Capacity;
 use roadstead_core::id::{Incarnation, Revision, TenantId};
@@ -229,6 +230,22 @@ impl Interpreter for Local {
         let (local, job, action) = (self.clone(), job.clone(), action.clone());
         let done = tokio::task::spawn_blocking(move || local.carry_out(&job, &action)).await;
         done.unwrap_or_else(|error| Err(Failed::Later { why: error.to_string(), after: None }))
+    }
+
+    async fn diff(&self, job: &Job) -> Result<Vec<ObjectDiff>, Failed> {
+        let (local, job) = (self.clone(), job.clone());
+        let done = tokio::task::spawn_blocking(move || {
+            // One that is not there yet is not entered among those that are.
+            let known = lock(&local.tenants).get(&job.intent.id).cloned();
+            match known {
+                Some(tenant) => lock(&tenant).diff(&job),
+                None => {
+                    let folder = local.folder.join("tenants").join(namespace_of(&job.intent.name, job.intent.id));
+                    Tenant::new(folder, local.folder.join("templates")).diff(&job)
+                }
+            }
+        });
+        done.await.unwrap_or_else(|error| Err(Failed::Later { why: error.to_string(), after: None }))
     }
 
     async fn changed(&self) -> Changed {

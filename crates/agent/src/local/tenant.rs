@@ -1,6 +1,6 @@
 //! One tenant as a folder: what is there, and what is done there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use rand::RngExt;
 use rand::distr::Alphanumeric;
+use roadstead_api::v1::ObjectDiff;
+use roadstead_api::v1::object_diff::Change;
 use roadstead_class::{LocalProcess, Rendered, SecretPlan, SecretSource};
 use roadstead_core::id::{Name, VolumeUid};
 use roadstead_core::intent::TenantIntent;
@@ -16,6 +18,7 @@ use roadstead_core::reconcile::{Home, Part, PartSeen, TenantSeen, VolumeSeen};
 
 use super::process::{Health, Process, Program};
 use super::record::{self, Record, Started, Volume, write_whole};
+use crate::diff::yaml;
 use crate::interpreter::{Failed, Job};
 
 /// Names a volume within its folder.
@@ -205,6 +208,47 @@ impl Tenant {
         env.insert("ROADSTEAD_TENANT".to_owned(), intent.name.to_string());
         env.insert("ROADSTEAD_SECRETS".to_owned(), self.folder.join("secrets").display().to_string());
         Program { run: process.run.iter().map(place).collect(), env }
+    }
+
+    /// What would change of what is written down.
+    pub(super) fn diff(&self, job: &Job) -> Result<Vec<ObjectDiff>, Failed> {
+        let rendered = job.rendered.as_deref().map_err(|why| Failed::Refused(why.clone()))?;
+        let program = |run: &[String], env: &BTreeMap<String, String>| yaml(&serde_json::json!({ "run": run, "env": env }));
+        let started = self.record.workloads.iter().flatten();
+        let mut before: BTreeMap<String, String> =
+            started.map(|(name, started)| (format!("Process/{name}"), program(&started.run, &started.env))).collect();
+        let mut after: BTreeMap<String, String> = self
+            .programs(&job.intent, rendered)
+            .iter()
+            .map(|(name, wanted)| (format!("Process/{name}"), program(&wanted.run, &wanted.env)))
+            .collect();
+        let volume = |bytes: u64| yaml(&serde_json::json!({ "bytes": bytes }));
+        before.extend(self.record.volumes.iter().map(|(name, made)| (format!("Volume/{name}"), volume(made.bytes))));
+        for wanted in &job.intent.volumes {
+            // It only grows, and one that the class drops stays.
+            let made = self.record.volumes.get(wanted.name.as_str()).map_or(0, |made| made.bytes);
+            after.insert(format!("Volume/{}", wanted.name), volume(made.max(wanted.size.0)));
+        }
+        for (name, text) in before.iter().filter(|(name, _)| name.starts_with("Volume/")) {
+            after.entry(name.clone()).or_insert_with(|| text.clone());
+        }
+        let hosts = |names: &str| yaml(&serde_json::json!({ "hostnames": names.split_whitespace().collect::<Vec<_>>() }));
+        before
+            .extend(self.record.routes.iter().filter(|names| !names.is_empty()).map(|names| ("Routes/hostnames".to_owned(), hosts(names))));
+        after.extend((!job.intent.hostnames.is_empty()).then(|| ("Routes/hostnames".to_owned(), hosts(&routes(&job.intent)))));
+        let all: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let diff = |object: &String| {
+            let change = match (before.get(object), after.get(object)) {
+                (None, _) => Change::Created,
+                (Some(_), None) => Change::Deleted,
+                (Some(before), Some(after)) if before != after => Change::Changed,
+                (Some(_), Some(_)) => return None,
+            };
+            let text = |of: &BTreeMap<String, String>| of.get(object).cloned().unwrap_or_default();
+            let (before, after) = (text(&before), text(&after));
+            Some(ObjectDiff { object: object.clone(), change: change.into(), before, after, note: String::new() })
+        };
+        Ok(all.into_iter().filter_map(diff).collect())
     }
 
     /// Where the folder is gone there is nothing to keep it in.

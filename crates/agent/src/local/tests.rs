@@ -382,3 +382,42 @@ async fn of_two_agents_the_one_with_the_older_intent_does_nothing() {
     }
     assert_eq!(world.pid("db"), pid);
 }
+
+/// What an agent answers to a question.
+async fn ask(world: &World, tenant: v1::TenantIntent) -> v1::AnswerDiffRequest {
+    let (reply, mut answer) = mpsc::channel(1);
+    let question = v1::DiffQuestion { id: "q".into(), class: Some(class()), tenant: Some(tenant) };
+    world.hear(Heard::Question(Box::new(question), reply)).await;
+    tokio::time::timeout(PATIENCE, answer.recv()).await.unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_would_change_is_told_and_nothing_of_it_is_done() {
+    let mut world = World::new().await;
+    let objects = |answer: &v1::AnswerDiffRequest| {
+        let of = |diff: &v1::ObjectDiff| (diff.object.clone(), diff.change());
+        answer.objects.iter().map(of).collect::<Vec<_>>()
+    };
+    use v1::object_diff::Change;
+    let new = ask(&world, tenant(Role::Run)).await;
+    let made = ["Process/db", "Process/web", "Volume/data"].map(|object| (object.to_owned(), Change::Created));
+    assert_eq!((objects(&new), new.error.as_str(), new.uid.as_str()), (made.to_vec(), "", "uid-c0"));
+    assert!(!world.tenant().exists(), "nothing was made");
+
+    world.hear(message(5, vec![tenant(Role::Run)])).await;
+    world.until_observed(Observed::Running).await;
+    let record = world.record();
+    let same = ask(&world, tenant(Role::Run)).await;
+    assert!(same.objects.is_empty() && same.error.is_empty(), "{same:?}");
+    let changed = v1::TenantIntent { values_json: r#"{"line": "other"}"#.into(), hostnames: vec!["a.example".into()], ..tenant(Role::Run) };
+    let answer = ask(&world, changed).await;
+    let expected = [("Process/db".to_owned(), Change::Changed), ("Routes/hostnames".to_owned(), Change::Changed)];
+    assert_eq!(objects(&answer), expected);
+    assert!(answer.objects[0].before.contains("echo hello") && answer.objects[0].after.contains("echo other"), "{answer:?}");
+    assert_eq!(world.record(), record, "nothing was changed");
+    let password = std::fs::read_to_string(world.tenant().join("secrets/db/password")).unwrap();
+    assert!(!format!("{answer:?}{new:?}").contains(&password), "no secret is told");
+
+    let wrong = ask(&world, v1::TenantIntent { values_json: r#"{"line": 7}"#.into(), ..tenant(Role::Run) }).await;
+    assert!(!wrong.error.is_empty() && wrong.objects.is_empty(), "{wrong:?}");
+}

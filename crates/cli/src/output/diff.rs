@@ -1,86 +1,35 @@
-//! The difference of two texts, line by line.
+//! The difference of two texts, line by line, as `diff -u` shows it.
+
+use similar::{ChangeTag, TextDiff};
 
 use super::{Paint, paint};
 
 /// Unchanged lines shown around a change.
 const CONTEXT: usize = 3;
-/// Lines past which texts are shown whole instead of compared: the comparison takes their product.
-const MAX_LINES: usize = 4000;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mark {
-    Same,
-    Gone,
-    New,
-}
+/// How long a better difference is searched for; after that any is shown.
+const PATIENCE: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// The lines that differ with those around them; empty if nothing does.
 #[must_use]
 pub fn lines(old: &str, new: &str, colour: bool) -> String {
-    if old == new {
-        return String::new();
-    }
-    let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
-    let marked = if old.len().max(new.len()) > MAX_LINES { replaced(&old, &new) } else { compared(&old, &new) };
-    let near = |index: usize| {
-        let from = index.saturating_sub(CONTEXT);
-        let to = (index + CONTEXT + 1).min(marked.len());
-        marked[from..to].iter().any(|(mark, _)| *mark != Mark::Same)
-    };
+    let diff = TextDiff::configure().timeout(PATIENCE).diff_lines(old, new);
     let mut text = String::new();
-    let mut skipped = false;
-    for (index, (mark, line)) in marked.iter().enumerate() {
-        if !near(index) {
-            skipped = true;
-            continue;
-        }
-        if std::mem::take(&mut skipped) && !text.is_empty() {
+    for (index, hunk) in diff.grouped_ops(CONTEXT).iter().enumerate() {
+        if index > 0 {
             text.push_str("...\n");
         }
-        let (sign, shade) = match mark {
-            Mark::Same => (' ', None),
-            Mark::Gone => ('-', Some(Paint::Red)),
-            Mark::New => ('+', Some(Paint::Green)),
-        };
-        let line = format!("{sign} {line}");
-        text.push_str(&shade.map_or_else(|| line.clone(), |shade| paint(&line, shade, colour)));
-        text.push('\n');
+        for change in hunk.iter().flat_map(|op| diff.iter_changes(op)) {
+            let (sign, shade) = match change.tag() {
+                ChangeTag::Equal => (' ', None),
+                ChangeTag::Delete => ('-', Some(Paint::Red)),
+                ChangeTag::Insert => ('+', Some(Paint::Green)),
+            };
+            let line = format!("{sign} {}", change.value().trim_end_matches('\n'));
+            text.push_str(&shade.map_or_else(|| line.clone(), |shade| paint(&line, shade, colour)));
+            text.push('\n');
+        }
     }
     text
-}
-
-fn replaced<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<(Mark, &'a str)> {
-    old.iter().map(|line| (Mark::Gone, *line)).chain(new.iter().map(|line| (Mark::New, *line))).collect()
-}
-
-/// By the longest common subsequence.
-fn compared<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<(Mark, &'a str)> {
-    let width = new.len() + 1;
-    let mut common = vec![0u32; (old.len() + 1) * width];
-    for i in (0..old.len()).rev() {
-        for j in (0..new.len()).rev() {
-            common[i * width + j] = if old[i] == new[j] {
-                common[(i + 1) * width + j + 1] + 1
-            } else {
-                common[(i + 1) * width + j].max(common[i * width + j + 1])
-            };
-        }
-    }
-    let (mut i, mut j) = (0, 0);
-    let mut marked = Vec::new();
-    while i < old.len() || j < new.len() {
-        if i < old.len() && j < new.len() && old[i] == new[j] {
-            marked.push((Mark::Same, old[i]));
-            (i, j) = (i + 1, j + 1);
-        } else if j == new.len() || (i < old.len() && common[(i + 1) * width + j] >= common[i * width + j + 1]) {
-            marked.push((Mark::Gone, old[i]));
-            i += 1;
-        } else {
-            marked.push((Mark::New, new[j]));
-            j += 1;
-        }
-    }
-    marked
 }
 
 #[cfg(test)]

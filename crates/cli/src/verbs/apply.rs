@@ -155,10 +155,23 @@ fn names(loaded: &[Loaded], kind: Kind) -> Vec<String> {
 
 /// See [`super::Cli`].
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  roadstead diff -f examples/\n\nExits with 0 if nothing differs and with 1 if something does.")]
+#[command(after_help = "Examples:
+  roadstead diff -f examples/                        # documents only
+  roadstead diff -f acme.yaml --in-cluster           # and its objects
+  roadstead diff -f shop-3.3.yaml --in-cluster --tenant acme
+
+With --in-cluster the agents of the tenants' clusters try the change there without making it.
+A class is tried with one tenant: the one that is named, or the first that has the class.
+Exits with 0 if nothing differs and with 1 if something does.")]
 pub struct Diff {
     #[command(flatten)]
     input: Input,
+    /// Show what would change in the tenants' clusters, too.
+    #[arg(long)]
+    in_cluster: bool,
+    /// The tenant that classes are tried with.
+    #[arg(long, requires = "in_cluster", value_name = "NAME")]
+    tenant: Option<String>,
     #[command(flatten)]
     connection: Connection,
 }
@@ -173,16 +186,27 @@ impl Diff {
         let mut differing = 0;
         for item in loaded {
             let change = Change::compute(&client, &item.document).await?;
-            if change.difference() == Difference::Unchanged {
-                continue;
+            let differs = change.difference() != Difference::Unchanged;
+            if differs {
+                let old = change.current.as_ref().map(spec_text).transpose()?.unwrap_or_default();
+                out(&format!("{} would be {}\n", item.document.identity(), change.difference().word()));
+                out(&diff::lines(&old, &spec_text(&change.desired)?, colour()));
+                if change.report.is_some() {
+                    out("  its capacity would be reported anew\n");
+                }
             }
-            differing += 1;
-            let old = change.current.as_ref().map(spec_text).transpose()?.unwrap_or_default();
-            out(&format!("{} would be {}\n", item.document.identity(), change.difference().word()));
-            out(&diff::lines(&old, &spec_text(&change.desired)?, colour()));
-            if change.report.is_some() {
-                out("  its capacity would be reported anew\n");
-            }
+            let in_cluster = match &change.desired {
+                Object::Tenant(tenant) if self.in_cluster && change.current.is_some() => {
+                    let spec = tenant.spec.clone();
+                    objects(&client, v1::DiffTenantRequest { name: tenant.name.clone(), spec, class: None }).await?
+                }
+                Object::Class(class) if self.in_cluster => match self.tenant_of(&client, &class.name).await? {
+                    Some(name) => objects(&client, v1::DiffTenantRequest { name, spec: None, class: Some((**class).clone()) }).await?,
+                    None => false,
+                },
+                Object::Tenant(_) | Object::Class(_) | Object::Cluster(_) | Object::Pool(_) | Object::Policy(_) => false,
+            };
+            differing += usize::from(differs || in_cluster);
         }
         match differing {
             0 => {}
@@ -191,6 +215,51 @@ impl Diff {
         }
         if differing == 0 { Ok(()) } else { Err(Failure::new(Exit::Failed, "")) }
     }
+
+    /// The tenant that a class is tried with, if there is one in a cluster.
+    async fn tenant_of(&self, client: &Client, class: &str) -> Result<Option<String>, Failure> {
+        if self.tenant.is_some() {
+            return Ok(self.tenant.clone());
+        }
+        let tenants = client.tenants(&format!("class = \"{class}\""), false, MAX_LOOKED_AT).await?;
+        let placed = |tenant: &v1::Tenant| tenant.status.as_ref().is_some_and(|status| status.binding.is_some());
+        let found = tenants.into_iter().find(placed).map(|tenant| tenant.name);
+        if found.is_none() {
+            out(&format!("class/{class} has no tenant in a cluster that it could be tried with\n"));
+        }
+        Ok(found)
+    }
+}
+
+/// Tenants among which one is looked for that is in a cluster.
+const MAX_LOOKED_AT: usize = 100;
+
+/// Shows what would change of a tenant's objects; whether anything would.
+async fn objects(client: &Client, request: v1::DiffTenantRequest) -> Result<bool, Failure> {
+    let what = format!("diff tenant/{} in its cluster", request.name);
+    let name = request.name.clone();
+    let answer = send!(client, &what, placement, diff_tenant, request)?;
+    let change = |object: &v1::ObjectDiff| match object.change() {
+        v1::object_diff::Change::Created => "created",
+        v1::object_diff::Change::Changed => "changed",
+        v1::object_diff::Change::Deleted => "deleted",
+        v1::object_diff::Change::Refused => "refused",
+        v1::object_diff::Change::Unspecified => "changed in a way that this version does not know",
+    };
+    for object in &answer.objects {
+        let note = if object.note.is_empty() { String::new() } else { format!(": {}", object.note) };
+        out(&format!("tenant/{name} in {}: {} would be {}{note}\n", answer.cluster, object.object, change(object)));
+        if object.change() != v1::object_diff::Change::Refused {
+            out(&diff::lines(&object.before, &object.after, colour()));
+        }
+    }
+    if answer.left_out > 0 {
+        out(&format!("{} more objects would change\n", answer.left_out));
+    }
+    if answer.objects.is_empty() {
+        out(&format!("tenant/{name} in {}: no object would change\n", answer.cluster));
+    }
+    Ok(!answer.objects.is_empty())
 }
 
 /// A thing's spec as YAML, without what the server adds.

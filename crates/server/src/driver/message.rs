@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use roadstead_api::v1;
 use roadstead_consensus::door::Answer;
 use roadstead_consensus::member::{GroupId, MemberId, MemberInfo, Membership};
 use roadstead_core::command::FeatureLevel;
@@ -12,6 +13,7 @@ use roadstead_core::state::State;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::handle::{Heard, ReadError, Status, SubmitError, Submitted, Subscription};
+use crate::questions::Unanswered;
 
 /// One message to the driver.
 #[derive(Debug)]
@@ -38,6 +40,15 @@ pub enum ToDriver {
         ask_leader: bool,
         /// `None` if it is not known.
         reply: oneshot::Sender<Option<Heard>>,
+    },
+    /// Ask a cluster's agent, which follows its intent at another replica.
+    AskAgent {
+        /// Whose.
+        cluster: ClusterId,
+        /// What.
+        question: Box<v1::DiffQuestion>,
+        /// Whom to answer.
+        reply: oneshot::Sender<Result<v1::AnswerDiffRequest, Unanswered>>,
     },
 
     /// Raft messages of a peer.

@@ -184,6 +184,7 @@ impl Driver {
             ToDriver::Change(change, reply) => self.change(change, Instant::now() + CHANGE_TIMEOUT, reply),
             ToDriver::Heard(clusters) => self.heard(clusters),
             ToDriver::LastHeard { ask_leader, reply } => self.last_heard(ask_leader, reply),
+            ToDriver::AskAgent { cluster, question, reply } => self.peers.ask_agent(cluster, &question, reply),
             ToDriver::Messages { from, level, messages } => self.take_messages(from, level, messages),
             ToDriver::PeerAddress { id, address } => self.peers.learn_address(id, address),
             ToDriver::Answers { from: _, answers } => {

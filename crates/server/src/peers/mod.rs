@@ -15,6 +15,12 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use prost::Message;
+use roadstead_api::internal::AskAgentRequest;
+use roadstead_api::v1;
 use roadstead_consensus::member::{MemberId, Membership};
 use roadstead_core::command::FeatureLevel;
 use roadstead_core::id::{ClusterId, Revision};
@@ -25,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use self::link::Link;
 use crate::driver::message::{Change, ToDriver};
 use crate::handle::{Heard, SubmitError};
+use crate::questions::Unanswered;
 use crate::snapshots::Snapshots;
 use crate::tls::Tls;
 
@@ -34,6 +41,9 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 64 << 20;
 const MAX_UNTAKEN: usize = 8192;
 /// How long a link to a member that was removed is kept: it has to hear of its removal.
 const FAREWELL: Duration = Duration::from_secs(30);
+
+/// What came of a question to an agent.
+type Asked = Result<v1::AnswerDiffRequest, Unanswered>;
 
 /// What this replica says of itself to each peer.
 #[derive(Clone, Debug)]
@@ -181,6 +191,29 @@ impl Peers {
             };
             // The caller may have gone away.
             let _ = reply.send(heard);
+        });
+    }
+
+    /// Asks every other replica to ask a cluster's agent, if it follows its intent there.
+    pub(crate) fn ask_agent(&self, cluster: ClusterId, question: &v1::DiffQuestion, reply: oneshot::Sender<Asked>) {
+        let addresses: Vec<String> = self.lock().open.values().map(|link| link.address()).collect();
+        let (tls, group, question) = (self.tls.clone(), self.me.group.clone(), Bytes::from(question.encode_to_vec()));
+        self.runtime.spawn(async move {
+            let ask = |address: String| {
+                let (tls, group_id, question) = (tls.clone(), group.clone(), question.clone());
+                async move { service::ask_agent(&tls, &address, AskAgentRequest { group_id, cluster: cluster.0, question }).await }
+            };
+            let mut asked: FuturesUnordered<_> = addresses.into_iter().map(ask).collect();
+            let mut worst = Unanswered::NotHere;
+            while let Some(outcome) = asked.next().await {
+                match outcome {
+                    Err(Unanswered::NotHere) => {}
+                    Err(why) => worst = why,
+                    Ok(answer) => return drop(reply.send(Ok(answer))),
+                }
+            }
+            // The caller may have gone away.
+            let _ = reply.send(Err(worst));
         });
     }
 

@@ -3,14 +3,18 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
+use prost::Message;
 use roadstead_api::internal::change_group_request::Change as WireChange;
 use roadstead_api::internal::replica_service_server::{ReplicaService, ReplicaServiceServer};
 use roadstead_api::internal::{
-    ChangeGroupRequest, ChangeGroupResponse, ClusterContact, ContactsRequest, ContactsResponse, ExchangeRequest, ExchangeResponse,
-    FetchSnapshotRequest, FetchSnapshotResponse, ForwardRequest, ForwardResponse, JoinRequest, JoinResponse, MemberAddress,
+    AskAgentRequest, AskAgentResponse, ChangeGroupRequest, ChangeGroupResponse, ClusterContact, ContactsRequest, ContactsResponse,
+    ExchangeRequest, ExchangeResponse, FetchSnapshotRequest, FetchSnapshotResponse, ForwardRequest, ForwardResponse, JoinRequest,
+    JoinResponse, MemberAddress, ask_agent_response,
 };
+use roadstead_api::v1;
 use roadstead_consensus::door::Answer;
 use roadstead_consensus::member::{MemberId, MemberInfo, Membership};
 use roadstead_core::codec;
@@ -25,9 +29,12 @@ use super::{MAX_MESSAGE_BYTES, Myself, Peers, connect, transfer, wire};
 use crate::driver::message::{Asked, Change, Reply, ToDriver};
 use crate::handle::{Handle, Heard, MAX_WAITING, RETRY_AFTER_MS, SUBMIT_TIMEOUT, SubmitError};
 use crate::identity::{Role, caller};
+use crate::questions::{ANSWER_WITHIN, Unanswered};
 use crate::snapshots::Snapshots;
 use crate::tls::Tls;
 
+/// What a replica that was asked to ask an agent is given beyond the agent's own time.
+const CONNECT_MARGIN: Duration = Duration::from_secs(2);
 /// Answers sent back as one message.
 const MAX_ANSWER_BATCH: usize = 512;
 
@@ -204,6 +211,20 @@ impl ReplicaService for PeerService {
         Ok(Response::new(ContactsResponse { now_ms: heard.now.0, contacts }))
     }
 
+    async fn ask_agent(&self, request: Request<AskAgentRequest>) -> Result<Response<AskAgentResponse>, Status> {
+        only_replicas(&request)?;
+        let AskAgentRequest { group_id, cluster, question } = request.into_inner();
+        self.check(&group_id, None)?;
+        let question = v1::DiffQuestion::decode(&question[..]).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let outcome = match self.handle.questions().ask(ClusterId(cluster), question).await {
+            Ok(answer) => ask_agent_response::Outcome::Answer(answer.encode_to_vec().into()),
+            Err(Unanswered::NotHere) => ask_agent_response::Outcome::NotHere(true),
+            Err(Unanswered::Silent) => ask_agent_response::Outcome::Silent(true),
+            Err(Unanswered::Busy) => ask_agent_response::Outcome::Busy(true),
+        };
+        Ok(Response::new(AskAgentResponse { outcome: Some(outcome) }))
+    }
+
     type FetchSnapshotStream = Pin<Box<dyn Stream<Item = Result<FetchSnapshotResponse, Status>> + Send>>;
 
     async fn fetch_snapshot(&self, request: Request<FetchSnapshotRequest>) -> Result<Response<Self::FetchSnapshotStream>, Status> {
@@ -263,6 +284,19 @@ pub(super) async fn last_heard(tls: &Tls, address: &str, group_id: String) -> Op
     let answer = client.contacts(ContactsRequest { group_id }).await.ok()?.into_inner();
     let last = answer.contacts.into_iter().map(|contact| (ClusterId(contact.cluster), Timestamp(contact.at_ms))).collect();
     Some(Heard { now: Timestamp(answer.now_ms), last })
+}
+
+/// Asks the replica at `address` to ask an agent. One that cannot be reached has no agent that could be asked.
+pub(super) async fn ask_agent(tls: &Tls, address: &str, request: AskAgentRequest) -> Result<v1::AnswerDiffRequest, Unanswered> {
+    let mut client = connect::connect(tls, address).await.map_err(|_| Unanswered::NotHere)?;
+    let asked = tokio::time::timeout(ANSWER_WITHIN + CONNECT_MARGIN, client.ask_agent(request)).await;
+    let outcome = asked.map_err(|_| Unanswered::Silent)?.map_err(|_| Unanswered::NotHere)?.into_inner().outcome;
+    match outcome {
+        Some(ask_agent_response::Outcome::Answer(answer)) => v1::AnswerDiffRequest::decode(&answer[..]).map_err(|_| Unanswered::Silent),
+        Some(ask_agent_response::Outcome::Silent(_)) => Err(Unanswered::Silent),
+        Some(ask_agent_response::Outcome::Busy(_)) => Err(Unanswered::Busy),
+        Some(ask_agent_response::Outcome::NotHere(_)) | None => Err(Unanswered::NotHere),
+    }
 }
 
 /// Asks a member at `address` to let this new one in; the group's identity and members.

@@ -10,7 +10,7 @@ use roadstead_core::command::{Kind, Rejection};
 use roadstead_core::id::Name;
 use roadstead_core::request::Ask;
 use roadstead_core::state::State;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::context::{Context, reach};
 use super::intents::Intents;
@@ -70,6 +70,18 @@ impl AgentService for Agents {
         check_identity(&state, &name, &request.get_ref().uid)?;
         let intents = Intents::begin(&self.context, name, state)?;
         Ok(Response::new(intents.into_stream().boxed()))
+    }
+
+    async fn answer_diff(&self, request: Request<v1::AnswerDiffRequest>) -> Result<Response<v1::AnswerDiffResponse>, Status> {
+        let name = own_cluster(&reach(&request)?)?;
+        let answer = request.into_inner();
+        let state = self.context.state(false).await?;
+        check_identity(&state, &name, &answer.uid)?;
+        let cluster = state.cluster(name.as_str()).map(|cluster| cluster.id);
+        if cluster.is_some_and(|cluster| self.context.handle.questions().answer(cluster, answer)) {
+            return Ok(Response::new(v1::AnswerDiffResponse {}));
+        }
+        Err(Fault::new(Code::NotFound, "NOT_ASKED", "nobody here waits for an answer to this question of this cluster").into())
     }
 
     async fn observe(&self, request: Request<v1::ObserveRequest>) -> Result<Response<v1::ObserveResponse>, Status> {

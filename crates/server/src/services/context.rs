@@ -246,7 +246,8 @@ fn findings(found: Vec<Finding>) -> Fault {
     Fault::fields(found.into_iter().map(violation).collect())
 }
 
-fn violations(schema: &Schema, spec: &TenantSpec) -> Result<(), Fault> {
+/// Refuses values that a schema does not accept.
+pub(super) fn violations(schema: &Schema, spec: &TenantSpec) -> Result<(), Fault> {
     let text = if spec.values.is_empty() { "{}" } else { &spec.values };
     let values = serde_json::from_str(text).map_err(|error| Fault::internal(error.to_string()))?;
     let found = schema.violations(&values);

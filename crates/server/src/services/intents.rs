@@ -14,6 +14,7 @@ use roadstead_api::v1;
 use roadstead_core::id::{ClusterId, Name, Revision, TenantId};
 use roadstead_core::intent::{self, TenantIntent};
 use roadstead_core::state::State;
+use tokio::sync::mpsc;
 use tonic::{Code, Status};
 
 use super::context::Context;
@@ -40,6 +41,8 @@ pub(super) struct Intents {
     classes: BTreeSet<(Name, String)>,
     /// Removals wait for a cluster that has not reported since a restore: its end changes intents of all.
     fenced: bool,
+    /// What is asked of the agent.
+    questions: mpsc::Receiver<v1::DiffQuestion>,
 }
 
 impl Intents {
@@ -57,7 +60,8 @@ impl Intents {
         let handle = context.handle.clone();
         let fenced = state.fenced_count() > 0;
         let (ready, sent, classes) = Default::default();
-        let mut intents = Self { handle, place, cluster, name, ready, sent, classes, fenced };
+        let questions = handle.questions().listen(cluster);
+        let mut intents = Self { handle, place, cluster, name, ready, sent, classes, fenced, questions };
         intents.send_all(&state);
         Ok(intents)
     }
@@ -85,7 +89,13 @@ impl Intents {
                     self.send(&state, changed);
                 }
                 Taken::Nothing(_) => {
-                    if tokio::time::timeout(SIGN_OF_LIFE, self.place.changed()).await.is_err() {
+                    let waited = tokio::select! {
+                        waited = tokio::time::timeout(SIGN_OF_LIFE, self.place.changed()) => waited,
+                        Some(question) = self.questions.recv() => {
+                            return Ok(v1::WatchIntentResponse { questions: vec![question], ..v1::WatchIntentResponse::default() });
+                        }
+                    };
+                    if waited.is_err() {
                         let state = self.read().await?;
                         self.send(&state, BTreeSet::new());
                         if self.ready.is_empty() {

@@ -2,7 +2,7 @@
 //!
 //! A service checks and converts, asks the replica through its [`Handle`], and converts the answer back; it decides nothing. Modules in
 //! reading order: [`gate`] (who may call, how much at a time, how long), [`context`] (what all services share), [`dry`] (what would be
-//! done), [`placement`], [`stream`] (many placements over one stream), [`reads`] (get, list, explain, simulate, watch), [`fleet`], `reports` (facts on their way in), `intents` (what is wanted of a
+//! done), [`placement`], [`stream`] (many placements over one stream), [`reads`] (get, list, explain, simulate, watch), `diff` (what would change in a cluster), [`fleet`], `reports` (facts on their way in), `intents` (what is wanted of a
 //! cluster, as a stream), [`agent`], [`join`] (how agents are let in), [`admin`].
 
 pub mod gate;
@@ -11,6 +11,7 @@ pub mod dry;
 pub mod placement;
 pub mod stream;
 pub mod reads;
+mod diff;
 pub mod fleet;
 mod reports;
 mod intents;

@@ -347,6 +347,11 @@ impl PlacementService for Placement {
         Ok(Response::new(self.adopt(&reach, request.into_inner()).await?))
     }
 
+    async fn diff_tenant(&self, request: Request<v1::DiffTenantRequest>) -> Result<Response<v1::DiffTenantResponse>, Status> {
+        let reach = reach(&request)?;
+        Ok(Response::new(self.diff(&reach, request.into_inner()).await?))
+    }
+
     async fn explain_tenant(&self, request: Request<v1::ExplainTenantRequest>) -> Result<Response<v1::ExplainTenantResponse>, Status> {
         let reach = reach(&request)?;
         Ok(Response::new(self.explain(reach, request.into_inner()).await?))

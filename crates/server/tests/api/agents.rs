@@ -4,13 +4,14 @@ use roadstead_api::v1;
 use roadstead_api::v1::agent_service_client::AgentServiceClient;
 use roadstead_api::v1::fleet_service_client::FleetServiceClient;
 use roadstead_api::v1::observed_tenant::Observed;
+use roadstead_api::v1::placement_service_client::PlacementServiceClient;
 use roadstead_api::v1::tenant_intent::Role;
 use roadstead_api::v1::trouble::Kind;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
 use crate::harness::{PATIENCE, until};
-use crate::world::{World, connect, fields, new_id, next, place, reason};
+use crate::world::{World, connect, fields, new_id, next, place, reason, spec};
 
 type Agent = AgentServiceClient<Channel>;
 
@@ -261,4 +262,72 @@ async fn removals_that_wait_are_told_agreed_to_by_an_operator_and_heard_by_the_a
         world.placement.list_tenant_events(v1::ListTenantEventsRequest { name: "bolts".into() }).await.unwrap().into_inner().events;
     let last = events.last().unwrap();
     assert_eq!((last.kind.as_str(), last.principal.as_str()), ("removal-allowed", "admin:root"));
+}
+
+/// The next question to an agent.
+async fn question(stream: &mut Streaming<v1::WatchIntentResponse>) -> v1::DiffQuestion {
+    loop {
+        if let Some(question) = next(stream).await.questions.pop() {
+            return question;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_would_change_is_asked_of_the_clusters_own_agent_at_whatever_replica_it_is() {
+    let mut world = World::with_clusters(3, 2).await;
+    let placed = world.place("anvils", "acme").await;
+    let own = placed.status.unwrap().binding.unwrap().cluster;
+    let other = if own == "c0" { "c1" } else { "c0" };
+    let spec = v1::TenantSpec { values_json: r#"{"web": 3}"#.into(), ..spec("acme") };
+    let request = v1::DiffTenantRequest { name: "anvils".into(), spec: Some(spec), class: None };
+    let mut asks = PlacementServiceClient::new(connect(&world.group, 2, "operator", "o", &[]).await);
+    let nobody = asks.diff_tenant(request.clone()).await.unwrap_err();
+    assert_eq!(reason(&nobody).1, "AGENT_SILENT", "{nobody:?}");
+    assert!(nobody.message().contains("connected to no replica"), "{nobody:?}");
+
+    let mut agent = Agent::new(connect(&world.group, 1, "agent", &own, &[]).await);
+    let mut stream = intents(&mut agent, &own).await;
+    let mut stranger = Agent::new(connect(&world.group, 1, "agent", other, &[]).await);
+    let mut strangers = intents(&mut stranger, other).await;
+    let diff = v1::ObjectDiff {
+        object: "Deployment/web".into(),
+        change: v1::object_diff::Change::Changed.into(),
+        before: "replicas: 2\n".into(),
+        after: "replicas: 3\n".into(),
+        ..Default::default()
+    };
+    let answers = async {
+        let asked = question(&mut stream).await;
+        let tenant = asked.tenant.clone().unwrap();
+        assert_eq!((tenant.name.as_str(), tenant.values_json.as_str()), ("anvils", r#"{"web":3}"#));
+        assert_eq!(asked.class.unwrap().version, "1.0.0");
+        let answer = |cluster: &str| v1::AnswerDiffRequest {
+            uid: format!("uid-{cluster}"),
+            id: asked.id.clone(),
+            objects: vec![diff.clone()],
+            ..Default::default()
+        };
+        let lie = stranger.answer_diff(answer(other)).await.unwrap_err();
+        assert_eq!(reason(&lie).1, "NOT_ASKED", "another cluster's agent is not heard");
+        agent.answer_diff(answer(&own)).await.unwrap();
+        assert_eq!(reason(&agent.answer_diff(answer(&own)).await.unwrap_err()).1, "NOT_ASKED", "it is answered once");
+    };
+    let (answered, ()) = tokio::join!(asks.diff_tenant(request), answers);
+    let answered = answered.unwrap().into_inner();
+    assert_eq!((answered.cluster, answered.objects), (own.clone(), vec![diff]));
+    assert_eq!(world.get("anvils").await.spec.unwrap().values_json, "", "nothing was changed");
+
+    let refused = async {
+        let asked = question(&mut stream).await;
+        let error = "the API server does not answer".to_owned();
+        agent.answer_diff(v1::AnswerDiffRequest { uid: format!("uid-{own}"), id: asked.id, error, ..Default::default() }).await.unwrap();
+    };
+    let as_it_is = v1::DiffTenantRequest { name: "anvils".into(), ..Default::default() };
+    let (answered, ()) = tokio::join!(asks.diff_tenant(as_it_is), refused);
+    let refused = answered.unwrap_err();
+    assert_eq!(reason(&refused).1, "AGENT_REFUSES");
+    assert!(refused.message().contains("the API server does not answer"), "{refused:?}");
+    let heard = tokio::time::timeout(std::time::Duration::from_millis(50), question(&mut strangers)).await;
+    assert!(heard.is_err(), "another cluster's agent was asked: {heard:?}");
 }
