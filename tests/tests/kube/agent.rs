@@ -80,11 +80,11 @@ impl Agent {
     /// Starts; what it tells is always taken.
     pub(crate) async fn start(kube: KubeInterpreter) -> Result<Self> {
         let site = Site { other_storage: Some("fast".to_owned()), ..Site::default() };
-        let engine = Engine::begin(kube, Settings { site, ..Settings::default() }).await?;
+        let mut engine = Engine::begin(kube, Settings { site, ..Settings::default() }).await?;
         let ((heard, hears), (tell, mut tells)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE));
         let told = Arc::new(Mutex::new(Told::default()));
         let mut tasks = JoinSet::new();
-        tasks.spawn(engine.run(hears, tell));
+        tasks.spawn(async move { engine.run(hears, tell).await });
         let (takes, keeps) = (heard.clone(), told.clone());
         tasks.spawn(async move {
             while let Some(message) = tells.recv().await {

@@ -6,7 +6,7 @@
 //! otherwise about, within the same epoch, which the namespace's label cannot tell apart. Therefore:
 //!
 //! - a generation is kept before anything of it is acted on, with the version that was read as precondition: it only goes up;
-//! - before anything ends or starts (stop, way in, workloads, deletion) the kept one is read anew, and a newer one than this agent has heard
+//! - before anything ends or starts (a stop, the end of the way in, workloads, a deletion) the kept one is read anew, and a newer one than this agent has heard
 //!   refuses the action: one GET for each tenant that is made or stopped. All other actions are held against the newest one that is known.
 //!   Where nothing is done nothing is read: in step there is no call.
 //!
@@ -49,8 +49,9 @@ struct Known {
 /// Whether an action ends something that runs or lets something run.
 fn ends_or_starts(action: &Action) -> bool {
     match action {
-        Action::Stop | Action::Unroute | Action::Delete | Action::Put(Part::Workloads | Part::Routes) => true,
-        Action::Claim | Action::Put(Part::Bounds | Part::Secrets) | Action::MakeVolume(_) | Action::GrowVolume(_) => false,
+        Action::Stop | Action::Unroute | Action::Delete | Action::Put(Part::Workloads) => true,
+        // Routes are put behind workloads, and lead nowhere without them.
+        Action::Claim | Action::Put(Part::Bounds | Part::Secrets | Part::Routes) | Action::MakeVolume(_) | Action::GrowVolume(_) => false,
     }
 }
 

@@ -43,6 +43,21 @@ fn equal_input_gives_equal_output_and_digest() {
 }
 
 #[test]
+fn a_tenant_has_kinds_of_its_cluster_and_of_its_class_and_no_others() {
+    for version in given::examples() {
+        let class = Class::parse(&version).unwrap();
+        for entry in [given::site().entry, Entry::Gateway { name: "public".to_owned(), namespace: "gateways".to_owned() }] {
+            let site = Site { entry, ..given::site() };
+            let rendered = render(&class, &given::tenant(&class, &json!({})), &site).unwrap();
+            for id in rendered.parts.values().flatten().map(|manifest| &manifest.id) {
+                let of_cluster = site.kinds().contains(&(&id.api_version, &id.kind));
+                assert!(of_cluster || class.kinds().contains(&(id.api_version.clone(), id.kind.clone())), "{}: {id}", class.name);
+            }
+        }
+    }
+}
+
+#[test]
 fn every_class_of_the_examples_passes_its_checks() {
     for version in given::examples() {
         assert_eq!(check(&Class::parse(&version).unwrap()), [], "{}", version.name);
