@@ -72,7 +72,7 @@ impl Questions {
     /// An agent answers; whether anybody waits for that. Only the agent that was asked is heard.
     pub(crate) fn answer(&self, cluster: ClusterId, answer: v1::AnswerDiffRequest) -> bool {
         let mut inner = self.lock();
-        if !inner.open.get(&answer.id).is_some_and(|(asked, _)| *asked == cluster) {
+        if inner.open.get(&answer.id).is_none_or(|(asked, _)| *asked != cluster) {
             return false;
         }
         inner.open.remove(&answer.id).is_some_and(|(_, reply)| reply.send(answer).is_ok())
