@@ -116,8 +116,8 @@ impl Victim {
         let (kind, name) = self.damage.object();
         let namespace = tenants::namespace(self.number);
         let resource = cluster.resource(kind)?;
-        let api: Api<DynamicObject> = match self.damage {
-            Damage::NamespaceStripped => Api::all_with(cluster.client.clone(), resource),
+        let api: Api<DynamicObject> = match kind {
+            "Namespace" => Api::all_with(cluster.client.clone(), resource),
             _ => Api::namespaced_with(cluster.client.clone(), &namespace, resource),
         };
         let patch = match (self.damage, kind) {
@@ -138,8 +138,8 @@ impl Victim {
     fn key(&self) -> Key {
         let (kind, name) = self.damage.object();
         let namespace = tenants::namespace(self.number);
-        match self.damage {
-            Damage::NamespaceStripped => (kind.to_owned(), String::new(), namespace),
+        match kind {
+            "Namespace" => (kind.to_owned(), String::new(), namespace),
             _ => (kind.to_owned(), namespace, name.to_owned()),
         }
     }
