@@ -8,7 +8,7 @@ use crate::tools;
 /// Benchmarks that need etcd beside them.
 const WITH_PEER: [&str; 3] = ["durable-place", "durable-stream", "read"];
 /// Benchmarks that run control planes of Kubernetes.
-const WITH_KUBERNETES: [&str; 2] = ["inventory", "place-beside-kube"];
+const WITH_KUBERNETES: [&str; 6] = ["inventory", "place-beside-kube", "sync-noop", "agent-restart", "drift", "bring-up"];
 
 /// Builds, runs, and is true if every bar was reached. The last line on stdout is the benchmark's JSON.
 pub(crate) fn run(name: &str, arguments: &[String]) -> Result<bool> {
