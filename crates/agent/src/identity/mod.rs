@@ -61,7 +61,7 @@ impl Validity {
     #[must_use]
     pub fn renew_at(self, chance: f64) -> i64 {
         let life = (self.ends - self.begins).max(0) as f64;
-        self.begins + (life * (RENEW_AFTER + JITTER * chance.clamp(-1.0, 1.0))) as i64
+        self.begins + (life * (RENEW_AFTER + JITTER * chance.clamp(-1.0, 1.0))).round() as i64
     }
 
     /// When it ends, as people write it.
