@@ -101,6 +101,8 @@ pub struct Property {
     pub value: String,
 }
 
+/// A cluster that takes no tenants counts as silent after so long, as a policy has it that says nothing else.
+const SILENT_AFTER_SECONDS: i64 = 60;
 /// The longest value that every form of the standard takes.
 const MAX_VALUE: usize = 128;
 
@@ -167,21 +169,24 @@ pub fn status(cluster: &v1::Cluster, before: Option<&ClusterProfileStatus>, now:
 /// Whether a cluster's control plane is well, as far as its agent's contact tells. Silence says nothing: it is never `False`.
 fn health(cluster: &v1::Cluster) -> (&'static str, &'static str, &'static str) {
     let status = cluster.status.clone().unwrap_or_default();
-    if status.info.is_none() {
+    if !status.has_agent {
         return ("Unknown", "NoAgent", "No agent has told of this cluster yet.");
     }
     if status.fenced {
         return ("Unknown", "NotHeardSinceRestore", "Its agent has not told of it since the placement service was restored from a backup.");
     }
+    let silent = ("Unknown", "AgentSilent", "Its agent is not heard of; its tenants may run as before.");
+    let well = ("True", "AgentInContact", "Its agent watches its API server and is in contact with the placement service.");
+    let age = status.last_contact.and_then(|contact| contact.age);
     match status.state() {
-        v1::ClusterState::Silent => ("Unknown", "AgentSilent", "Its agent is not heard of; its tenants may run as before."),
+        v1::ClusterState::Active | v1::ClusterState::Overfull => well,
+        v1::ClusterState::Silent => silent,
         // The state of such a cluster does not tell whether it is silent, too.
-        v1::ClusterState::Cordoned | v1::ClusterState::Draining | v1::ClusterState::Unspecified => {
-            ("Unknown", "ContactNotTold", "It takes no tenants; whether its agent is in contact is not told meanwhile.")
-        }
-        v1::ClusterState::Active | v1::ClusterState::Overfull => {
-            ("True", "AgentInContact", "Its agent watches its API server and is in contact with the placement service.")
-        }
+        v1::ClusterState::Cordoned | v1::ClusterState::Draining | v1::ClusterState::Unspecified => match age {
+            Some(age) if age.seconds <= SILENT_AFTER_SECONDS => well,
+            Some(_) => silent,
+            None => ("Unknown", "ContactNotTold", "When its agent was last heard of is not known at the moment."),
+        },
     }
 }
 
@@ -217,7 +222,8 @@ pub(crate) mod tests {
             ..Default::default()
         };
         let info = v1::ClusterInfo { version: "v1.34.4".into(), nodes: 5, ready_nodes: 4, ..Default::default() };
-        let mut status = v1::ClusterStatus { info: Some(info), tenants: 17, dominant_share_ppm: 420_000, ..Default::default() };
+        let mut status =
+            v1::ClusterStatus { has_agent: true, info: Some(info), tenants: 17, dominant_share_ppm: 420_000, ..Default::default() };
         status.set_state(v1::ClusterState::Active);
         v1::Cluster { name: name.into(), spec: Some(spec), status: Some(status), ..Default::default() }
     }
@@ -253,11 +259,25 @@ pub(crate) mod tests {
         assert_eq!(silent.conditions[0].status, "Unknown");
         assert_eq!(silent.conditions[0].last_transition_time, "2026-02-02T00:00:00Z");
         assert_eq!(status(&cluster, Some(&silent), "2026-03-03T00:00:00Z"), silent);
-        cluster.status.as_mut().unwrap().info = None;
+        let told = cluster.status.as_mut().unwrap();
+        (told.has_agent, told.info) = (false, None);
         let never = status(&cluster, Some(&silent), "2026-03-03T00:00:00Z");
         assert_eq!((never.conditions[0].reason.as_str(), never.version.kubernetes.as_str()), ("NoAgent", ""));
         // From one unknown to the other is no transition.
         assert_eq!(never.conditions[0].last_transition_time, "2026-02-02T00:00:00Z");
+    }
+
+    #[test]
+    fn a_cordoned_cluster_is_as_well_as_its_last_contact_is_recent() {
+        let mut cordoned = cluster("eu-1");
+        let told = cordoned.status.as_mut().unwrap();
+        told.set_state(v1::ClusterState::Cordoned);
+        let found = [Some(3), Some(600), None].map(|seconds| {
+            let age = seconds.map(|seconds| prost_types::Duration { seconds, nanos: 0 });
+            cordoned.status.as_mut().unwrap().last_contact = age.map(|age| v1::Contact { time: None, age: Some(age) });
+            health(&cordoned).1
+        });
+        assert_eq!(found, ["AgentInContact", "AgentSilent", "ContactNotTold"]);
     }
 
     #[test]
