@@ -65,6 +65,21 @@ fn render_shows_the_objects_of_tenants_without_a_service() {
 }
 
 #[test]
+fn the_class_that_the_documentation_shows_is_one() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/classes.md")).expect("the page");
+    let blocks: Vec<&str> = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let folder = tempfile::tempdir().expect("folder");
+    std::fs::create_dir(folder.path().join("shop-3.2")).expect("folder");
+    for (name, block) in ["shop.yaml", "shop-3.2/web.yaml", "shop-3.2/db.yaml", "acme.yaml"].into_iter().zip(&blocks) {
+        std::fs::write(folder.path().join(name), block).expect("write");
+    }
+    let shown = render(folder.path(), &["-f", "acme.yaml", "--class", "shop.yaml"]);
+    assert!(shown.status.success(), "{}", text(&shown.stderr));
+    let shown = text(&shown.stdout);
+    assert!(shown.contains("replicas: 4") && shown.contains("kind: StatefulSet"), "{shown}");
+}
+
+#[test]
 fn what_cannot_be_rendered_is_told_with_file_and_line() {
     let folder = tempfile::tempdir().expect("folder");
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("write");

@@ -165,7 +165,9 @@ impl Told {
             Condition::Progressing(why) => self.waits_for(wanted.id, why, now),
             Condition::VolumeLost(name) => Some((
                 TroubleKind::VolumeLost,
-                format!("volume {name} was there and is not: the tenant stays stopped; bring the volume back, or delete the tenant"),
+                format!(
+                    "volume {name} was there and is not: the tenant stays stopped, and nothing is made in its place; delete it with --purge, or restore its data into a new one"
+                ),
             )),
             Condition::SecretLost(name) => Some((
                 TroubleKind::SecretLost,

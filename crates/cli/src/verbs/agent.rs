@@ -45,10 +45,11 @@ pub enum OnDrift {
       --identity-secret roadstead-agent-identity \\
       --token-file /join/token --ca /join/ca.crt \\
       --storage fast=gp3 --storage bulk=st1 --ingress nginx=ingress-nginx
-  # beside a cluster, for a try
+  # beside a cluster, for a try; the manifests of `roadstead join` applied first
   roadstead join eu-1 --token-file token
-  roadstead agent --cluster eu-1 --kubeconfig ~/.kube/config --lease none \\
-      --identity-dir identity --token-file token --ca pki/ca-bundle.crt
+  roadstead agent --cluster eu-1 --kubeconfig agent.kubeconfig \\
+      --identity-dir identity --token-file token --ca pki/ca-bundle.crt \\
+      --storage fast=gp3
 
 The token is exchanged for a certificate once, which then renews itself. Without --identity-secret and --identity-dir the certificate is
 --cert and --key (`roadstead pki issue agent NAME`), and renewing it is up to you. The cluster must be declared (`roadstead apply -f
@@ -76,9 +77,10 @@ pub struct Agent {
     /// The agent's own namespace: its lease, and the generation that it acted on last.
     #[arg(long, default_value = "roadstead-system")]
     namespace: String,
-    /// Name of this replica of the agent in its lease; `none` works without a lease.
-    #[arg(long, value_name = "NAME", env = "HOSTNAME", default_value = "agent")]
-    lease: String,
+    /// Name of this replica of the agent in its lease, which no other may have; host name and process id if left out. `none` works
+    /// without a lease.
+    #[arg(long, value_name = "NAME")]
+    lease: Option<String>,
     /// What is done about changes by hand.
     #[arg(long, default_value = "repair")]
     on_drift: OnDrift,
@@ -112,14 +114,15 @@ impl Agent {
             }
             signal.cancel();
         });
+        let lease = self.lease.clone().unwrap_or_else(own_name);
         while !stop.is_cancelled() {
             let turn = stop.child_token();
             let uid = identity(&cluster, &stop).await;
-            if self.lease == "none" {
+            if lease == "none" {
                 self.work(&cluster, &shown, uid, turn).await?;
                 continue;
             }
-            let mut election = Election::new(cluster.clone(), &self.namespace, LEASE, &self.lease);
+            let mut election = Election::new(cluster.clone(), &self.namespace, LEASE, &lease);
             tokio::select! {
                 () = election.won() => {}
                 () = stop.cancelled() => break,
@@ -245,6 +248,14 @@ enum Shown {
     Files { cluster: String, context: Context },
     /// One of its own.
     Kept { cluster: String, servers: Vec<String> },
+}
+
+/// A name that no other agent of the cluster has: in a cluster that of its pod, which a restart of its container keeps.
+fn own_name() -> String {
+    let told = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
+    let read = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
+    let host = told.or_else(read).unwrap_or_else(|| "agent".to_owned());
+    format!("{host}-{}", std::process::id())
 }
 
 /// How replicas are reached with credentials of our own.

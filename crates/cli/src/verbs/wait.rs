@@ -31,7 +31,7 @@ pub async fn until_running(client: &Client, names: &[String], timeout: Duration)
             }
         }
     };
-    until(client, names, timeout, "run", |found| match found {
+    until(client, names, timeout, "running", |found| match found {
         Some(tenant) => wanted(tenant),
         None => Err("it is gone".to_owned()),
     })
@@ -43,7 +43,7 @@ pub async fn until_running(client: &Client, names: &[String], timeout: Duration)
 /// # Errors
 /// The time is over; who is still there.
 pub async fn until_released(client: &Client, names: &[String], timeout: Duration) -> Result<(), Failure> {
-    until(client, names, timeout, "be gone", |found| {
+    until(client, names, timeout, "gone", |found| {
         let Some(tenant) = found else { return Ok(()) };
         let phase = tenant.status.clone().unwrap_or_default().phase();
         match phase {
@@ -78,8 +78,8 @@ async fn until(
         }
         if !waiting.is_empty() && begun.elapsed() >= timeout {
             let shown = why.into_iter().take(MAX_NAMED).collect::<Vec<_>>().join("\n  ");
-            let message = format!("{} of {} tenants did not {aim} in time:\n  {shown}", waiting.len(), names.len());
-            return Err(Failure::new(Exit::Unavailable, message).hint("`roadstead explain NAME` says why; --timeout waits longer"));
+            let message = format!("{} of {} tenants are not {aim} yet:\n  {shown}", waiting.len(), names.len());
+            return Err(Failure::new(Exit::Unavailable, message).hint("`roadstead describe tenant NAME` says why; --timeout waits longer"));
         }
         if !waiting.is_empty() {
             tokio::time::sleep(POLL).await;
