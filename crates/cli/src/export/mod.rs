@@ -4,8 +4,8 @@
 //! It lives beside the command line, not in the agent: it is a client of the placement service, for the whole fleet, and of a cluster that
 //! need not carry tenants.
 //!
-//! In reading order: [`profile`] (their form, and a cluster as one), [`plan`] (what is to be written and deleted), [`candidates`] (who
-//! could join), [`write`] (the management cluster). All but the last are pure.
+//! In reading order: [`profile`] (their form, and a cluster as one), [`mod@plan`] (what is to be written and deleted), [`candidates`] (who
+//! could join), [`mod@write`] (the management cluster). All but the last are pure.
 
 pub mod profile;
 pub mod plan;
