@@ -9,7 +9,6 @@ use futures::stream::{BoxStream, SelectAll};
 use futures::{FutureExt, Stream, StreamExt, future, stream};
 use kube::core::DynamicResourceScope;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
 use roadstead_core::cluster::Capacity;
@@ -24,17 +23,14 @@ use super::slim::{Attachment, Kind, Namespace, Node, NodeDrivers, Pod, Slim, Sto
 use super::tally::{Counted, Options, Step, Tally};
 use super::telling::{Gist, Telling};
 use crate::interpreter::{ClusterFacts, Failed};
+use crate::pauses::Pauses;
 
 /// Objects in one page of a list: 500 pods of 6 KiB are 3 MiB, held twice while they are parsed.
 const PAGE: u32 = 500;
-/// First pause after a watch failed; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause where there must be something to watch.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// Longest pause where there may be nothing: nobody serves it, or we may not read it.
 const LONGEST_PAUSE_OPTIONAL: Duration = Duration::from_secs(600);
-/// A watch that went well for so long starts again with the first pause.
-const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 /// How often the version of the cluster is asked for.
 const VERSION_EVERY: Duration = Duration::from_secs(300);
 /// How often it is asked for until it is known.
@@ -242,7 +238,7 @@ where
             |event: &Result<_, watcher::Error>| matches!(event, Err(error @ watcher::Error::WatchStartFailed(_)) if is(error, &[410]));
         watcher::watcher(api.clone(), config.clone()).take_while(move |event| future::ready(!refused(event)))
     };
-    let events = stream::repeat_with(fresh).flatten().backoff(Pauses { longest, ..Pauses::default() });
+    let events = stream::repeat_with(fresh).flatten().backoff(Pauses::up_to(longest));
     events.map(|event| match event {
         Ok(Event::Init) => Ok(Step::Begin),
         Ok(Event::InitApply(slim) | Event::Apply(slim)) => Ok(Step::Is(slim.object)),
@@ -268,33 +264,4 @@ fn is(error: &watcher::Error, codes: &[u16]) -> bool {
         | watcher::Error::NoResourceVersion => return false,
     };
     codes.contains(&code)
-}
-
-/// Pauses between tries: each twice as long as the one before.
-#[derive(Debug, Default)]
-struct Pauses {
-    tries: u32,
-    longest: Duration,
-    last: Option<Instant>,
-}
-
-impl Iterator for Pauses {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let now = Instant::now();
-        let pause = |tries: u32| FIRST_PAUSE.saturating_mul(2u32.saturating_pow(tries));
-        if self.last.replace(now).is_some_and(|last| now - last > self.longest.min(pause(self.tries)) + HEALTHY_AFTER) {
-            self.tries = 0;
-        }
-        let pause = pause(self.tries).min(self.longest);
-        self.tries += 1;
-        Some(pause)
-    }
-}
-
-impl Backoff for Pauses {
-    fn reset(&mut self) {
-        // Only time resets it: a list that begins is no success yet.
-    }
 }

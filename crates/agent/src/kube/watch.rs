@@ -20,11 +20,14 @@ use tracing::{debug, warn};
 use super::pods::SlimPod;
 use super::store::{Home, Inner, KindId, Served, Store, version};
 use super::{Kind, TENANT_LABEL, secrets, words};
+use crate::pauses::Pauses;
 
 /// What is watched beside the kinds of tenants' objects.
 pub(super) const LISTS: [&str; 4] = ["pods", "nodes", "volume attachments", "secrets to copy"];
 /// How often it is looked whether a kind that was not served is now.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
+/// The longest pause between two tries of a watch: a right that was given, or an API server that is back, is noticed so soon.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Starts to watch kinds of tenants' objects; those that are watched already are left as they are.
 pub(super) fn add(store: &Arc<Store>, client: &Client, kinds: impl IntoIterator<Item = Kind>, tasks: &mut JoinSet<()>) {
@@ -65,7 +68,7 @@ async fn follow<K>(
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let mut there = BTreeSet::new();
-    let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let mut stream = watcher(api, watcher::Config::default()).backoff(Pauses::up_to(LONGEST_PAUSE)).boxed();
     while let Some(event) = stream.next().await {
         match event {
             Ok(watcher::Event::Init) => there.clear(),
@@ -143,7 +146,7 @@ async fn watch_kind(store: &Store, client: &Client, kind: KindId, resource: &Api
     let all = matches!(resource.kind.as_str(), "Namespace" | "PersistentVolumeClaim");
     let config = if all { watcher::Config::default() } else { watcher::Config::default().labels(TENANT_LABEL) };
     let mut there = BTreeSet::new();
-    let mut stream = watcher(api, config).default_backoff().boxed();
+    let mut stream = watcher(api, config).backoff(Pauses::up_to(LONGEST_PAUSE)).boxed();
     loop {
         match stream.try_next().await {
             Ok(Some(watcher::Event::Init)) => there.clear(),
@@ -177,7 +180,10 @@ async fn watch_kind(store: &Store, client: &Client, kind: KindId, resource: &Api
                         Some(status) => words::failed(kube::Error::Api(status), &objects).to_string(),
                         None => format!("{objects} cannot be listed: {error}"),
                     };
-                    warn!(kind = %resource.kind, why, "a kind cannot be listed");
+                    // Each try may say it in other words; the first is logged.
+                    if !matches!(store.read().kinds[kind].served, Served::Broken(_)) {
+                        warn!(kind = %resource.kind, why, "a kind cannot be listed");
+                    }
                     not_served(store, kind, Served::Broken(why));
                 }
             }
