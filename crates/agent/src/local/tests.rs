@@ -411,7 +411,7 @@ async fn what_would_change_is_told_and_nothing_of_it_is_done() {
     assert!(same.objects.is_empty() && same.error.is_empty(), "{same:?}");
     let changed = v1::TenantIntent { values_json: r#"{"line": "other"}"#.into(), hostnames: vec!["a.example".into()], ..tenant(Role::Run) };
     let answer = ask(&world, changed).await;
-    let expected = [("Process/db".to_owned(), Change::Changed), ("Routes/hostnames".to_owned(), Change::Changed)];
+    let expected = [("Process/db".to_owned(), Change::Changed), ("Routes/hostnames".to_owned(), Change::Created)];
     assert_eq!(objects(&answer), expected);
     assert!(answer.objects[0].before.contains("echo hello") && answer.objects[0].after.contains("echo other"), "{answer:?}");
     assert_eq!(world.record(), record, "nothing was changed");
