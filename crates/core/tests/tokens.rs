@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+use roadstead_core::apply::ENROLS;
 use roadstead_core::command::{Command, FeatureLevel, Outcome, Rejection, SUPPORTED_LEVEL};
 use roadstead_core::id::Incarnation;
 use roadstead_core::join::Digest;
@@ -107,6 +108,6 @@ fn a_token_is_for_its_cluster_and_a_cluster_comes_back_as_itself() {
 #[test]
 fn below_its_level_no_token_is_made() {
     let mut fleet = Fleet::with_clusters(1, 5, 1000);
-    fleet.command(Command::RaiseLevel { level: FeatureLevel(SUPPORTED_LEVEL.0 - 1) });
+    fleet.command(Command::RaiseLevel { level: FeatureLevel(ENROLS.0 - 1) });
     assert!(field(fleet.refused(put_token("c0", TOKEN, ""))).1.contains("upgrade all of them"));
 }
