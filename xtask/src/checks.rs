@@ -13,8 +13,8 @@ const SEEDS: u32 = 2_000;
 /// A seed that finds a fault which is not mended yet; every run names it.
 const OPEN_SEED: (u32, &str) = (
     2232,
-    "after a restore, a cluster's complete report without a tenant that is being released ends that tenant, while the agent still acts on the \
-     intent that names it: an empty namespace is left, and told as an orphan",
+    "a tenant is gone, and an empty namespace of it is left, told as an orphan; by its trace a cluster's complete report after a restore ends \
+     a tenant that is being released, while its agent still acts on the intent that names it",
 );
 /// Test threads where a test starts processes of its own; more only makes each wait for the other on a small machine.
 const PROCESS_TEST_THREADS: &str = "2";
