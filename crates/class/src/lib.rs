@@ -36,7 +36,7 @@ pub use render::{
 };
 pub use rendered::{Ceded, Exec, LocalProcess, Manifest, ObjectId, Observe, Rendered, SecretPlan, SecretSource, StopStep};
 pub use schema::Schema;
-pub use site::{Entry, Site};
+pub use site::{Entry, METADATA, Site};
 pub use sums::pods_of;
 pub use template::{MAX_ENTRIES, PodSecurity, SECRET_CHARS};
 pub use units::{factor, suffix_factor};

@@ -204,8 +204,12 @@ fn what_a_cluster_denies_is_taken_out_of_the_egress() {
     let spec = |cidr: &str| json!({"network": {"egress": [{"cidr": cidr}]}});
     let egress =
         |cidr: &str| rendered(spec(cidr), "", &json!({})).map(|rendered| body(&rendered, "NetworkPolicy/egress")["spec"]["egress"].clone());
-    assert_eq!(egress("0.0.0.0/0").unwrap(), json!([{"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}}]}]));
-    assert_eq!(egress("::/0").unwrap(), json!([{"to": [{"ipBlock": {"cidr": "::/0", "except": ["fd00:ec2::254/128"]}}]}]));
+    assert_eq!(
+        egress("0.0.0.0/0").unwrap(),
+        json!([{"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16", "168.63.129.16/32"]}}]}])
+    );
+    let except = ["fd00:ec2::254/128", "fd20:ce::254/128"];
+    assert_eq!(egress("::/0").unwrap(), json!([{"to": [{"ipBlock": {"cidr": "::/0", "except": except}}]}]));
     assert_eq!(egress("10.0.0.0/8").unwrap(), json!([{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]));
     let error = egress("169.254.169.254/32").unwrap_err().to_string();
     assert_eq!(error, "egress to 169.254.169.254/32 is denied to every tenant of cluster eu-1, which denies 169.254.0.0/16");

@@ -28,7 +28,7 @@ pub struct SiteSettings {
     /// Namespace of the cluster's DNS.
     #[arg(long, value_name = "NAMESPACE", default_value = "kube-system")]
     pub dns_namespace: String,
-    /// Addresses that no tenant may reach, as a CIDR; repeatable. The metadata addresses of the large clouds if left out.
+    /// Addresses that no tenant may reach, as a CIDR, beside the metadata addresses of the large clouds; repeatable.
     #[arg(long = "deny", value_name = "CIDR")]
     pub denied: Vec<String>,
     /// Namespace of the secrets that classes copy.
@@ -87,9 +87,8 @@ impl SiteSettings {
             dns_namespace: self.dns_namespace.clone(),
             ..Site::default()
         };
-        if !self.denied.is_empty() {
-            site.denied.clone_from(&self.denied);
-        }
+        let more: Vec<String> = self.denied.iter().filter(|cidr| !site.denied.contains(cidr)).cloned().collect();
+        site.denied.extend(more);
         site
     }
 
@@ -130,6 +129,7 @@ impl SiteSettings {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use roadstead_class::METADATA;
 
     use super::*;
 
@@ -164,7 +164,9 @@ mod tests {
     }
 
     #[test]
-    fn a_site_that_denies_nothing_of_its_own_denies_the_clouds_metadata() {
-        assert_eq!(SiteSettings::default().site("eu-1").denied, Site::default().denied);
+    fn whatever_a_site_denies_of_its_own_it_denies_the_clouds_metadata() {
+        assert_eq!(SiteSettings::default().site("eu-1").denied, METADATA);
+        let told = read(&["--deny=10.0.0.0/8".to_owned(), "--deny=169.254.0.0/16".to_owned()]);
+        assert_eq!(told.site("eu-1").denied, [&METADATA[..], &["10.0.0.0/8"]].concat());
     }
 }
