@@ -19,7 +19,8 @@ const OPEN_SEED: (u32, &str) = (
 /// Test threads where a test starts processes of its own; more only makes each wait for the other on a small machine.
 const PROCESS_TEST_THREADS: &str = "2";
 /// The tests that start control planes of Kubernetes, and those that start nodes, too; `kubernetes` runs them, and `integration` all others.
-const CONTROL_PLANE_TESTS: [&str; 7] = ["testbed", "inventory", "kube_interpreter", "kube_faults", "join", "let_in", "cluster_profiles"];
+const CONTROL_PLANE_TESTS: [&str; 8] =
+    ["testbed", "inventory", "kube_interpreter", "kube_classes", "kube_faults", "join", "let_in", "cluster_profiles"];
 const NODE_TESTS: [&str; 3] = ["whole_clusters", "kube_commands", "real_clusters"];
 
 struct Check {

@@ -427,7 +427,7 @@ impl Work<'_> {
             }
             for (name, made) in record.secrets.iter_mut().filter(|(_, made)| made.hash.is_none()) {
                 made.hash = self.live(&core("Secret", name)).and_then(|live| match live.extra {
-                    Extra::Secret(hashes) => Some(secrets::digest(&hashes)),
+                    Extra::Secret(slim) => Some(secrets::digest(&slim.hashes)),
                     Extra::Nothing | Extra::Claim { .. } => None,
                 });
             }

@@ -388,9 +388,12 @@ impl Look<'_> {
             Err(_) => PartSeen::Blocked(format!("the secret `{name}` was generated once and is not there any more")),
         };
         let recorded = self.home.record.as_ref().and_then(|record| record.secrets.get(name));
-        let data = match &plan.source {
+        let original = match &plan.source {
             SecretSource::Copy { from } => match self.inner.templates.get(from) {
-                Some(data) => Some(data),
+                Some(original) => match secrets::not_copied(from, &original.of_type) {
+                    Some(why) => return Some(PartSeen::Blocked(why)),
+                    None => Some(original),
+                },
                 None => {
                     return Some(PartSeen::Blocked(format!(
                         "the secret `{from}`, which `{name}` is copied from, is not in the template namespace"
@@ -401,12 +404,12 @@ impl Look<'_> {
         };
         let live = self.inner.peek(self.home, &plan.manifest.id);
         let hashes = live.map(|live| match &live.extra {
-            Extra::Secret(hashes) => secrets::missing_key(plan, hashes).is_none(),
+            Extra::Secret(slim) => secrets::missing_key(plan, &slim.hashes).is_none(),
             Extra::Nothing | Extra::Claim { .. } => false,
         });
         let is_lost = match hashes {
             Some(is_whole) => !is_whole,
-            None => data.is_none() && recorded.is_some_and(|made| made.generated && made.hash.is_some()),
+            None => original.is_none() && recorded.is_some_and(|made| made.generated && made.hash.is_some()),
         };
         if is_lost {
             let question = self.question("Secret", name);
@@ -422,8 +425,9 @@ impl Look<'_> {
         let live = live?;
         found.there += 1;
         let ceded = ["data".to_owned()];
-        let ceded: &[&[String]] = if data.is_none() { &[&ceded] } else { &[] };
-        let body = secrets::body(plan, data.map_or(Value::Null, |data| json!(data)));
+        let ceded: &[&[String]] = if original.is_none() { &[&ceded] } else { &[] };
+        let data = original.map_or(Value::Null, |original| json!(original.hashes));
+        let body = secrets::body(plan, data, original.map(|original| &*original.of_type));
         found.wrong |= in_step(&body, &live.owned, Ceded::new(ceded)).is_err();
         None
     }
@@ -517,7 +521,7 @@ pub(super) fn namespace_differs(inner: &Inner, job: &Job, rendered: &Rendered, n
 pub(super) fn secret_hashes(inner: &Inner, home: &Home, name: &str) -> Option<secrets::Hashes> {
     let kind = inner.kind_of("v1", "Secret")?;
     match &home.objects.get(&kind)?.get(name)?.extra {
-        Extra::Secret(hashes) => Some(hashes.clone()),
+        Extra::Secret(slim) => Some(slim.hashes.clone()),
         Extra::Nothing | Extra::Claim { .. } => None,
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use super::owned::{Names, Owned, held};
 use super::pods::SlimPod;
 use super::record::{self, Record, group};
+use super::secrets::SlimSecret;
 use super::{EPOCH_LABEL, Kind, TENANT_LABEL, ready, secrets};
 use crate::interpreter::Changed;
 
@@ -62,8 +63,8 @@ pub(super) enum Extra {
         lost: bool,
         volume: Box<str>,
     },
-    /// A Secret: hashes of its values.
-    Secret(secrets::Hashes),
+    /// A Secret.
+    Secret(SlimSecret),
 }
 
 impl Live {
@@ -82,7 +83,7 @@ impl Live {
                 if let Some(data) = live.get_mut("data").filter(|data| data.is_object()) {
                     *data = serde_json::to_value(&hashes).unwrap_or_default();
                 }
-                Extra::Secret(hashes)
+                Extra::Secret(SlimSecret::new(live["type"].as_str(), hashes))
             }
             "PersistentVolumeClaim" => claim(&live),
             _ => Extra::Nothing,
@@ -253,7 +254,7 @@ pub(super) struct Inner {
     /// PersistentVolume by VolumeAttachment.
     pub(super) attachments: HashMap<String, String>,
     /// Secrets that are copied from, by name.
-    pub(super) templates: BTreeMap<String, secrets::Hashes>,
+    pub(super) templates: BTreeMap<String, SlimSecret>,
     /// The namespace that they are in.
     pub(super) templates_from: String,
     /// Lists other than of kinds that have been read once: pods, nodes, attachments, templates.

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use super::pods::SlimPod;
+use super::secrets::SlimSecret;
 use super::store::{Home, Inner, KindId, Served, Store, version};
 use super::{Kind, TENANT_LABEL, secrets, words};
 use crate::pauses::Pauses;
@@ -270,9 +271,9 @@ fn attachments_there(inner: &Inner) -> Vec<Place> {
 
 fn template_is(store: &Store, secret: Secret) {
     let data = serde_json::to_value(secret.data.clone().unwrap_or_default()).unwrap_or_default();
-    let (name, hashes) = (secret.name_any(), secrets::hashes(&data));
-    if store.read().templates.get(&name) != Some(&hashes) {
-        store.shared(|inner| drop(inner.templates.insert(name, hashes)));
+    let (name, slim) = (secret.name_any(), SlimSecret::new(secret.type_.as_deref(), secrets::hashes(&data)));
+    if store.read().templates.get(&name) != Some(&slim) {
+        store.shared(|inner| drop(inner.templates.insert(name, slim)));
     }
 }
 

@@ -292,7 +292,7 @@ impl Here<'_> {
 
     fn secrets(&self) -> Vec<SecretPlan> {
         let plan = |secret: &crate::template::Secret| SecretPlan {
-            // A copied secret has the type of its original.
+            // A copied secret gets the type of its original with its data, and no other type may stand in the way.
             manifest: self.own(
                 "v1",
                 "Secret",
