@@ -10,14 +10,15 @@ mod rendered;
 mod world;
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, ResourceQuota, Secret};
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use rendered::{Shop, namespace};
+use roadstead_core::intent::Role;
 use roadstead_core::reconcile::Condition;
 use roadstead_tests::testbed::Options;
 use serde_json::{Value, json};
-use world::World;
+use world::{World, name};
 
 async fn secret(world: &World, namespace: &str, name: &str) -> Result<Option<Secret>> {
     Ok(Api::<Secret>::namespaced(world.client(), namespace).get_opt(name).await?)
@@ -66,5 +67,69 @@ async fn a_copied_secret_has_the_type_of_its_original() -> Result<()> {
     template(&world, token).await?;
     world.says(&job, "the secret `registry` is a token of an account").await?;
     assert_eq!(secret(&world, &namespace(1), "pull").await?.and_then(|now| now.type_).as_deref(), Some("Opaque"));
+    Ok(())
+}
+
+/// What a person does who cleans up too much.
+async fn delete_all_maps_and_secrets(world: &World, namespace: &str) -> Result<()> {
+    let (all, how) = (ListParams::default(), DeleteParams::default());
+    Api::<ConfigMap>::namespaced(world.client(), namespace).delete_collection(&how, &all).await?;
+    Api::<Secret>::namespaced(world.client(), namespace).delete_collection(&how, &all).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_generated_secret_is_never_made_anew_over_volumes() -> Result<()> {
+    let world = World::start(Options { controllers: false, ..Options::default() }).await?;
+    let db = json!({"name": "db", "generate": {"password": 24}});
+    let mut job = Shop { secrets: json!([db]), volumes: &["data"], ..Shop::default() }.tenant(1)?;
+    world.settles(&job, &Condition::Running).await?;
+    let secrets: Api<Secret> = Api::namespaced(world.client(), &namespace(1));
+    let made = secrets.get("db").await?;
+    let password = made.data.clone().context("it has data")?["password"].clone();
+
+    // Another one in its place is told of, and nothing is stopped or kept from stopping by it.
+    let by_hand = PatchParams { field_manager: Some("kubectl-edit".to_owned()), ..PatchParams::default() };
+    secrets.patch("db", &by_hand, &Patch::Merge(json!({"stringData": {"password": "another one"}}))).await?;
+    world.says(&job, "the secret `db` is not the one that was generated").await?;
+    job.intent.role = Role::Stopped;
+    world.settles(&job, &Condition::Stopped).await?;
+    job.intent.role = Role::Run;
+    world.says(&job, "the secret `db` is not the one that was generated").await?;
+    assert_eq!(secrets.get("db").await?.data.context("it has data")?["password"].0, b"another one");
+    secrets.patch("db", &by_hand, &Patch::Merge(json!({"data": {"password": password}}))).await?;
+    world.settles(&job, &Condition::Running).await?;
+
+    // Gone with all that tells of it, but for the volume: by this agent and by one that is started anew, also when the record has been begun anew.
+    delete_all_maps_and_secrets(&world, &namespace(1)).await?;
+    world.settles(&job, &Condition::SecretLost(name("db"))).await?;
+    let anew = world.another().await?;
+    anew.settles(&job, &Condition::SecretLost(name("db"))).await?;
+    let quotas: Api<ResourceQuota> = Api::namespaced(world.client(), &namespace(1));
+    quotas.delete("tenant", &DeleteParams::default()).await?;
+    let maps: Api<ConfigMap> = Api::namespaced(world.client(), &namespace(1));
+    anew.comes("the record is begun anew", &job, || async { Ok(maps.get_opt("roadstead-record").await?.is_some()) }).await?;
+    anew.settles(&job, &Condition::SecretLost(name("db"))).await?;
+    world.settles(&job, &Condition::SecretLost(name("db"))).await?;
+    assert!(secrets.get_opt("db").await?.is_none());
+
+    // The same one put back is the right one; a later version of the class may bring others.
+    let back = json!({"metadata": {"name": "db", "labels": {"roadstead.dev/tenant": "0000000000000001"}}, "data": {"password": password}});
+    secrets.create(&PostParams::default(), &serde_json::from_value(back)?).await?;
+    anew.settles(&job, &Condition::Running).await?;
+    let cache = json!({"name": "cache", "generate": {"password": 24}});
+    let job = Shop { secrets: json!([db, cache]), volumes: &["data"], ..Shop::default() }.tenant(1)?;
+    anew.settles(&job, &Condition::Running).await?;
+    assert_eq!(secrets.get("db").await?.data.context("it has data")?["password"], password);
+    assert!(secrets.get_opt("cache").await?.is_some());
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(world.client(), &namespace(1));
+    assert_eq!(claims.list(&ListParams::default()).await?.items.len(), 1);
+
+    // Where there is nothing to protect, nothing is lost.
+    let job = Shop { secrets: json!([db]), ..Shop::default() }.tenant(2)?;
+    world.settles(&job, &Condition::Running).await?;
+    delete_all_maps_and_secrets(&world, &namespace(2)).await?;
+    let is_back = || async { Ok(secret(&world, &namespace(2), "db").await?.is_some()) };
+    world.comes("it is generated anew", &job, is_back).await?;
     Ok(())
 }

@@ -14,6 +14,7 @@ use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, Home as HomeSeen, Part, VolumeSeen};
 use serde_json::{Value, json};
 
+use super::known;
 use super::owned::{MANAGER, REST_MANAGER, held};
 use super::record::{self, Record};
 use super::seen::{self, ceded, differs, home_of, namespace_body, secret_hashes};
@@ -421,6 +422,10 @@ impl Work<'_> {
         let uid = self
             .look(|inner| inner.homes.get(&self.namespace).and_then(|home| home.space.as_ref()).map(|space| space.live.uid.to_string()));
         let mut record = known.with(self.job.intent.id, &uid.unwrap_or_default(), rendered);
+        if known.tenant.is_empty() {
+            record.whole =
+                !self.look(|inner| inner.homes.get(&self.namespace).is_some_and(|home| known::has_volumes(inner, home, self.job)));
+        }
         if identities {
             for made in record.volumes.values_mut().filter(|made| made.uid.is_none()) {
                 made.uid = self.live(&core("PersistentVolumeClaim", &made.claim)).map(|live| live.uid.to_string());

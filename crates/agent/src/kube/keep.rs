@@ -8,6 +8,7 @@ use roadstead_core::intent::Role;
 use serde_json::{Value, json};
 
 use super::act::{Work, call_opt, is_ours_to_delete};
+use super::known;
 use super::owned::MANAGER;
 use super::secrets;
 use super::store::Extra;
@@ -69,15 +70,13 @@ impl Work<'_> {
         self.writer.delete(id, &self.namespace, &live).await
     }
 
-    /// The data of a secret that was generated; `None` if it never was.
+    /// The data of a secret that was generated; `None` if it never was, as far as its record and the volumes that it protects tell.
     async fn existing(&self, plan: &SecretPlan) -> Result<Option<Value>, Failed> {
         let name = &plan.manifest.id.name;
         let lost = |what: &str| Failed::Refused(format!("the secret `{name}` was generated once and {what} is gone: it is not made again"));
         let api: Api<Secret> = Api::namespaced(self.writer.client.clone(), &self.namespace);
-        let made = self.look(|inner| {
-            let record = inner.homes.get(&self.namespace).and_then(|home| home.record.as_ref());
-            record.is_some_and(|record| record.secrets.get(name).is_some_and(|made| made.generated && made.hash.is_some()))
-        });
+        let made =
+            self.look(|inner| inner.homes.get(&self.namespace).is_some_and(|home| known::was_generated(inner, home, self.job, name)));
         let Some(there) = call_opt(&format!("Secret/{name}"), api.get(name)).await? else {
             return if made { Err(lost("it")) } else { Ok(None) };
         };

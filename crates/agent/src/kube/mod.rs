@@ -2,7 +2,7 @@
 //!
 //! Modules in reading order: `record` (what was made, kept in the tenant's namespace), `owned` and `compare` (what of an object is ours,
 //! and whether it is as rendered), `ready` and `pods` (whether it is ready, and why not), `secrets`; `store` (what is there), `watch` and
-//! `ask` (what feeds it), `seen` (a tenant out of it); `fence` (whether this agent may act), `act`, `keep`, `rest`, `exec` (actions), `diff` (what they would change), `words` (errors).
+//! `ask` (what feeds it), `known` (what was made and is nowhere else), `seen` (a tenant out of it); `fence` (whether this agent may act), `act`, `keep`, `rest`, `exec` (actions), `diff` (what they would change), `words` (errors).
 //!
 //! It decides nothing. It calls nobody while a tenant is as rendered.
 
@@ -13,6 +13,7 @@ mod diff;
 mod exec;
 mod fence;
 mod keep;
+mod known;
 mod owned;
 mod pods;
 mod ready;

@@ -11,6 +11,7 @@ use roadstead_core::reconcile::{Home as HomeSeen, Part, PartSeen, TenantSeen, Vo
 use serde_json::{Value, json};
 
 use super::compare::{Ceded, in_step};
+use super::known::{generated, was_generated};
 use super::secrets;
 use super::store::{Confirmed, Extra, Home, Inner, Live, Question, Served};
 use super::{Drift, EPOCH_LABEL, Kind, SHARD_LABEL, TENANT_LABEL, words};
@@ -290,7 +291,7 @@ impl Look<'_> {
         if part == Part::Secrets {
             wanted += rendered.secrets.len();
             for plan in &rendered.secrets {
-                if let Some(seen) = self.secret(plan, &mut found) {
+                if let Some(seen) = self.secret(job, plan, &mut found) {
                     return seen;
                 }
             }
@@ -381,13 +382,12 @@ impl Look<'_> {
     }
 
     /// A secret; `Some` if it decides about the whole part.
-    fn secret(&mut self, plan: &SecretPlan, found: &mut Found) -> Option<PartSeen> {
+    fn secret(&mut self, job: &Job, plan: &SecretPlan, found: &mut Found) -> Option<PartSeen> {
         let name = &plan.manifest.id.name;
         let lost = || match Name::new(name) {
             Ok(name) => PartSeen::Lost(name),
             Err(_) => PartSeen::Blocked(format!("the secret `{name}` was generated once and is not there any more")),
         };
-        let recorded = self.home.record.as_ref().and_then(|record| record.secrets.get(name));
         let original = match &plan.source {
             SecretSource::Copy { from } => match self.inner.templates.get(from) {
                 Some(original) => match secrets::not_copied(from, &original.of_type) {
@@ -409,7 +409,7 @@ impl Look<'_> {
         });
         let is_lost = match hashes {
             Some(is_whole) => !is_whole,
-            None => original.is_none() && recorded.is_some_and(|made| made.generated && made.hash.is_some()),
+            None => original.is_none() && was_generated(self.inner, self.home, job, name),
         };
         if is_lost {
             let question = self.question("Secret", name);
@@ -429,6 +429,13 @@ impl Look<'_> {
         let data = original.map_or(Value::Null, |original| json!(original.hashes));
         let body = secrets::body(plan, data, original.map(|original| &*original.of_type));
         found.wrong |= in_step(&body, &live.owned, Ceded::new(ceded)).is_err();
+        if let Extra::Secret(slim) = &live.extra
+            && generated(self.home, name).is_some_and(|hash| original.is_none() && hash != secrets::digest(&slim.hashes))
+        {
+            found
+                .waits
+                .get_or_insert_with(|| format!("the secret `{name}` is not the one that was generated: somebody has changed its data"));
+        }
         None
     }
 

@@ -56,8 +56,9 @@ pub(super) struct Live {
 #[derive(Clone, Debug)]
 pub(super) enum Extra {
     Nothing,
-    /// A PersistentVolumeClaim: how large it is and is to be, whether it has lost its volume, which one that is.
+    /// A PersistentVolumeClaim: whose it is, how large it is and is to be, whether it has lost its volume, which one that is.
     Claim {
+        tenant: Option<TenantId>,
         bytes: u64,
         requested: u64,
         lost: bool,
@@ -112,6 +113,7 @@ fn claim(live: &Value) -> Extra {
     let size = |path: &str| live.pointer(path).and_then(super::compare::nano).and_then(|nano| u64::try_from(nano / 1_000_000_000).ok());
     let requested = size("/spec/resources/requests/storage").unwrap_or(0);
     Extra::Claim {
+        tenant: live["metadata"]["labels"][TENANT_LABEL].as_str().and_then(tenant_of),
         bytes: size("/status/capacity/storage").unwrap_or(requested),
         requested,
         lost: live["status"]["phase"] == "Lost",
