@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, ResourceQuota
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use rendered::{Shop, namespace};
+use roadstead_agent::interpreter::Interpreter;
 use roadstead_core::intent::Role;
 use roadstead_core::reconcile::Condition;
 use roadstead_tests::testbed::Options;
@@ -131,5 +132,32 @@ async fn a_generated_secret_is_never_made_anew_over_volumes() -> Result<()> {
     delete_all_maps_and_secrets(&world, &namespace(2)).await?;
     let is_back = || async { Ok(secret(&world, &namespace(2), "db").await?.is_some()) };
     world.comes("it is generated anew", &job, is_back).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_class_may_drop_a_volume_and_bring_another() -> Result<()> {
+    let world = World::start(Options::default()).await?;
+    let before = Shop { volumes: &["data", "old"], ..Shop::default() }.tenant(1)?;
+    world.settles(&before, &Condition::Running).await?;
+    let after = Shop { volumes: &["data", "new"], ..Shop::default() }.tenant(1)?;
+    world.settles(&after, &Condition::Running).await?;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(world.client(), &namespace(1));
+    let claims = claims.list(&ListParams::default()).await?.items;
+    let names: Vec<&str> = claims.iter().filter_map(|claim| claim.metadata.name.as_deref()).collect();
+    assert_eq!(names, ["data", "new", "old"]);
+    let quotas: Api<ResourceQuota> = Api::namespaced(world.client(), &namespace(1));
+    let hard = quotas.get("tenant").await?.spec.and_then(|spec| spec.hard).context("it has bounds")?;
+    assert_eq!((&*hard["persistentvolumeclaims"].0, &*hard["requests.storage"].0), ("3", "3221225472"));
+    // It is in step so, also for an agent that begins anew.
+    let requests = world.requests();
+    world.kube.forget_comparisons();
+    assert_eq!(world.step(&after).await?, Condition::Running);
+    assert_eq!(world.requests(), requests);
+    let anew = world.another().await?;
+    anew.settles(&after, &Condition::Running).await?;
+    assert_eq!((anew.writes(), anew.kube.diff(&after).await?), (0, Vec::new()));
+    // As it was: with the claim that was kept.
+    world.settles(&before, &Condition::Running).await?;
     Ok(())
 }

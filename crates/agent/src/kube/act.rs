@@ -14,10 +14,11 @@ use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, Home as HomeSeen, Part, VolumeSeen};
 use serde_json::{Value, json};
 
+use super::body::body;
 use super::known;
 use super::owned::{MANAGER, REST_MANAGER, held};
 use super::record::{self, Record};
-use super::seen::{self, ceded, differs, home_of, namespace_body, secret_hashes};
+use super::seen::{self, ceded, differs, home_of, namespace_body};
 use super::store::{Extra, Inner, Live, Store, epoch_of, version};
 use super::words::{self, REQUEST_WITHIN};
 use super::{Drift, EPOCH_LABEL, TENANT_LABEL, secrets};
@@ -296,8 +297,7 @@ impl Work<'_> {
             if live.is_some_and(|live| differs(&inner, home, manifest, rendered, live).is_ok()) {
                 return Ok(false);
             }
-            let hashes = |name: &str| secret_hashes(&inner, home, name);
-            let mut body = secrets::with_restarts(&manifest.body, rendered, &hashes).into_owned();
+            let mut body = body(&inner, home, rendered, manifest).into_owned();
             for path in ceded(rendered, manifest, live) {
                 // What is still ours keeps the value that it has; left out, it would be taken away.
                 cede(&mut body, path, live.and_then(|live| live.owned.value_at(path)));

@@ -2,12 +2,13 @@
 //!
 //! Modules in reading order: `record` (what was made, kept in the tenant's namespace), `owned` and `compare` (what of an object is ours,
 //! and whether it is as rendered), `ready` and `pods` (whether it is ready, and why not), `secrets`; `store` (what is there), `watch` and
-//! `ask` (what feeds it), `known` (what was made and is nowhere else), `seen` (a tenant out of it); `fence` (whether this agent may act), `act`, `keep`, `rest`, `exec` (actions), `diff` (what they would change), `words` (errors).
+//! `ask` (what feeds it), `body` (an object as it is to be there), `known` (what was made and is nowhere else), `seen` (a tenant out of it); `fence` (whether this agent may act), `act`, `keep`, `rest`, `exec` (actions), `diff` (what they would change), `words` (errors).
 //!
 //! It decides nothing. It calls nobody while a tenant is as rendered.
 
 mod act;
 mod ask;
+mod body;
 mod compare;
 mod diff;
 mod exec;

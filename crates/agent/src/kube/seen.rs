@@ -10,6 +10,7 @@ use roadstead_core::intent::{Role, VolumeIntent};
 use roadstead_core::reconcile::{Home as HomeSeen, Part, PartSeen, TenantSeen, VolumeSeen};
 use serde_json::{Value, json};
 
+use super::body::body;
 use super::compare::{Ceded, in_step};
 use super::known::{generated, was_generated};
 use super::secrets;
@@ -495,8 +496,7 @@ pub(super) fn ceded<'a>(rendered: &'a Rendered, manifest: &Manifest, live: Optio
 /// # Errors
 /// The first field that is not, or that it is held at rest.
 pub(super) fn differs(inner: &Inner, home: &Home, manifest: &Manifest, rendered: &Rendered, live: &Live) -> Result<(), String> {
-    let hashes = |name: &str| secret_hashes(inner, home, name);
-    let body = secrets::with_restarts(&manifest.body, rendered, &hashes);
+    let body = body(inner, home, rendered, manifest);
     let ceded = ceded(rendered, manifest, Some(live));
     in_step(&body, &live.owned, Ceded::new(&ceded)).map_err(|difference| difference.to_string())?;
     if live.held { Err("what keeps it at rest".to_owned()) } else { Ok(()) }
@@ -504,15 +504,14 @@ pub(super) fn differs(inner: &Inner, home: &Home, manifest: &Manifest, rendered:
 
 /// A hash of all that a part is to be, also of what of it does not come from the class.
 pub(super) fn hash_of(inner: &Inner, home: &Home, job: &Job, rendered: &Rendered, part: Part) -> String {
-    let hashes = |name: &str| secret_hashes(inner, home, name);
     let mut hasher = blake3::Hasher::new();
     for manifest in rendered.parts.get(&part).into_iter().flatten() {
-        hasher.update(secrets::with_restarts(&manifest.body, rendered, &hashes).to_string().as_bytes());
+        hasher.update(body(inner, home, rendered, manifest).to_string().as_bytes());
     }
     if part == Part::Bounds {
-        let mut body = namespace_body(job, rendered);
-        body["metadata"]["labels"][EPOCH_LABEL] = Value::Null;
-        hasher.update(body.to_string().as_bytes());
+        let mut space = namespace_body(job, rendered);
+        space["metadata"]["labels"][EPOCH_LABEL] = Value::Null;
+        hasher.update(space.to_string().as_bytes());
     }
     hasher.finalize().to_hex()[..16].to_owned()
 }
@@ -522,13 +521,4 @@ pub(super) fn namespace_differs(inner: &Inner, job: &Job, rendered: &Rendered, n
     let epoch = ["metadata", "labels", EPOCH_LABEL].map(str::to_owned);
     let space = inner.homes.get(namespace).and_then(|home| home.space.as_ref());
     space.is_none_or(|space| in_step(&namespace_body(job, rendered), &space.live.owned, Ceded::new(&[&epoch])).is_err())
-}
-
-/// Hashes of a secret of the tenant.
-pub(super) fn secret_hashes(inner: &Inner, home: &Home, name: &str) -> Option<secrets::Hashes> {
-    let kind = inner.kind_of("v1", "Secret")?;
-    match &home.objects.get(&kind)?.get(name)?.extra {
-        Extra::Secret(slim) => Some(slim.hashes.clone()),
-        Extra::Nothing | Extra::Claim { .. } => None,
-    }
 }
