@@ -14,12 +14,13 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, ResourceQuota
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use rendered::{Shop, namespace};
-use roadstead_agent::interpreter::Interpreter;
+use roadstead_agent::interpreter::{Interpreter, Job};
 use roadstead_core::intent::Role;
-use roadstead_core::reconcile::Condition;
+use roadstead_core::reconcile::{Action, Condition, Home, Part};
+use roadstead_tests::process::until;
 use roadstead_tests::testbed::Options;
 use serde_json::{Value, json};
-use world::{World, name};
+use world::{SOON, World, name};
 
 async fn secret(world: &World, namespace: &str, name: &str) -> Result<Option<Secret>> {
     Ok(Api::<Secret>::namespaced(world.client(), namespace).get_opt(name).await?)
@@ -159,5 +160,58 @@ async fn a_class_may_drop_a_volume_and_bring_another() -> Result<()> {
     assert_eq!((anew.writes(), anew.kube.diff(&after).await?), (0, Vec::new()));
     // As it was: with the claim that was kept.
     world.settles(&before, &Condition::Running).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_claim_is_taken_for_a_volume_only_if_it_is_known_or_was_made_in_this_epoch() -> Result<()> {
+    let world = World::start(Options { controllers: false, ..Options::default() }).await?;
+    let shop = Shop { volumes: &["data"], ..Shop::default() };
+    let claims = |id: u64| Api::<PersistentVolumeClaim>::namespaced(world.client(), &namespace(id));
+    let begin = async |job: &Job| -> Result<()> {
+        let seen = until("it is known what is there", SOON, || async { Ok(world.kube.seen(job)?) }).await?;
+        assert_eq!(seen.home, Home::None);
+        world.kube.act(job, &Action::Claim).await?;
+        world.kube.act(job, &Action::Put(Part::Bounds)).await?;
+        Ok(())
+    };
+
+    // Made, and not written down before the agent died: it is the volume.
+    let job = shop.tenant(1)?;
+    begin(&job).await?;
+    world.kube.act(&job, &Action::MakeVolume(name("data"))).await?;
+    let made = claims(1).get("data").await?.metadata;
+    assert_eq!(made.labels.context("it has labels")?["roadstead.dev/epoch"], "0.3");
+    world.another().await?.settles(&job, &Condition::Running).await?;
+    assert_eq!(claims(1).get("data").await?.metadata.uid, made.uid);
+    // Written down, it is the volume in every epoch.
+    world.settles(&shop.tenant_in(1, 4)?, &Condition::Running).await?;
+    assert_eq!(claims(1).get("data").await?.metadata.uid, made.uid);
+
+    // Whatever else has its name is not, until it is gone.
+    for (id, labels, why) in [
+        (2, json!({"roadstead.dev/tenant": "0000000000000002", "roadstead.dev/epoch": "0.2"}), "from epoch 0.2 and not from 0.3"),
+        (3, json!({"roadstead.dev/tenant": "0000000000000003"}), "from an epoch that is not known and not from 0.3"),
+        (4, json!({"roadstead.dev/tenant": "0000000000000001", "roadstead.dev/epoch": "0.3"}), "is not this tenant's"),
+    ] {
+        let mut job = shop.tenant(id)?;
+        begin(&job).await?;
+        let mut claim = job.rendered.as_ref().expect("it is rendered").volumes[&name("data")].body.clone();
+        claim["metadata"]["labels"] = labels;
+        let left = claims(id).create(&PostParams::default(), &serde_json::from_value(claim)?).await?;
+        world.fails(&job, why).await?;
+        assert_eq!(claims(id).get("data").await?.metadata.uid, left.metadata.uid);
+        if id == 3 {
+            // The placement service knows it: it was made before claims had an epoch.
+            job.intent.volumes[0].uid = left.metadata.uid.as_deref().and_then(|uid| uid.parse().ok());
+            world.settles(&job, &Condition::Running).await?;
+            assert_eq!(claims(id).get("data").await?.metadata.uid, left.metadata.uid);
+        } else {
+            claims(id).delete("data", &DeleteParams::default()).await?;
+            claims(id).patch("data", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await?;
+            world.settles(&job, &Condition::Running).await?;
+            assert_ne!(claims(id).get("data").await?.metadata.uid, left.metadata.uid);
+        }
+    }
     Ok(())
 }

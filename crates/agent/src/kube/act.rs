@@ -349,26 +349,36 @@ impl Work<'_> {
         }
         let what = claim.id.to_string();
         let (kind, api) = self.writer.api(&claim.id, &self.namespace)?;
-        let object = serde_json::from_value(claim.body.clone()).map_err(|error| Failed::Refused(format!("{what}: {error}")))?;
+        let mut body = claim.body.clone();
+        body["metadata"]["labels"][EPOCH_LABEL] = self.job.intent.epoch.to_string().into();
+        let object = serde_json::from_value(body).map_err(|error| Failed::Refused(format!("{what}: {error}")))?;
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
         let made = match call(&what, api.create(&params, &object)).await {
             Ok(made) => made,
             Err(failed) => {
                 let there = call_opt(&what, api.get(&claim.id.name)).await?.ok_or(failed)?;
-                let tenant = there
-                    .metadata
-                    .labels
-                    .iter()
-                    .flatten()
-                    .any(|(name, value)| name == TENANT_LABEL && *value == self.job.intent.id.to_string());
-                if !tenant {
-                    return Err(Failed::Refused(format!("{what} is there already and is not this tenant's")));
-                }
+                self.may_take_over(&there, &what)?;
                 there
             }
         };
         self.writer.store.put(kind, made, true);
         if self.job.intent.role != Role::Run { self.record(true).await } else { Ok(()) }
+    }
+
+    /// Whether a claim that is there, and that nothing is written down of, may be the volume that is to be made: another try of ours made it.
+    fn may_take_over(&self, there: &DynamicObject, what: &str) -> Result<(), Failed> {
+        let label = |name: &str| there.metadata.labels.iter().flatten().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
+        if label(TENANT_LABEL) != Some(&*self.job.intent.id.to_string()) {
+            return Err(Failed::Refused(format!("{what} is there already and is not this tenant's")));
+        }
+        let (made, now) = (label(EPOCH_LABEL), self.job.intent.epoch);
+        if made.and_then(epoch_of) == Some(now) {
+            return Ok(());
+        }
+        let made = made.map_or_else(|| "an epoch that is not known".to_owned(), |made| format!("epoch {made}"));
+        Err(Failed::Refused(format!(
+            "{what} is there already, from {made} and not from {now}: it is not known to hold the tenant's data, and is not taken for it"
+        )))
     }
 
     async fn grow_volume(&self, name: &Name) -> Result<(), Failed> {
@@ -427,8 +437,9 @@ impl Work<'_> {
                 !self.look(|inner| inner.homes.get(&self.namespace).is_some_and(|home| known::has_volumes(inner, home, self.job)));
         }
         if identities {
-            for made in record.volumes.values_mut().filter(|made| made.uid.is_none()) {
-                made.uid = self.live(&core("PersistentVolumeClaim", &made.claim)).map(|live| live.uid.to_string());
+            for (name, made) in record.volumes.iter_mut().filter(|(_, made)| made.uid.is_none()) {
+                let claim = self.live(&core("PersistentVolumeClaim", &made.claim));
+                made.uid = claim.filter(|claim| known::is_volume(self.job, name, claim)).map(|claim| claim.uid.to_string());
             }
             for (name, made) in record.secrets.iter_mut().filter(|(_, made)| made.hash.is_none()) {
                 made.hash = self.live(&core("Secret", name)).and_then(|live| match live.extra {

@@ -1,7 +1,9 @@
 //! What is known to have been made of a tenant and is nowhere else: its volumes, and the secrets that were generated for them.
 
+use roadstead_core::id::{Epoch, TenantId, VolumeUid};
+
 use super::record::Record;
-use super::store::{Extra, Home, Inner};
+use super::store::{Extra, Home, Inner, Live};
 use crate::interpreter::Job;
 
 /// The hash of a secret that was generated, as it was then.
@@ -27,4 +29,21 @@ pub(super) fn has_volumes(inner: &Inner, home: &Home, job: &Job) -> bool {
             Extra::Claim { tenant: Some(tenant), .. } if *tenant == job.intent.id => true,
             Extra::Claim { .. } | Extra::Nothing | Extra::Secret(_) => volumes.iter().any(|volume| *volume.name.as_str() == **name),
         })
+}
+
+/// Whether a claim was made for a tenant in an epoch, as its labels say from its beginning. Only such a one may be taken for a volume that is
+/// not written down yet: what an older epoch left is not known to be the tenant's data.
+pub(super) fn was_made_for(claim: &Live, id: TenantId, now: Epoch) -> bool {
+    match &claim.extra {
+        Extra::Claim { tenant, epoch, .. } => (*tenant, *epoch) == (Some(id), Some(now)),
+        Extra::Nothing | Extra::Secret(_) => false,
+    }
+}
+
+/// Whether a claim is this volume of a tenant, of which its record tells nothing yet.
+pub(super) fn is_volume(job: &Job, name: &str, claim: &Live) -> bool {
+    match job.intent.volumes.iter().find(|volume| volume.name.as_str() == name).and_then(|volume| volume.uid) {
+        Some(uid) => claim.uid.parse::<VolumeUid>().is_ok_and(|claimed| claimed == uid),
+        None => was_made_for(claim, job.intent.id, job.intent.epoch),
+    }
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::body::body;
 use super::compare::{Ceded, in_step};
-use super::known::{generated, was_generated};
+use super::known::{generated, was_generated, was_made_for};
 use super::secrets;
 use super::store::{Confirmed, Extra, Home, Inner, Live, Question, Served};
 use super::{Drift, EPOCH_LABEL, Kind, SHARD_LABEL, TENANT_LABEL, words};
@@ -112,7 +112,7 @@ pub(super) fn labelled(inner: &Inner, id: TenantId, namespace: &str) -> TenantSe
     let Some(home) = inner.homes.get(namespace) else { return TenantSeen::default() };
     let look = Look { inner, home, rendered: None, questions: Vec::new(), namespace, tenant: id, drift: Drift::default() };
     let volumes =
-        look.volume_names(&[]).into_iter().filter_map(|(name, claim)| Some((name, look.volume(&claim, None, None).ok()?))).collect();
+        look.volume_names(&[]).into_iter().filter_map(|(name, claim)| Some((name, look.volume(&claim, None, None, None).ok()?))).collect();
     TenantSeen { home: home_of(Some(home), id), parts: BTreeMap::new(), volumes, at_rest: look.at_rest(), rendering: None }
 }
 
@@ -138,7 +138,7 @@ pub(super) fn seen(
     for (name, claim) in look.volume_names(&job.intent.volumes) {
         let known = job.intent.volumes.iter().find(|volume| volume.name == name).and_then(|volume| volume.uid);
         let recorded = home.record.as_ref().and_then(|record| record.volumes.get(name.as_str())).and_then(|made| made.uid.as_deref());
-        match look.volume(&claim, recorded, known) {
+        match look.volume(&claim, recorded, known, Some(job.intent.epoch)) {
             Ok(volume) => drop(seen.volumes.insert(name, volume)),
             Err(question) => look.questions.push(question),
         }
@@ -230,11 +230,15 @@ impl Look<'_> {
         self.home.objects.get(&kind)?.get(name)
     }
 
-    /// A volume, of which the tenant's record and its intent may know which one it is. Whatever would be called lost is asked for first.
-    fn volume(&self, claim: &str, recorded: Option<&str>, known: Option<VolumeUid>) -> Result<VolumeSeen, Question> {
+    /// A volume, of which the tenant's record and its intent may know which one it is; if neither does, it is what was made for the tenant in
+    /// this epoch. Whatever would be called lost is asked for first.
+    fn volume(&self, claim: &str, recorded: Option<&str>, known: Option<VolumeUid>, epoch: Option<Epoch>) -> Result<VolumeSeen, Question> {
         let live = self.claim(claim);
+        let was_made = |live: &Live| epoch.is_none_or(|epoch| was_made_for(live, self.tenant, epoch));
+        if recorded.is_none() && known.is_none() && !live.is_some_and(was_made) {
+            return Ok(VolumeSeen::Never);
+        }
         match live.map(|live| (&live.extra, live.uid.parse::<VolumeUid>(), &*live.uid)) {
-            None if recorded.is_none() && known.is_none() => return Ok(VolumeSeen::Never),
             Some((Extra::Claim { bytes, requested, lost: false, .. }, Ok(uid), text))
                 if recorded.is_none_or(|recorded| recorded == text) && known.is_none_or(|known| known == uid) =>
             {

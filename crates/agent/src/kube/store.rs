@@ -56,9 +56,10 @@ pub(super) struct Live {
 #[derive(Clone, Debug)]
 pub(super) enum Extra {
     Nothing,
-    /// A PersistentVolumeClaim: whose it is, how large it is and is to be, whether it has lost its volume, which one that is.
+    /// A PersistentVolumeClaim: whose it is and of which epoch, how large it is and is to be, whether it has lost its volume, which one that is.
     Claim {
         tenant: Option<TenantId>,
+        epoch: Option<Epoch>,
         bytes: u64,
         requested: u64,
         lost: bool,
@@ -114,6 +115,7 @@ fn claim(live: &Value) -> Extra {
     let requested = size("/spec/resources/requests/storage").unwrap_or(0);
     Extra::Claim {
         tenant: live["metadata"]["labels"][TENANT_LABEL].as_str().and_then(tenant_of),
+        epoch: live["metadata"]["labels"][EPOCH_LABEL].as_str().and_then(epoch_of),
         bytes: size("/status/capacity/storage").unwrap_or(requested),
         requested,
         lost: live["status"]["phase"] == "Lost",
