@@ -26,6 +26,7 @@ mod change;
 
 pub use change::check_change;
 pub use check::check;
+pub use cidr::read_cidr;
 pub use class::Class;
 pub use expression::{MAX_EXPRESSION_CHARS, MAX_STEPS, MAX_TEXT_BYTES};
 pub use finding::Finding;

@@ -45,6 +45,8 @@ pub struct Site {
     pub entry: Entry,
     /// Namespace of the cluster's DNS; pods may ask it.
     pub dns_namespace: String,
+    /// Addresses outside of that namespace at which pods may ask for names, as CIDRs: a cache on each node, say.
+    pub dns_addresses: Vec<String>,
     /// Addresses that no tenant may reach, as CIDRs: [`METADATA`], and what else the cluster denies.
     pub denied: Vec<String>,
 }
@@ -73,6 +75,7 @@ impl Default for Site {
             other_storage: None,
             entry: Entry::None,
             dns_namespace: "kube-system".to_owned(),
+            dns_addresses: Vec::new(),
             denied: METADATA.map(str::to_owned).to_vec(),
         }
     }

@@ -115,12 +115,14 @@ pub enum RenderError {
         cluster: String,
     },
     /// A fact about the cluster is none.
-    #[error("cluster {cluster}: denied address {denied:?}: {problem}")]
+    #[error("cluster {cluster}: {which} address {address:?}: {problem}")]
     Site {
         /// Cluster.
         cluster: String,
+        /// Which of its addresses, in a word.
+        which: &'static str,
         /// What it says.
-        denied: String,
+        address: String,
         /// Why it is none.
         problem: String,
     },

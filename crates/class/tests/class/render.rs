@@ -216,6 +216,28 @@ fn what_a_cluster_denies_is_taken_out_of_the_egress() {
 }
 
 #[test]
+fn names_are_asked_for_where_the_cluster_says() {
+    let class = class_of(json!({}), "").unwrap();
+    let dns = |addresses: &[&str]| {
+        let site = Site { dns_addresses: addresses.iter().map(|&address| address.to_owned()).collect(), ..given::site() };
+        render(&class, &given::tenant(&class, &json!({})), &site)
+            .map(|rendered| body(&rendered, "NetworkPolicy/dns")["spec"]["egress"].clone())
+    };
+    let namespace = json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}});
+    assert_eq!(dns(&[]).unwrap()[0]["to"], json!([namespace]));
+    let told = dns(&["169.254.20.10/32", "fd00::a/128"]).unwrap();
+    let block = |cidr: &str| json!({"ipBlock": {"cidr": cidr}});
+    assert_eq!(told[0]["to"], json!([namespace, block("169.254.20.10/32"), block("fd00::a/128")]));
+    assert_eq!(
+        told[0]["ports"],
+        json!([{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]),
+        "and nothing else is open there"
+    );
+    let error = dns(&["169.254.20.10"]).unwrap_err().to_string();
+    assert_eq!(error, "cluster eu-1: DNS address \"169.254.20.10\": must be a block of addresses, as in 10.0.0.0/8 or fd00::/8");
+}
+
+#[test]
 fn hostnames_go_the_way_that_the_cluster_has() {
     let service =
         "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}}";
