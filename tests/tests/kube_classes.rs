@@ -9,7 +9,7 @@ mod rendered;
 #[allow(dead_code)] // it is shared
 mod world;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, ResourceQuota, Secret};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -213,5 +213,36 @@ async fn a_claim_is_taken_for_a_volume_only_if_it_is_known_or_was_made_in_this_e
             assert_ne!(claims(id).get("data").await?.metadata.uid, left.metadata.uid);
         }
     }
+    Ok(())
+}
+
+/// A kind of a group that is none of Kubernetes' own.
+async fn define(world: &World, group: &str, kind: &str, scope: &str) -> Result<()> {
+    let plural = format!("{}s", kind.to_lowercase());
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.{group}")},
+        "spec": {"group": group, "scope": scope, "names": {"kind": kind, "plural": plural},
+            "versions": [{"name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}});
+    world.create("apiextensions.k8s.io", "v1", "CustomResourceDefinition", &definition).await
+}
+
+#[tokio::test]
+async fn a_kind_that_is_in_no_namespace_is_no_tenants_and_keeps_no_other_from_anything() -> Result<()> {
+    let world = World::start(Options { controllers: false, ..Options::default() }).await?;
+    define(&world, "cert-manager.io", "ClusterIssuer", "Cluster").await?;
+    define(&world, "example.com", "ConfigMap", "Cluster").await?;
+    for (id, manifests) in [
+        (1, "{apiVersion: cert-manager.io/v1, kind: ClusterIssuer, metadata: {name: letters}, spec: {acme: {}}}"),
+        (2, "{apiVersion: example.com/v1, kind: ConfigMap, metadata: {name: letters}, spec: {acme: {}}}"),
+    ] {
+        let job = Shop { manifests, ..Shop::default() }.tenant(id)?;
+        world.says(&job, "objects are in no namespace here, so none can be a tenant's").await?;
+        // It is not tried, either.
+        assert!(matches!(world.step(&job).await?, Condition::Blocked(_)));
+        let diffs = world.kube.diff(&job).await?;
+        ensure!(diffs.iter().any(|diff| diff.note.contains("objects are in no namespace here")), "{diffs:?}");
+    }
+    world.settles(&Shop::default().tenant(3)?, &Condition::Running).await?;
     Ok(())
 }

@@ -19,7 +19,7 @@ use super::known;
 use super::owned::{MANAGER, REST_MANAGER, held};
 use super::record::{self, Record};
 use super::seen::{self, ceded, differs, home_of, namespace_body};
-use super::store::{Extra, Inner, Live, Store, epoch_of, version};
+use super::store::{Extra, Inner, Live, Served, Store, epoch_of, version};
 use super::words::{self, REQUEST_WITHIN};
 use super::{Drift, EPOCH_LABEL, TENANT_LABEL, secrets};
 use crate::interpreter::{Failed, Job};
@@ -69,9 +69,14 @@ impl Writer {
         let inner = self.store.read();
         let kind = inner.kind_of(&id.api_version, &id.kind);
         let found = kind.and_then(|kind| Some((kind, inner.kinds[kind].resource.clone()?)));
+        let broken = kind.and_then(|kind| match &inner.kinds[kind].served {
+            Served::Broken(why) => Some(why.clone()),
+            Served::Unknown | Served::Listed | Served::Missing => None,
+        });
         drop(inner);
         let Some((kind, mut resource)) = found else {
-            return Err(Failed::Refused(format!("the cluster serves no {} ({})", id.kind, id.api_version)));
+            let why = broken.unwrap_or_else(|| format!("the cluster serves no {} ({})", id.kind, id.api_version));
+            return Err(Failed::Refused(why));
         };
         // It is written in the version in which it is rendered.
         resource.api_version.clone_from(&id.api_version);

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::body::body;
 use super::compare::{Ceded, in_step};
 use super::known::{generated, was_generated, was_made_for};
+use super::record::group;
 use super::secrets;
 use super::store::{Confirmed, Extra, Home, Inner, Live, Question, Served};
 use super::{Drift, EPOCH_LABEL, Kind, SHARD_LABEL, TENANT_LABEL, words};
@@ -74,7 +75,8 @@ pub(super) fn listed(inner: &Inner) -> Result<(), Failed> {
         }
     }
     // Those that any tenant may have, and all that run anything; others matter to tenants that have them.
-    for state in inner.kinds.iter().filter(|state| super::ALWAYS.iter().any(|(_, kind)| *kind == state.kind.kind)) {
+    let is_such = |kind: &Kind| super::ALWAYS.iter().any(|(api, name)| *name == kind.kind && group(api) == group(&kind.api_version));
+    for state in inner.kinds.iter().filter(|state| is_such(&state.kind)) {
         match &state.served {
             Served::Unknown => return Err(not_listed(&state.kind.kind)),
             Served::Broken(why) => return Err(words::again(why.clone())),

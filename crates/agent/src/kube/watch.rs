@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
+use kube::discovery::Scope;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -94,15 +95,25 @@ async fn follow<K>(
     }
 }
 
-/// Finds out how a kind is served; `None` if it is not.
-async fn discover(client: &Client, store: &Store, kind: KindId) -> Result<Option<ApiResource>, kube::Error> {
+/// How a kind is served.
+enum Found {
+    Not,
+    InNamespaces(ApiResource),
+    /// One for the whole cluster, which is no tenant's.
+    OfTheCluster,
+}
+
+/// Finds out how a kind is served.
+async fn discover(client: &Client, store: &Store, kind: KindId) -> Result<Found, kube::Error> {
     let wanted = store.read().kinds[kind].kind.clone();
     let (group, version) = wanted.api_version.split_once('/').unwrap_or(("", &wanted.api_version));
     let found = kube::discovery::pinned_kind(client, &GroupVersionKind::gvk(group, version, &wanted.kind)).await;
     match found {
-        Ok((resource, _)) => Ok(Some(resource)),
-        Err(kube::Error::Discovery(_)) => Ok(None),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        // The first is the namespaces themselves.
+        Ok((_, capabilities)) if kind != 0 && capabilities.scope == Scope::Cluster => Ok(Found::OfTheCluster),
+        Ok((resource, _)) => Ok(Found::InNamespaces(resource)),
+        Err(kube::Error::Discovery(_)) => Ok(Found::Not),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Found::Not),
         Err(error) => Err(error),
     }
 }
@@ -111,14 +122,21 @@ async fn discover(client: &Client, store: &Store, kind: KindId) -> Result<Option
 async fn follow_kind(store: Arc<Store>, client: Client, kind: KindId) {
     loop {
         match discover(&client, &store, kind).await {
-            Ok(Some(resource)) => {
+            Ok(Found::InNamespaces(resource)) => {
                 store.shared(|inner| inner.kinds[kind].resource = Some(resource.clone()));
                 match watch_kind(&store, &client, kind, &resource).await {
                     Ok(()) => {}
                     Err(error) => debug!(kind = %resource.kind, %error, "a kind is not served any more"),
                 }
             }
-            Ok(None) => not_served(&store, kind, Served::Missing),
+            Ok(Found::Not) => not_served(&store, kind, Served::Missing),
+            Ok(Found::OfTheCluster) => {
+                let Kind { api_version, kind: what } = store.read().kinds[kind].kind.clone();
+                let why = format!(
+                    "{what} ({api_version}) objects are in no namespace here, so none can be a tenant's: have them made by the cluster's operators"
+                );
+                not_served(&store, kind, Served::Broken(why));
+            }
             Err(error) => {
                 let what = store.read().kinds[kind].kind.kind.clone();
                 if store.read().kinds[kind].served != Served::Listed {
