@@ -12,9 +12,11 @@ mod world;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, ResourceQuota, Secret};
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
 use rendered::{Shop, namespace};
 use roadstead_agent::interpreter::{Interpreter, Job};
+use roadstead_class::{Entry, Site};
 use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, Condition, Home, Part};
 use roadstead_tests::process::until;
@@ -244,5 +246,55 @@ async fn a_kind_that_is_in_no_namespace_is_no_tenants_and_keeps_no_other_from_an
         ensure!(diffs.iter().any(|diff| diff.note.contains("objects are in no namespace here")), "{diffs:?}");
     }
     world.settles(&Shop::default().tenant(3)?, &Condition::Running).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn hostnames_become_routes_as_gateway_api_keeps_them() -> Result<()> {
+    let world = World::start(Options { controllers: false, ..Options::default() }).await?;
+    let definition: Value = serde_saphyr::from_str(include_str!("kube/httproutes.yaml"))?;
+    world.create("apiextensions.k8s.io", "v1", "CustomResourceDefinition", &definition).await?;
+    let manifests = "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{port: 80}]}}";
+    let entry = Entry::Gateway { name: "public".to_owned(), namespace: "gateways".to_owned() };
+    let network = json!({"expose": {"service": "web", "port": 80}});
+    let site = Site { entry, ..Shop::default().site };
+    let shop = Shop { manifests, network, site, ..Shop::default() };
+    let hostnames: Vec<String> = (0..20).map(|number| format!("shop-{number}.acme.example")).collect();
+    let mut job = shop.tenant_called(1, &hostnames)?;
+    world.settles(&job, &Condition::Running).await?;
+    let resource = kube::api::ApiResource::from_gvk(&GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute"));
+    let routes: Api<DynamicObject> = Api::namespaced_with(world.client(), &namespace(1), &resource);
+    let made = routes.get("tenant").await?.data["spec"].clone();
+    assert_eq!(made["parentRefs"][0]["kind"], "Gateway", "what is not said is filled in: {made}");
+    assert_eq!(made["rules"][0]["backendRefs"][0]["weight"], 1, "{made}");
+    assert_eq!(routes.get("tenant-2").await?.data["spec"]["hostnames"], json!(hostnames[16..]));
+    // In step as it is kept, also for an agent that begins anew.
+    let requests = world.requests();
+    world.kube.forget_comparisons();
+    assert_eq!(world.step(&job).await?, Condition::Running);
+    assert_eq!(world.requests(), requests);
+    let anew = world.another().await?;
+    anew.settles(&job, &Condition::Running).await?;
+    assert_eq!(anew.writes(), 0);
+
+    // What somebody changes comes back, and what a gateway refuses is said.
+    let by_hand = PatchParams { field_manager: Some("kubectl-edit".to_owned()), ..PatchParams::default() };
+    routes.patch("tenant", &by_hand, &Patch::Merge(json!({"spec": {"hostnames": ["other.example"]}}))).await?;
+    let is_back = || async { Ok(routes.get("tenant").await?.data["spec"]["hostnames"] == json!(hostnames[..16])) };
+    world.comes("the hostnames come back", &job, is_back).await?;
+    let refused = json!({"type": "Accepted", "status": "False", "reason": "NotAllowedByListeners", "message": "no listener allows it",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let parent = json!({"controllerName": "example.com/gateway", "parentRef": {"name": "public"}, "conditions": [refused]});
+    routes.patch_status("tenant", &PatchParams::default(), &Patch::Merge(json!({"status": {"parents": [parent]}}))).await?;
+    world.says(&job, "HTTPRoute/tenant: was refused by its gateway: no listener allows it").await?;
+
+    // Fewer names need fewer routes, and a tenant that rests has no way in.
+    routes.patch_status("tenant", &PatchParams::default(), &Patch::Merge(json!({"status": {"parents": []}}))).await?;
+    job = shop.tenant_called(1, &hostnames[..2])?;
+    world.comes("the second route goes", &job, || async { Ok(routes.get_opt("tenant-2").await?.is_none()) }).await?;
+    world.settles(&job, &Condition::Running).await?;
+    job.intent.role = Role::Stopped;
+    world.settles(&job, &Condition::Stopped).await?;
+    assert!(routes.list(&ListParams::default()).await?.items.is_empty());
     Ok(())
 }

@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 use crate::world::name;
 
+/// In which tenants are unless another is said.
+const EPOCH: u64 = 3;
 /// Of each volume.
 const GIB: u64 = 1 << 30;
 
@@ -66,11 +68,20 @@ impl Shop {
 
     /// A tenant of it that is to run.
     pub(crate) fn tenant(&self, id: u64) -> Result<Job> {
-        self.tenant_in(id, 3)
+        self.tenant_with(id, EPOCH, &[])
     }
 
-    /// As [`Shop::tenant`], in an epoch.
+    /// As [`Shop::tenant`], in another epoch.
     pub(crate) fn tenant_in(&self, id: u64, epoch: u64) -> Result<Job> {
+        self.tenant_with(id, epoch, &[])
+    }
+
+    /// As [`Shop::tenant`], with hostnames.
+    pub(crate) fn tenant_called(&self, id: u64, hostnames: &[String]) -> Result<Job> {
+        self.tenant_with(id, EPOCH, hostnames)
+    }
+
+    fn tenant_with(&self, id: u64, epoch: u64, hostnames: &[String]) -> Result<Job> {
         let class = Class::parse(&self.version()).map_err(|findings| anyhow!("{findings:?}"))?;
         let volume =
             |spec: &VolumeSpec| VolumeIntent { name: spec.name.clone(), size: spec.size, storage: spec.storage.clone(), uid: None };
@@ -84,7 +95,7 @@ impl Shop {
             class: class.name.clone(),
             version: class.version.clone(),
             values: "{}".to_owned(),
-            hostnames: vec!["shop.acme.example".to_owned()],
+            hostnames: hostnames.to_vec(),
             volumes: class.volumes.iter().map(volume).collect(),
             requests: class.requests,
             removal_agreed: false,

@@ -249,6 +249,12 @@ fn hostnames_go_the_way_that_the_cluster_has() {
     let ingress = &body(&gateway, "NetworkPolicy/entry")["spec"]["ingress"][0];
     assert_eq!(ingress["ports"], json!([{"protocol": "TCP", "port": 8080}]));
     assert_eq!(ingress["from"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], json!("gateways"));
+    // No route may have more than 16.
+    let names: Vec<String> = (0..20).map(|number| format!("shop-{number}.acme.example")).collect();
+    let many = roadstead_core::intent::TenantIntent { hostnames: names.clone(), ..tenant.clone() };
+    let many = render(&class, &many, &site(Entry::Gateway { name: "public".to_owned(), namespace: "gateways".to_owned() })).unwrap();
+    let routed = ["HTTPRoute/tenant", "HTTPRoute/tenant-2"].map(|route| body(&many, route)["spec"]["hostnames"].clone());
+    assert_eq!(routed, [json!(names[..16]), json!(names[16..])]);
     let none = render(&class, &tenant, &site(Entry::None)).unwrap();
     let names: Vec<String> = none.manifests().map(|manifest| manifest.id.to_string()).collect();
     assert!(!names.iter().any(|name| name == "NetworkPolicy/entry" || name.starts_with("Ingress/")), "{names:?}");
