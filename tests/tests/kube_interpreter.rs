@@ -490,24 +490,32 @@ async fn what_a_watch_withholds_is_never_called_lost_or_gone() -> Result<()> {
     let blind = World::start(Options::default()).await?;
     let sees = blind.another().await?;
     let told = RefCell::new(Vec::new());
-    for (number, withheld) in
-        [&["namespaces"][..], &["persistentvolumeclaims", "configmaps"], &["persistentvolumeclaims"], &["secrets"]].iter().enumerate()
-    {
+    let hidden = [
+        (&["namespaces"][..], Role::Stopped),
+        (&["namespaces"], Role::Run),
+        (&["persistentvolumeclaims", "configmaps"], Role::Run),
+        (&["persistentvolumeclaims"], Role::Run),
+        (&["secrets"], Role::Run),
+    ];
+    for (number, (withheld, first)) in hidden.into_iter().enumerate() {
         let (id, name) = (20 + number as u64, format!("hidden-{number}"));
         let mut job = tenant(id, &name, Role::Run);
         blind.change(&mut job, |rendered| drop(rendered.parts.remove(&Part::Workloads)));
         until_seen(&blind, &job).await?;
         withheld.iter().for_each(|resource| blind.faults.withhold(resource));
-        // Another agent makes it, and tells which volume it has.
+        // Another agent makes it, and tells which volume it has; or it is to be stopped before that is known.
         sees.settles(&job, &Condition::Running).await?;
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(sees.client(), &name);
         let uid = claims.get("data").await?.metadata.uid.context("it has a uid")?;
-        job.intent.volumes[0].uid = Some(uid.parse().ok().context("it is a uid")?);
-        for role in [Role::Run, Role::Absent] {
+        let uid = uid.parse().ok().context("it is a uid")?;
+        job.intent.volumes[0].uid = (first == Role::Run).then_some(uid);
+        for role in [first, Role::Absent] {
             job.intent.role = role;
             roadstead_tests::process::until("it is seen", SOON, || async {
-                let condition = blind.decide(&job, blind.kube.seen(&job)?).1.condition;
-                told.borrow_mut().push(condition);
+                let seen = blind.kube.seen(&job)?;
+                let is_there = seen.home != Home::None;
+                let condition = blind.decide(&job, seen).1.condition;
+                told.borrow_mut().push((is_there, condition));
                 Ok(())
             })
             .await?;
@@ -518,9 +526,9 @@ async fn what_a_watch_withholds_is_never_called_lost_or_gone() -> Result<()> {
         blind.settles(&job, &Condition::Absent).await?;
     }
     let told = told.into_inner();
-    assert_eq!(told.len(), 8);
+    assert_eq!(told.len(), 10);
     let is_wrong = |condition: &Condition| matches!(condition, Condition::VolumeLost(_) | Condition::SecretLost(_) | Condition::Absent);
-    assert!(!told.iter().any(is_wrong), "{told:?}");
+    assert!(told.iter().all(|(is_there, condition)| *is_there && !is_wrong(condition)), "{told:?}");
     Ok(())
 }
 

@@ -125,10 +125,8 @@ pub(super) fn seen(
     let found = namespace.and_then(|namespace| Some((namespace, inner.homes.get(namespace)?)));
     let home_seen = home_of(found.map(|(_, home)| home), job.intent.id);
     let (Some((namespace, home)), HomeSeen::Ours(_) | HomeSeen::Terminating) = (found, &home_seen) else {
-        if home_seen == HomeSeen::None {
-            none_there(inner, job, namespace)?;
-        }
-        return Ok(TenantSeen { home: home_seen, parts: nothing_there(job), ..TenantSeen::default() });
+        let at_rest = home_seen == HomeSeen::None && none_there(inner, job, namespace)?;
+        return Ok(TenantSeen { home: home_seen, parts: nothing_there(job), at_rest, ..TenantSeen::default() });
     };
     let mut look = Look { inner, home, rendered, questions: Vec::new(), namespace, tenant: job.intent.id, drift };
     let rendering = rendered.map(|rendered| rendering(inner, rendered));
@@ -163,16 +161,21 @@ fn rendering(inner: &Inner, rendered: &Rendered) -> u64 {
     hasher.finish()
 }
 
-/// Whether a namespace that is not seen is not there: asked for where that would be told, as gone or as the loss of what was in it.
-fn none_there(inner: &Inner, job: &Job, namespace: Option<&str>) -> Result<(), Vec<Question>> {
+/// Whether a namespace that is not seen is known not to be there: asked for where that would be told, as gone, as stopped or as the loss of
+/// what was in it.
+fn none_there(inner: &Inner, job: &Job, namespace: Option<&str>) -> Result<bool, Vec<Question>> {
     let intent = &job.intent;
-    if intent.role != Role::Absent && intent.volumes.iter().all(|volume| volume.uid.is_none()) {
-        return Ok(());
+    let is_told = match intent.role {
+        Role::Absent | Role::Stopped => true,
+        Role::Run | Role::Hold | Role::Receive => intent.volumes.iter().any(|volume| volume.uid.is_some()),
+    };
+    if !is_told {
+        return Ok(false);
     }
     let name = namespace.map_or_else(|| namespace_of_tenant(&intent.name, intent.id), str::to_owned);
     let question = Question { tenant: intent.id, namespace: String::new(), kind: "Namespace", name };
     match inner.confirmed(&question, None) {
-        Confirmed::AsSeen => Ok(()),
+        Confirmed::AsSeen => Ok(true),
         Confirmed::Unseen | Confirmed::NotYet => Err(vec![question]),
     }
 }
