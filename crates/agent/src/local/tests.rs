@@ -229,6 +229,17 @@ async fn what_is_not_named_any_more_is_left_as_it_is_and_told_as_an_orphan() {
     assert_eq!(world.pid("db"), pid);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_who_is_only_to_be_stopped_nothing_is_made_before_it_is_to_run() {
+    let mut world = World::new().await;
+    world.hear(message(5, vec![tenant(Role::Stopped)])).await;
+    world.until_observed(Observed::Stopped).await;
+    assert!(!world.tenant().exists());
+    world.hear(message(6, vec![tenant(Role::Run)])).await;
+    world.until_observed(Observed::Running).await;
+    assert!(world.record().workloads.is_some());
+}
+
 /// As where a hibernated tenant is deleted: nothing else is wanted here, but that it is stopped means something else there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_told_is_told_again_when_only_the_generation_has_moved() {

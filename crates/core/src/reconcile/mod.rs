@@ -9,6 +9,7 @@
 //! - what no intent names is left as it is;
 //! - only [`Role::Absent`] deletes;
 //! - a volume that has ever been there is never made again;
+//! - of a tenant that is only to be stopped nothing is made where nothing of it is;
 //! - nothing runs but under [`Role::Run`].
 
 mod tenant;
@@ -143,7 +144,7 @@ pub enum Condition {
     Running,
     /// On its way; in plain words what is waited for.
     Progressing(String),
-    /// Nothing runs, and all volumes are there.
+    /// Nothing runs, and all volumes that were made are there.
     Stopped,
     /// Nothing is left.
     Absent,

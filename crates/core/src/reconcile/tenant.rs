@@ -26,9 +26,16 @@ fn by_role(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
     let claim = if seen.home == Home::Ours(wanted.epoch) { Vec::new() } else { vec![Action::Claim] };
     match wanted.role {
         Role::Run => run(wanted, seen, claim),
+        // There is nothing to stop or to keep; and what was told of it before may end it any time, which leaves what is made now as an orphan.
+        Role::Stopped if is_nothing(seen) => idle(Condition::Stopped),
         Role::Stopped | Role::Hold | Role::Receive => rest(wanted, seen, claim),
         Role::Absent => absent(seen, claim),
     }
+}
+
+/// Whether nothing of it is there: neither where its objects would be, nor anything that runs.
+fn is_nothing(seen: &TenantSeen) -> bool {
+    seen.home == Home::None && seen.at_rest
 }
 
 /// Whether a volume that was made is not there any more, or another one is in its place: by what is seen, or by what the intent knows.

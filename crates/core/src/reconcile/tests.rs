@@ -45,6 +45,8 @@ fn carry_out(wanted: &TenantIntent, seen: &mut TenantSeen, action: &Action) {
         Action::Claim => {
             assert!(!matches!(seen.home, Home::Ours(known) if known > wanted.epoch), "an older epoch claims nothing");
             if seen.home == Home::None {
+                let is_to_be = matches!(wanted.role, Role::Run | Role::Hold | Role::Receive);
+                assert!(is_to_be || !seen.at_rest, "nothing is made under {:?} where nothing is", wanted.role);
                 seen.at_rest = true;
             }
             seen.home = Home::Ours(wanted.epoch);
@@ -86,11 +88,16 @@ fn carry_out(wanted: &TenantIntent, seen: &mut TenantSeen, action: &Action) {
 /// Time passes: pods become ready, namespaces end.
 fn settle(seen: &mut TenantSeen) {
     if seen.home == Home::Terminating {
-        *seen = TenantSeen::default();
+        *seen = nothing();
     }
     for part in seen.parts.values_mut().filter(|part| matches!(part, PartSeen::Waits(_))) {
         *part = PartSeen::Ready;
     }
+}
+
+/// Nothing of it is there, and that is known.
+fn nothing() -> TenantSeen {
+    TenantSeen { at_rest: true, ..TenantSeen::default() }
 }
 
 fn one(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
@@ -117,7 +124,7 @@ fn any_seen() -> impl Strategy<Value = TenantSeen> {
     (home, proptest::collection::vec(any_part(), 4), proptest::collection::vec(volume, 2), any::<bool>()).prop_map(
         |(home, parts, volumes, at_rest)| {
             if home == Home::None {
-                return TenantSeen::default();
+                return TenantSeen { at_rest, ..TenantSeen::default() };
             }
             let volumes = [name("data"), name("logs")].into_iter().zip(volumes).collect();
             TenantSeen { home, parts: Part::ALL.into_iter().zip(parts).collect(), volumes, at_rest, rendering: None }
@@ -328,6 +335,22 @@ fn a_volume_that_is_known_and_not_there_is_never_made_again() {
     seen.volumes.clear();
     assert_eq!(one(&run, &seen), other, "neither where the claim is gone, with all that was written down about it");
     assert_eq!(one(&run, &TenantSeen::default()).condition, Condition::VolumeLost(name("data")), "nor where the namespace is");
+}
+
+#[test]
+fn of_who_is_only_to_be_stopped_nothing_is_made_where_nothing_is() {
+    for role in Role::ALL {
+        let Step { actions, condition } = one(&wanted(1, 1, role), &nothing());
+        match role {
+            Role::Run | Role::Hold | Role::Receive => assert_eq!(actions.first(), Some(&Action::Claim), "{role:?}"),
+            Role::Stopped => assert_eq!((actions, condition), (vec![], Condition::Stopped)),
+            Role::Absent => assert_eq!((actions, condition), (vec![], Condition::Absent)),
+        }
+    }
+    let mut stopped = wanted(1, 1, Role::Stopped);
+    assert_eq!(one(&stopped, &TenantSeen::default()).actions.first(), Some(&Action::Claim), "something may still run");
+    stopped.volumes[0].uid = Some(VolumeUid(1));
+    assert_eq!(one(&stopped, &nothing()), Step { actions: vec![], condition: Condition::VolumeLost(name("data")) }, "it was there");
 }
 
 #[test]
