@@ -15,13 +15,15 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Se
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
-use roadstead_agent::interpreter::{Failed, Interpreter, Job};
+use roadstead_agent::interpreter::{Failed, Interpreter, Job, Removals};
 use roadstead_agent::kube::Drift;
 use roadstead_api::v1::ObjectDiff;
 use roadstead_api::v1::object_diff::Change;
 use roadstead_class::{Ceded, Observe, StopStep};
+use roadstead_core::id::TenantId;
 use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, Condition, Home, Part, PartSeen};
+use roadstead_core::time::Timestamp;
 use roadstead_tests::testbed::{Kwok, NodeShape, Options};
 use serde_json::json;
 use world::{Given, SOON, World, deployment, job, manifest, name, tenant};
@@ -285,6 +287,23 @@ async fn what_was_lost_is_not_made_again() -> Result<()> {
     world.kube.keep_generation(generation(9)).await?;
     assert!(matches!(world.kube.keep_generation(generation(8)).await, Err(Failed::Refused(why)) if why.contains("newer")));
     assert_eq!(world.another().await?.kube.generation().await, Ok(generation(9)));
+
+    // And so are removals, over restarts, and over those that another agent has begun of which this one did not know.
+    let removals = |ids: &[u64]| ids.iter().map(|id| (TenantId(*id), Timestamp(1_800_000_000_000 + id))).collect::<Removals>();
+    let other = world.another().await?;
+    for agent in [&world, &other] {
+        assert_eq!(agent.kube.removals().await, Ok(removals(&[])));
+    }
+    assert_eq!(world.kube.keep_removals(&removals(&[1, 2])).await, Ok(removals(&[1, 2])));
+    assert_eq!(other.kube.keep_removals(&removals(&[3])).await, Ok(removals(&[1, 2])));
+    assert_eq!(other.kube.keep_removals(&removals(&[1, 2, 3])).await, Ok(removals(&[1, 2, 3])));
+    world.kube.keep_generation(generation(10)).await?;
+    let anew = world.another().await?;
+    assert_eq!((anew.kube.generation().await, anew.kube.removals().await), (Ok(generation(10)), Ok(removals(&[1, 2, 3]))));
+    let states: Api<ConfigMap> = Api::namespaced(client, "agent");
+    let broken = Patch::Merge(json!({"data": {"removals": "some"}}));
+    states.patch("roadstead-agent", &PatchParams::default(), &broken).await?;
+    assert!(matches!(anew.kube.removals().await, Err(Failed::Refused(why)) if why.contains("its removals cannot be read")));
     Ok(())
 }
 

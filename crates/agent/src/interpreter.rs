@@ -2,6 +2,7 @@
 //!
 //! An interpreter looks and carries out. It decides nothing: what comes next is decided by [`roadstead_core::reconcile`].
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use roadstead_core::cluster::Capacity;
 use roadstead_core::id::{Revision, TenantId};
 use roadstead_core::intent::TenantIntent;
 use roadstead_core::reconcile::{Action, TenantSeen};
+use roadstead_core::time::Timestamp;
 
 /// A tenant with what there is to be of it.
 #[derive(Clone, Debug)]
@@ -53,6 +55,9 @@ pub struct ClusterFacts {
     pub nodes: u32,
 }
 
+/// Removals, and when each was begun.
+pub type Removals = BTreeMap<TenantId, Timestamp>;
+
 /// What changed since it was last asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changed {
@@ -78,6 +83,19 @@ pub trait Interpreter: Clone + Send + Sync + 'static {
     /// # Errors
     /// It could not be kept: nothing may be acted on.
     fn keep_generation(&self, generation: Revision) -> impl Future<Output = Result<(), Failed>> + Send;
+
+    /// The removals that were begun here of late, and when, by wall time: by whichever agent, kept over restarts. From here on this one knows of them.
+    ///
+    /// # Errors
+    /// They could not be read: nothing may be acted on.
+    fn removals(&self) -> impl Future<Output = Result<Removals, Failed>> + Send;
+
+    /// Keeps the removals of late before any of them is begun: those that are known, and new ones. What is kept now: these; or, where another agent of
+    /// this cluster has begun some of which this one did not know, what was kept before.
+    ///
+    /// # Errors
+    /// They could not be kept: no new one may be begun.
+    fn keep_removals(&self, removals: &Removals) -> impl Future<Output = Result<Removals, Failed>> + Send;
 
     /// What is there of a tenant, compared with what there is to be. From memory: no call to anybody. `Err` while that is not known yet.
     ///

@@ -7,7 +7,7 @@ mod wanted;
 mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use roadstead_api::v1;
 use roadstead_class::Site;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::diff;
-use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Job};
+use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Job, Removals};
 use told::{Now, Told};
 use wanted::Wanted;
 
@@ -84,6 +84,8 @@ pub struct Engine<I: Interpreter> {
     /// Of whom it is not known what is there: looked at again each second, and nothing is done or told of them.
     unknown: BTreeSet<TenantId>,
     memory: Memory,
+    /// Removals of late, as they are kept in the cluster.
+    kept: Removals,
     round: Round,
     /// Of which intent the round is.
     decided: Revision,
@@ -112,16 +114,21 @@ pub struct Engine<I: Interpreter> {
     /// A worker has come free.
     finished: bool,
     began: Instant,
+    /// The wall time then. Only what other processes of this cluster are to understand is compared with theirs: when removals were begun.
+    began_at: Timestamp,
 }
 
 impl<I: Interpreter> Engine<I> {
     /// An agent that has heard and seen nothing yet.
     ///
     /// # Errors
-    /// The generation that was acted on last cannot be read: nothing may be acted on.
+    /// The generation that was acted on last, or what was removed of late, cannot be read: nothing may be acted on.
     pub async fn begin(interpreter: I, settings: Settings) -> Result<Self, Failed> {
         let generation = interpreter.generation().await?;
-        let now = Instant::now();
+        let removals = interpreter.removals().await?;
+        let (now, began_at) = (Instant::now(), wall_time());
+        let mut memory = Memory::default();
+        memory.removals_are(removals, began_at);
         Ok(Self {
             interpreter,
             limits: settings.limits,
@@ -129,7 +136,8 @@ impl<I: Interpreter> Engine<I> {
             seen: ClusterSeen { generation, tenants: BTreeMap::new() },
             dirty: BTreeSet::new(),
             unknown: BTreeSet::new(),
-            memory: Memory::default(),
+            kept: memory.removals().clone(),
+            memory,
             round: Round::default(),
             decided: Revision::default(),
             busy: BTreeMap::new(),
@@ -147,6 +155,7 @@ impl<I: Interpreter> Engine<I> {
             wake_at: None,
             finished: true,
             began: now,
+            began_at,
         })
     }
 
@@ -183,7 +192,7 @@ impl<I: Interpreter> Engine<I> {
     }
 
     fn now(&self) -> Timestamp {
-        Timestamp(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
+        self.began_at.after(Millis(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)))
     }
 
     fn hear(&mut self, heard: Heard) {
@@ -334,11 +343,34 @@ impl<I: Interpreter> Engine<I> {
             self.interpreter.orphans(&round.orphans);
         }
         self.round = round;
+        self.keep_removals().await;
         if self.round.stale {
             let (heard, known) = (self.wanted.intent.generation, self.seen.generation);
             return debug!(%heard, %known, "what was heard is older than what was acted on; nothing is done");
         }
         self.hand_out();
+    }
+
+    /// Keeps new removals before they are begun; those that are not kept are not begun.
+    async fn keep_removals(&mut self) {
+        if self.memory.removals().iter().all(|(id, begun)| self.kept.get(id) == Some(begun)) {
+            return;
+        }
+        match self.interpreter.keep_removals(self.memory.removals()).await {
+            Ok(kept) => self.kept = kept,
+            Err(error) => warn!(%error, "what is to be removed cannot be kept; none of it is removed until it can"),
+        }
+        let begun = self.memory.removals();
+        if self.kept == *begun {
+            return;
+        }
+        let is_new = |id: &TenantId| begun.contains_key(id) && self.kept.get(id) != begun.get(id);
+        for (_, step) in self.round.steps.iter_mut().filter(|(id, _)| is_new(id)) {
+            step.actions.retain(|action| *action != Action::Delete);
+        }
+        // Also those that another agent has begun count before the next is decided.
+        self.memory.removals_are(self.kept.clone(), self.now());
+        (self.finished, self.next_turn) = (true, Instant::now() + LOOK_EVERY);
     }
 
     /// Looks at those of which something changed; at whatever else is labelled, too, so that nothing is overlooked.
@@ -459,6 +491,12 @@ impl<I: Interpreter> Engine<I> {
             (condition, _) => condition.clone(),
         }
     }
+}
+
+/// In milliseconds since 1970.
+fn wall_time() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Until then; for ever without a time.

@@ -47,7 +47,7 @@ use self::ask::Questions;
 use self::fence::Fence;
 pub use self::owned::{MANAGER, REST_MANAGER};
 use self::store::Store;
-use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Job};
+use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Job, Removals};
 
 /// Whose an object is: the tenant's number, 16 hexadecimal digits. All objects and the namespace carry it.
 pub const TENANT_LABEL: &str = "roadstead.dev/tenant";
@@ -211,6 +211,14 @@ impl Interpreter for KubeInterpreter {
 
     async fn keep_generation(&self, generation: Revision) -> Result<(), Failed> {
         self.shared.fence.keep(generation).await
+    }
+
+    async fn removals(&self) -> Result<Removals, Failed> {
+        self.shared.fence.removals().await
+    }
+
+    async fn keep_removals(&self, removals: &Removals) -> Result<Removals, Failed> {
+        self.shared.fence.keep_removals(removals).await
     }
 
     fn orphans(&self, orphans: &[TenantId]) {

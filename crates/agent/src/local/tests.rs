@@ -394,6 +394,51 @@ async fn of_two_agents_the_one_with_the_older_intent_does_nothing() {
     assert_eq!(world.pid("db"), pid);
 }
 
+/// Takes in what is told until each of so many tenants is as wanted, or gone.
+async fn until_all(world: &mut World, count: usize, is: impl Fn(&v1::SeenTenant) -> bool) {
+    let mut last = BTreeMap::new();
+    let wait = async {
+        while last.values().filter(|seen| is(seen)).count() < count {
+            let message = world.told.recv().await.unwrap();
+            world.heard.send(Heard::Taken(v1::ObserveResponse::default())).await.unwrap();
+            last.extend(message.tenants.into_iter().map(|seen| (seen.uid.clone(), seen)));
+        }
+    };
+    let waited = tokio::time::timeout(PATIENCE, wait).await;
+    assert!(waited.is_ok(), "{last:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_begins_again_and_again_removes_no_more_than_one_that_goes_on() {
+    const ALL: usize = 12;
+    const UNASKED: usize = 5;
+    let mut world = World::new().await;
+    let of = |number: usize, role: Role| v1::TenantIntent { uid: format!("{number:016x}"), name: format!("t-{number}"), ..tenant(role) };
+    let all = |role: Role| (0..ALL).map(|number| of(number, role)).collect::<Vec<_>>();
+    world.hear(message(5, all(Role::Hold))).await;
+    until_all(&mut world, ALL, |seen| seen.observed() == Observed::Stopped).await;
+    for generation in 6..9 {
+        world.hear(message(generation, all(Role::Absent))).await;
+        let is_over = |seen: &v1::SeenTenant| {
+            seen.observed() == Observed::Absent || seen.trouble.as_ref().is_some_and(|trouble| trouble.kind() == Kind::HeldBack)
+        };
+        until_all(&mut world, ALL, is_over).await;
+        let left = std::fs::read_dir(world.folder.path().join("c0/tenants")).unwrap().count();
+        assert_eq!(left, ALL - UNASKED, "in generation {generation}");
+        world = world.restart().await;
+    }
+    // Nor does a second one, which has read what is kept before the first began any.
+    let other = Local::open(&world.folder.path().join("c0"), "uid-c0", Capacity::default()).unwrap();
+    let kept = other.removals().await.unwrap();
+    assert_eq!(kept.len(), UNASKED);
+    let theirs = kept.iter().map(|(id, begun)| (*id, *begun)).chain([(TenantId(77), Timestamp(1))]).collect();
+    let local = world.ends.0.clone().unwrap();
+    assert_eq!(local.keep_removals(&theirs).await.as_ref(), Ok(&theirs));
+    let ours = kept.iter().map(|(id, begun)| (*id, *begun)).chain([(TenantId(78), Timestamp(2))]).collect();
+    assert_eq!(other.keep_removals(&ours).await.as_ref(), Ok(&theirs), "those of the first come first");
+    assert_eq!(other.keep_removals(&ours).await.as_ref(), Ok(&ours), "once they are known");
+}
+
 /// What an agent answers to a question.
 async fn ask(world: &World, tenant: v1::TenantIntent) -> v1::AnswerDiffRequest {
     let (reply, mut answer) = mpsc::channel(1);

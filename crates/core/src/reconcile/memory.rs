@@ -1,6 +1,6 @@
 //! What an agent remembers between two rounds: who failed and rests, whose change is under way, who was complete, what was removed lately.
 //!
-//! All of it may be lost: a new agent begins with nothing, tries all that failed at once, and counts removals anew.
+//! All of it may be lost but for the removals, which agents keep in their cluster: a new one begins with those, and tries all that failed at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ const LONGEST_REST: Millis = Millis(300_000);
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// When each recent deletion was begun, and of whom.
+    /// When each recent deletion was begun unasked, and of whom; by whichever agent of the cluster.
     removals: BTreeMap<TenantId, Timestamp>,
     /// Whose running objects were changed and are not seen complete yet, and since when.
     changing: BTreeMap<TenantId, Timestamp>,
@@ -38,6 +38,18 @@ struct Failure {
 }
 
 impl Memory {
+    /// The removals of late, and when each was begun: to be kept in the cluster before any of them is, so that those who come after count them.
+    #[must_use]
+    pub fn removals(&self) -> &BTreeMap<TenantId, Timestamp> {
+        &self.removals
+    }
+
+    /// These are the removals of late, as they are kept in the cluster, and no others. One that another clock says is still to come counts from now
+    /// on: it is not counted for longer than the window.
+    pub fn removals_are(&mut self, kept: BTreeMap<TenantId, Timestamp>, now: Timestamp) {
+        self.removals = kept.into_iter().map(|(id, begun)| (id, begun.min(now))).collect();
+    }
+
     /// An action for a tenant failed: it rests, longer each time, and gives its place to another. With `after`, it was told how long.
     pub fn failed(&mut self, id: TenantId, now: Timestamp, after: Option<Millis>) {
         self.changing.remove(&id);

@@ -234,6 +234,33 @@ fn many_deletions_at_once_wait_for_an_operator() {
     }
 }
 
+#[test]
+fn who_begins_anew_counts_the_removals_that_were_begun_before() {
+    let tenants = (0..100).map(|id| wanted(id, 1, Role::Absent)).collect();
+    let intent = ClusterIntent { generation: epoch(1), tenants };
+    let mut seen = ClusterSeen { generation: epoch(1), tenants: (0..100).map(|id| (TenantId(id), resting(1))).collect() };
+    let limits = Limits::default();
+    let mut kept = BTreeMap::new();
+    let mut gone = BTreeSet::new();
+    // It crashes every minute, with whatever it has begun carried out.
+    for minute in 0..20 {
+        let (mut memory, now) = (Memory::default(), Timestamp(1_000_000 + minute * 60_000));
+        memory.removals_are(kept, now);
+        let round = reconcile(&intent, &seen, &limits, &mut memory, now);
+        kept = memory.removals().clone();
+        for (id, _) in round.steps.iter().filter(|(_, step)| step.actions.contains(&Action::Delete)) {
+            gone.insert(*id);
+            seen.tenants.insert(*id, TenantSeen::default());
+        }
+        assert_eq!(gone.len(), if minute < 10 { 5 } else { 10 }, "minute {minute}");
+    }
+    // By a clock that went back an hour they count for ten minutes, not for seventy.
+    let (mut memory, now) = (Memory::default(), Timestamp(0));
+    memory.removals_are(kept, now);
+    assert_eq!(deletions(&reconcile(&intent, &seen, &limits, &mut memory, now)), 0);
+    assert_eq!(deletions(&reconcile(&intent, &seen, &limits, &mut memory, Timestamp(600_000))), 5);
+}
+
 fn busy(round: &Round) -> Vec<u64> {
     round.steps.iter().filter(|(_, step)| !step.actions.is_empty()).map(|(id, _)| id.0).collect()
 }
