@@ -35,7 +35,7 @@ fn too_busy(seconds: u32) -> Fault {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_told_to_come_later_does_and_other_shards_go_on() -> Result<()> {
-    const LATER: u32 = 6;
+    const LATER: u32 = 8;
     let world = World::start(Options { controllers: false, ..Options::default() }).await?;
     let path = format!("/api/v1/namespaces/{}/configmaps/settings", namespace(1));
     let of = path.clone();
@@ -44,6 +44,14 @@ async fn who_is_told_to_come_later_does_and_other_shards_go_on() -> Result<()> {
     let others = (10..30).map(|number| intent(number, 1, Role::Run));
     agent.want(5, others.chain([intent(1, 0, Role::Run)]).collect()).await?;
     let begun = Instant::now();
+    until("it is told to come later", SOON, || async {
+        ensure!(world.faults.count("PATCH", &path) == 1, "it is not");
+        Ok(())
+    })
+    .await?;
+    // From now on there is another one in its shard, of which nobody has said anything.
+    let others = (10..30).map(|number| intent(number, 1, Role::Run));
+    agent.want(6, others.chain([intent(1, 0, Role::Run), intent(2, 0, Role::Run)]).collect()).await?;
     for number in 10..30 {
         agent.until_told(number, Observed::Running, SOON).await?;
     }
@@ -57,6 +65,11 @@ async fn who_is_told_to_come_later_does_and_other_shards_go_on() -> Result<()> {
     // Although its own objects move meanwhile, which else is reason enough for another try.
     assert!(begun.elapsed() >= Duration::from_secs(2 * u64::from(LATER)), "{:?} for three tries", begun.elapsed());
     assert_eq!(world.faults.count("PATCH", &path), 3);
+    agent.until_told(2, Observed::Running, SOON).await?;
+    let first = |path: &str| world.faults.first_write(path).context("it was written");
+    let home = |number: u64| format!("/api/v1/namespaces/{}", namespace(number));
+    let waited = first(&home(2))? - first(&path)?;
+    assert!(waited >= Duration::from_secs(u64::from(LATER)), "another of its shard was begun {waited:?} later");
     world.faults.clear();
     agent.until_told(1, Observed::Running, SOON).await?;
     assert_eq!(agent.troubles(), []);

@@ -30,7 +30,15 @@ pub enum Failed {
     /// It was refused, and will be until something changes: an admission refusal, a quota, a field of another's, an immutable one.
     #[error("{0}")]
     Refused(String),
-    /// It may work later: too many requests, an error of the server, a time-out.
+    /// Whoever was to do it has too much to do: it was not tried. Neither is anything else of the tenant's shard, until it may come again.
+    #[error("{why}")]
+    TooMany {
+        /// In plain words.
+        why: String,
+        /// When the server asked for it.
+        after: Duration,
+    },
+    /// It may work later: an error of the server, a time-out.
     #[error("{why}")]
     Later {
         /// In plain words.

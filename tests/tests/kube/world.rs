@@ -141,7 +141,7 @@ impl World {
         for action in &step.actions {
             match self.kube.act(job, action).await {
                 Ok(()) => {}
-                Err(Failed::Later { .. }) => break,
+                Err(Failed::Later { .. } | Failed::TooMany { .. }) => break,
                 Err(Failed::Refused(why)) => bail!("{action:?}: {why}"),
             }
         }

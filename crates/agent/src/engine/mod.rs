@@ -257,7 +257,7 @@ impl<I: Interpreter> Engine<I> {
     }
 
     fn done(&mut self, id: TenantId, result: Result<(), Failed>) {
-        self.busy.remove(&id);
+        let shard = self.busy.remove(&id);
         self.finished = true;
         self.settling.insert(id, Instant::now() + I::SETTLES);
         self.dirty.insert(id);
@@ -267,11 +267,13 @@ impl<I: Interpreter> Engine<I> {
                 self.reasons.remove(&id);
             }
             Err(failed) => {
-                let after = match &failed {
-                    Failed::Later { after, .. } => after.map(|after| Millis(u64::try_from(after.as_millis()).unwrap_or(u64::MAX))),
-                    Failed::Refused(_) => None,
-                };
-                self.memory.failed(id, self.now(), after);
+                let (now, millis) = (self.now(), |after: Duration| Millis(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)));
+                match (&failed, shard) {
+                    (Failed::TooMany { after, .. }, Some(shard)) => self.memory.shard_rests(shard, now, millis(*after)),
+                    (Failed::TooMany { after, .. }, None) => self.memory.failed(id, now, Some(millis(*after))),
+                    (Failed::Later { after, .. }, _) => self.memory.failed(id, now, after.map(millis)),
+                    (Failed::Refused(_), _) => self.memory.failed(id, now, None),
+                }
                 debug!(tenant = %id, %failed, times = self.memory.failures(id), "an action failed; it is tried again");
                 self.reasons.insert(id, failed);
             }
@@ -487,7 +489,9 @@ impl<I: Interpreter> Engine<I> {
     fn condition(&self, id: TenantId, step: &Step) -> Condition {
         match (&step.condition, self.reasons.get(&id)) {
             (Condition::Progressing(_), Some(Failed::Refused(why))) => Condition::Blocked(why.clone()),
-            (Condition::Progressing(_), Some(Failed::Later { why, .. })) => Condition::Progressing(why.clone()),
+            (Condition::Progressing(_), Some(Failed::Later { why, .. } | Failed::TooMany { why, .. })) => {
+                Condition::Progressing(why.clone())
+            }
             (condition, _) => condition.clone(),
         }
     }

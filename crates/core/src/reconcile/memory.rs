@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Condition, Limits, Step, TenantSeen};
-use crate::id::TenantId;
+use crate::id::{ShardId, TenantId};
 use crate::intent::{Role, TenantIntent};
 use crate::time::{Millis, Timestamp};
 
@@ -25,6 +25,8 @@ pub struct Memory {
     complete: BTreeMap<TenantId, u64>,
     /// Who failed.
     failures: BTreeMap<TenantId, Failure>,
+    /// Shards that rest, and until when.
+    shards: BTreeMap<ShardId, Timestamp>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +65,17 @@ impl Memory {
         failure.until = now.after(rest).max(failure.asked);
     }
 
+    /// Whoever carries actions out has too much to do, and said so about a tenant of this shard: nothing more is begun in the shard until it is time
+    /// to come again, whatever moves there. That is no failure of the tenant: it keeps its place, and is tried again as soon as all others are.
+    ///
+    /// An API server queues requests by namespace (API Priority and Fairness), so that each tenant hears of its own queue only. Those of others
+    /// are before the same doors: were only the one to rest, fifteen more of its shard would go on asking. Not all shards rest: what one brings
+    /// about, a class whose tenants all ask for much, say, does not hold others up; and one that asks in vain rests, too.
+    pub fn shard_rests(&mut self, shard: ShardId, now: Timestamp, after: Millis) {
+        let until = now.after(after.min(LONGEST_REST));
+        self.shards.entry(shard).and_modify(|known| *known = until.max(*known)).or_insert(until);
+    }
+
     /// All actions for a tenant were carried out.
     pub fn succeeded(&mut self, id: TenantId) {
         self.failures.remove(&id);
@@ -76,16 +89,20 @@ impl Memory {
         }
     }
 
-    /// When the next one has rested.
+    /// When the next one, or the next shard, has rested.
     #[must_use]
     pub fn next_try(&self) -> Option<Timestamp> {
-        self.failures.values().map(|failure| failure.until).min()
+        self.failures.values().map(|failure| failure.until).chain(self.shards.values().copied()).min()
     }
 
     /// How often in a row a tenant has failed.
     #[must_use]
     pub fn failures(&self, id: TenantId) -> u32 {
         self.failures.get(&id).map_or(0, |failure| failure.times)
+    }
+
+    pub(super) fn is_at_rest(&self, shard: ShardId, now: Timestamp) -> bool {
+        self.shards.get(&shard).is_some_and(|until| *until > now)
     }
 
     pub(super) fn rests(&self, id: TenantId, now: Timestamp) -> bool {
@@ -121,10 +138,11 @@ impl Memory {
         true
     }
 
-    /// Drops what is over: removals past their window, changes that are complete or take too long, failures of whom nobody names, what those
+    /// Drops what is over: removals past their window, shards that have rested, changes that are complete or take too long, failures of whom nobody names, what those
     /// were complete as.
     pub(super) fn forget_all_but(&mut self, steps: &[(&TenantIntent, Step)], now: Timestamp, limits: &Limits) {
         self.removals.retain(|_, begun| now.since(*begun) < limits.removal_window);
+        self.shards.retain(|_, until| *until > now);
         if self.complete.len() > steps.len() {
             let named: BTreeSet<TenantId> = steps.iter().map(|(wanted, _)| wanted.id).collect();
             self.complete.retain(|id, _| named.contains(id));

@@ -219,7 +219,7 @@ pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, me
     let mut round = Round::default();
     for (wanted, mut step) in all {
         let id = wanted.id;
-        if memory.rests(id, now) {
+        if memory.rests(id, now) || memory.is_at_rest(wanted.shard, now) {
             step.actions.clear();
         }
         if step.actions.contains(&Action::Delete) && !wanted.removal_agreed && !memory.may_delete(id, may_remove, now) {

@@ -348,6 +348,47 @@ fn who_fails_rests_longer_each_time_and_gives_its_place_away() {
     assert!(!memory.rests(TenantId(0), now), "nobody told it to wait");
 }
 
+proptest! {
+    /// Whoever of a shard is told to come again later, and whatever moves meanwhile: nobody of that shard does anything before, all others go on,
+    /// and then it goes on as if nothing had been: nobody is taken for one that failed, and nobody has lost its place.
+    #[test]
+    fn a_shard_that_is_told_to_come_later_does_and_nobody_else(
+        told in proptest::collection::vec((0..100_u64, 1..20_000_u64), 1..6),
+        moves in proptest::collection::vec(0..100_u64, 0..20),
+        at in 0..40_000_u64,
+    ) {
+        let (intent, seen) = to_be_changed();
+        let shard = |id: u64| intent.tenants[id as usize].shard;
+        // All may be changed at once, so that no limit but this one counts.
+        let (limits, mut memory) = (Limits { in_work: 100, ..Limits::default() }, Memory::default());
+        prop_assert_eq!(busy(&reconcile(&intent, &seen, &limits, &mut memory, Timestamp(0))).len(), 100);
+        told.iter().for_each(|(id, after)| memory.shard_rests(shard(*id), Timestamp(0), Millis(*after)));
+        moves.iter().for_each(|id| memory.try_again(TenantId(*id)));
+        let rests = |id: &u64| told.iter().any(|(of, after)| shard(*of) == shard(*id) && *after > at);
+        let first = told.iter().map(|(of, _)| told.iter().filter(|(id, _)| shard(*id) == shard(*of)).map(|(_, after)| *after).max()).min().flatten();
+        prop_assert_eq!(memory.next_try(), first.map(Timestamp));
+        let mut goes_on = busy(&reconcile(&intent, &seen, &limits, &mut memory, Timestamp(at)));
+        goes_on.sort_unstable();
+        prop_assert_eq!(goes_on, (0..100).filter(|id| !rests(id)).collect::<Vec<_>>());
+        prop_assert!((0..100).all(|id| memory.failures(TenantId(id)) == 0));
+        prop_assert_eq!(busy(&reconcile(&intent, &seen, &limits, &mut memory, Timestamp(20_000))).len(), 100);
+    }
+}
+
+#[test]
+fn who_is_told_to_come_later_keeps_its_place_among_those_that_are_changed() {
+    let (intent, seen) = to_be_changed();
+    let (limits, mut memory) = (Limits { in_work: 1, ..Limits::default() }, Memory::default());
+    assert_eq!(busy(&reconcile(&intent, &seen, &limits, &mut memory, Timestamp(0))), [0]);
+    memory.shard_rests(ShardId(0), Timestamp(0), Millis(5_000));
+    memory.shard_rests(ShardId(0), Timestamp(0), Millis(1_000));
+    assert_eq!(busy(&reconcile(&intent, &seen, &limits, &mut memory, Timestamp(4_999))), [] as [u64; 0], "nobody takes its place");
+    assert_eq!(busy(&reconcile(&intent, &seen, &limits, &mut memory, Timestamp(5_000))), [0], "the longer one counts");
+    assert_eq!(memory.next_try(), None);
+    memory.shard_rests(ShardId(0), Timestamp(5_000), Millis(u64::MAX));
+    assert_eq!(memory.next_try(), Some(Timestamp(305_000)), "not for ever, whatever it is told");
+}
+
 #[test]
 fn a_volume_that_is_known_and_not_there_is_never_made_again() {
     let mut run = wanted(1, 1, Role::Run);
