@@ -1,10 +1,11 @@
 //! What an agent remembers between two rounds: who failed and rests, whose change is under way, who was complete, what was removed lately.
 //!
-//! All of it may be lost but for the removals, which agents keep in their cluster: a new one begins with those, and tries all that failed at once.
+//! All of it may be lost but for the removals, which agents keep in their cluster. A new one begins with those; it tries all that failed at once, and
+//! takes whoever it finds on its way for one whose change is under way.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Condition, Limits, Step, TenantSeen};
+use super::{Condition, Home, Limits, PartSeen, Step, TenantSeen};
 use crate::id::{ShardId, TenantId};
 use crate::intent::{Role, TenantIntent};
 use crate::time::{Millis, Timestamp};
@@ -21,6 +22,8 @@ pub struct Memory {
     removals: BTreeMap<TenantId, Timestamp>,
     /// Whose running objects were changed and are not seen complete yet, and since when.
     changing: BTreeMap<TenantId, Timestamp>,
+    /// Of whom it has been seen what is there.
+    met: BTreeSet<TenantId>,
     /// As what each that runs was seen complete last.
     complete: BTreeMap<TenantId, u64>,
     /// Who failed.
@@ -109,6 +112,17 @@ impl Memory {
         self.failures.get(&id).is_some_and(|failure| failure.until > now)
     }
 
+    /// What is there of a tenant is seen. Whoever is found as it is to be and not ready yet, when it is seen for the first time, was most likely being
+    /// changed by the agent before: it has its place as if this one had begun. One that is new takes none away for longer than it takes to be ready.
+    pub(super) fn meets(&mut self, wanted: &TenantIntent, seen: &TenantSeen, now: Timestamp) {
+        if !self.met.insert(wanted.id) || wanted.role != Role::Run || !matches!(seen.home, Home::Ours(_)) {
+            return;
+        }
+        if seen.parts.values().any(|part| matches!(part, PartSeen::Waits(_))) {
+            self.changing.insert(wanted.id, now);
+        }
+    }
+
     /// Notes who is complete, and as what; whether it was complete as what it is to be now, so that to put it right is to put it back.
     pub(super) fn notes(&mut self, wanted: &TenantIntent, seen: &TenantSeen, step: &Step) -> bool {
         let Some(rendering) = seen.rendering.filter(|_| wanted.role == Role::Run) else {
@@ -138,14 +152,15 @@ impl Memory {
         true
     }
 
-    /// Drops what is over: removals past their window, shards that have rested, changes that are complete or take too long, failures of whom nobody names, what those
-    /// were complete as.
+    /// Drops what is over: removals past their window, shards that have rested, changes that are complete or take too long, failures of whom nobody
+    /// names, what those were seen and complete as.
     pub(super) fn forget_all_but(&mut self, steps: &[(&TenantIntent, Step)], now: Timestamp, limits: &Limits) {
         self.removals.retain(|_, begun| now.since(*begun) < limits.removal_window);
         self.shards.retain(|_, until| *until > now);
-        if self.complete.len() > steps.len() {
+        if self.complete.len() > steps.len() || self.met.len() > steps.len() {
             let named: BTreeSet<TenantId> = steps.iter().map(|(wanted, _)| wanted.id).collect();
             self.complete.retain(|id, _| named.contains(id));
+            self.met.retain(|id| named.contains(id));
         }
         if self.changing.is_empty() && self.failures.is_empty() {
             return;

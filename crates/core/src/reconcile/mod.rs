@@ -170,8 +170,8 @@ pub struct Step {
 /// How much at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Tenants whose running objects are being changed at a time, until each is seen complete. New ones do not count: nobody uses them yet.
-    /// Nor does one that is put back as it was complete before: that is no risk, and leaving it broken is.
+    /// Tenants whose running objects are being changed at a time, until each is seen complete, whichever agent began. New ones do not count: nobody
+    /// uses them yet. Nor does one that is put back as it was complete before: that is no risk, and leaving it broken is.
     pub in_work: usize,
     /// How long a changed tenant may take to be complete before it gives its place to the next.
     pub patience: Millis,
@@ -211,7 +211,15 @@ pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, me
     }
     let nothing = TenantSeen::default();
     let seen_of = |wanted: &TenantIntent| seen.tenants.get(&wanted.id).unwrap_or(&nothing);
-    let mut all: Vec<(&TenantIntent, Step)> = intent.tenants.iter().map(|wanted| (wanted, tenant::step(wanted, seen_of(wanted)))).collect();
+    let mut all = Vec::with_capacity(intent.tenants.len());
+    for wanted in &intent.tenants {
+        let there = seen.tenants.get(&wanted.id);
+        // Of one that is not among them it is not known yet what is there.
+        if let Some(there) = there {
+            memory.meets(wanted, there, now);
+        }
+        all.push((wanted, tenant::step(wanted, there.unwrap_or(&nothing))));
+    }
     // Shard by shard: what a change breaks, it breaks in one shard first.
     all.sort_by_key(|(wanted, _)| (wanted.shard, wanted.id));
     memory.forget_all_but(&all, now, limits);

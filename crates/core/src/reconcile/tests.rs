@@ -296,6 +296,29 @@ fn so_many_that_run_are_changed_at_a_time_shard_by_shard_until_they_are_complete
 }
 
 #[test]
+fn who_begins_anew_finds_those_in_work_that_are_on_their_way() {
+    let (intent, mut seen) = to_be_changed();
+    let limits = Limits::default();
+    let first = busy(&reconcile(&intent, &seen, &limits, &mut Memory::default(), Timestamp(0)));
+    first.iter().for_each(|id| set(&mut seen, *id, PartSeen::Waits("a pod".to_owned())));
+    // One of them has been changed by half, and one of those behind them has not been looked at yet.
+    seen.tenants.get_mut(&TenantId(first[7])).unwrap().parts.insert(Part::Routes, PartSeen::Differs);
+    let unknown = seen.tenants.remove(&TenantId(99)).unwrap();
+    let mut memory = Memory::default();
+    let mut round = |seen: &ClusterSeen, now| busy(&reconcile(&intent, seen, &limits, &mut memory, Timestamp(now)));
+    assert_eq!(round(&seen, 1), [first[7], 99], "it goes on with what was begun, and changes nothing else");
+    seen.tenants.insert(TenantId(99), unknown);
+    assert_eq!(round(&seen, 2), [first[7]]);
+    set(&mut seen, first[0], PartSeen::Ready);
+    assert_eq!(round(&seen, 3), [first[7], 2], "one is complete, and another one takes its place");
+    // One that was complete and is not ready any more is not being changed.
+    set(&mut seen, first[0], PartSeen::Waits("its pod has ended".to_owned()));
+    set(&mut seen, first[1], PartSeen::Ready);
+    assert_eq!(round(&seen, 4), [first[7], 2, 12]);
+    assert_eq!(round(&seen, 600_004).len(), 20, "and nobody keeps its place for ever");
+}
+
+#[test]
 fn who_is_put_back_as_it_was_complete_before_waits_for_nobody() {
     let (intent, mut seen) = to_be_changed();
     let (limits, mut memory) = (Limits::default(), Memory::default());
