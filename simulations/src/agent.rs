@@ -316,7 +316,7 @@ fn say(wanted: &TenantIntent, seen: &TenantSeen, condition: &Condition, rests: b
         Condition::Stopped => rests.then_some(Observed::Stopped),
         Condition::Absent => rests.then_some(Observed::Absent),
         Condition::VolumeLost(_) | Condition::SecretLost(_) => (rests && seen.at_rest).then_some(Observed::Stopped),
-        Condition::Progressing(_) | Condition::Blocked(_) | Condition::HeldBack => None,
+        Condition::Progressing(_) | Condition::Late(_) | Condition::Blocked(_) | Condition::HeldBack => None,
     };
     let uid = |volume: &VolumeSeen| match volume {
         VolumeSeen::There { uid, .. } => Some(*uid),
@@ -324,7 +324,7 @@ fn say(wanted: &TenantIntent, seen: &TenantSeen, condition: &Condition, rests: b
     };
     let volumes: Vec<(Name, VolumeUid)> = seen.volumes.iter().filter_map(|(name, volume)| Some((name.clone(), uid(volume)?))).collect();
     let trouble = match condition {
-        Condition::Running | Condition::Stopped | Condition::Absent | Condition::Progressing(_) => None,
+        Condition::Running | Condition::Stopped | Condition::Absent | Condition::Progressing(_) | Condition::Late(_) => None,
         Condition::VolumeLost(name) => Some((TroubleKind::VolumeLost, name.to_string())),
         Condition::SecretLost(name) => Some((TroubleKind::SecretLost, name.to_string())),
         Condition::HeldBack => Some((TroubleKind::HeldBack, String::new())),

@@ -42,6 +42,8 @@ const TELL_PACE: Duration = Duration::from_millis(100);
 const TELL_ANEW_EVERY: Duration = Duration::from_secs(60);
 /// When to tell that all is as before, until the placement service has said.
 const TELL_WITHIN: Duration = Duration::from_secs(10);
+/// How long a tenant may take to become ready if its class does not say: what is pulled and started for the first time may take minutes.
+const READY_WITHIN: Millis = Millis::from_secs(600);
 /// Messages that wait to be taken in.
 pub const QUEUE: usize = 64;
 /// Questions that are answered at a time: each is some requests to the API server for every object of a tenant.
@@ -481,19 +483,26 @@ impl<I: Interpreter> Engine<I> {
             held_back: count(self.round.held_back.len()),
         };
         let (generation, idle) = (self.seen.generation, self.busy.is_empty() && self.unknown.is_empty());
-        let now = Now { generation, idle, tenants, orphans, uid: &facts.uid, capacity: &facts.capacity, info, time: self.now() };
+        let wanted = &self.wanted.intent.tenants;
+        let now = Now { generation, idle, wanted, tenants, orphans, uid: &facts.uid, capacity: &facts.capacity, info, time: self.now() };
         self.told.news(&now, due)
     }
 
-    /// What is seen of a tenant, or what failed when something was done about it.
+    /// What is seen of a tenant, or what failed when something was done about it; and whether that is over its time.
     fn condition(&self, id: TenantId, step: &Step) -> Condition {
-        match (&step.condition, self.reasons.get(&id)) {
+        let condition = match (&step.condition, self.reasons.get(&id)) {
             (Condition::Progressing(_), Some(Failed::Refused(why))) => Condition::Blocked(why.clone()),
             (Condition::Progressing(_), Some(Failed::Later { why, .. } | Failed::TooMany { why, .. })) => {
                 Condition::Progressing(why.clone())
             }
             (condition, _) => condition.clone(),
+        };
+        if !matches!(condition, Condition::Progressing(_)) {
+            return condition;
         }
+        let rendered = self.wanted.jobs.get(&id).and_then(|job| job.rendered.as_deref().ok());
+        let within = rendered.and_then(|rendered| rendered.ready_within).unwrap_or(READY_WITHIN);
+        self.memory.judged(id, condition, within, self.now())
     }
 }
 

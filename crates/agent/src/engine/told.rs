@@ -61,6 +61,8 @@ pub(crate) struct Now<'a> {
     pub(crate) generation: Revision,
     /// Nobody is being worked on: what is seen is what is there.
     pub(crate) idle: bool,
+    /// All that are wanted, by id; and those of them of whom it is known how they are.
+    pub(crate) wanted: &'a [TenantIntent],
     pub(crate) tenants: Vec<(&'a TenantIntent, &'a TenantSeen, &'a Condition)>,
     /// Labelled as tenants, named by nobody.
     pub(crate) orphans: Vec<(TenantId, &'a TenantSeen)>,
@@ -125,8 +127,9 @@ impl Told {
         }
         if !more {
             let named = |id: &TenantId| now.tenants.binary_search_by_key(id, |(wanted, _, _)| wanted.id).is_ok();
-            self.waits.retain(|id, _| named(id));
             self.said.retain(|id, _| named(id));
+            // One that is tried again is still waited for.
+            self.waits.retain(|id, _| now.wanted.binary_search_by_key(id, |wanted| wanted.id).is_ok());
         }
         if complete.is_some() {
             said.extend(now.orphans.iter().filter_map(|(id, seen)| Some((*id, orphan(*id, seen)?))));
@@ -155,7 +158,7 @@ impl Told {
             Condition::Running => Some(Observed::Running),
             Condition::Stopped => Some(Observed::Stopped),
             Condition::Absent => Some(Observed::Absent),
-            Condition::Progressing(_) | Condition::VolumeLost(_) | Condition::SecretLost(_) => None,
+            Condition::Progressing(_) | Condition::Late(_) | Condition::VolumeLost(_) | Condition::SecretLost(_) => None,
             Condition::Blocked(_) | Condition::HeldBack => None,
         };
         let volumes: Vec<(Name, VolumeUid)> =
@@ -163,6 +166,7 @@ impl Told {
         let trouble = match condition {
             Condition::Running | Condition::Stopped | Condition::Absent => None,
             Condition::Progressing(why) => self.waits_for(wanted.id, why, now),
+            Condition::Late(why) => Some(self.paced(wanted.id, TroubleKind::Blocked, why, now)),
             Condition::VolumeLost(name) => Some((
                 TroubleKind::VolumeLost,
                 format!(
@@ -176,7 +180,7 @@ impl Told {
             Condition::HeldBack => Some((TroubleKind::HeldBack, HELD_BACK.to_owned())),
             Condition::Blocked(why) => Some((TroubleKind::Blocked, why.clone())),
         };
-        if !matches!(condition, Condition::Progressing(_)) {
+        if !matches!(condition, Condition::Progressing(_) | Condition::Late(_)) {
             self.waits.remove(&wanted.id);
         }
         let trouble = trouble.map(|(kind, why)| (kind, shortened(&why)));
@@ -184,20 +188,23 @@ impl Told {
         Said { seen: SeenTenant { id: wanted.id, epoch, volumes, trouble }, observed }
     }
 
-    /// What it waits for, once that has taken a while; what was told last, while it is too early to tell anew.
+    /// What it waits for, once that has taken a while.
     fn waits_for(&mut self, id: TenantId, why: &str, now: Timestamp) -> Option<(TroubleKind, String)> {
-        let (since, last) = self.waits.entry(id).or_insert((now, Timestamp::default()));
-        if now.since(*since) < SETTLES {
-            return None;
-        }
-        let before = self.said.get(&id).and_then(|said| said.seen.trouble.clone());
+        let (since, _) = *self.waits.entry(id).or_insert((now, Timestamp::default()));
+        (now.since(since) >= SETTLES).then(|| self.paced(id, TroubleKind::Waits, why, now))
+    }
+
+    /// What it waits for; what was told last, while it is too early to tell anew.
+    fn paced(&mut self, id: TenantId, kind: TroubleKind, why: &str, now: Timestamp) -> (TroubleKind, String) {
+        let (_, last) = self.waits.entry(id).or_insert((now, Timestamp::default()));
+        let before = self.said.get(&id).and_then(|said| said.seen.trouble.clone()).filter(|(known, _)| *known == kind);
         match before {
-            Some((TroubleKind::Waits, before)) if now.since(*last) < REPEATS => Some((TroubleKind::Waits, before)),
+            Some(before) if now.since(*last) < REPEATS => before,
             Some(_) | None => {
                 if before.is_none_or(|(_, before)| before != shortened(why)) {
                     *last = now;
                 }
-                Some((TroubleKind::Waits, why.to_owned()))
+                (kind, why.to_owned())
             }
         }
     }
@@ -274,6 +281,7 @@ mod tests {
         let now = || Now {
             generation: Revision::default(),
             idle: true,
+            wanted: &intents,
             tenants: intents.iter().map(|intent| (intent, &seen, &Condition::Running)).collect(),
             orphans: Vec::new(),
             uid: "uid",
@@ -297,5 +305,45 @@ mod tests {
             assert_eq!(uids.len() as u64, COUNT, "each once");
             told.anew();
         }
+    }
+
+    #[test]
+    fn what_is_late_is_told_at_once_and_in_other_words_only_now_and_then() {
+        let (intents, seen, capacity) = ([tenant(1)], TenantSeen::default(), Capacity::default());
+        let mut told = Told::default();
+        let mut news = |condition: &Condition, seconds: u64, busy: bool| {
+            let now = Now {
+                generation: Revision::default(),
+                idle: !busy,
+                wanted: &intents,
+                tenants: intents.iter().filter(|_| !busy).map(|intent| (intent, &seen, condition)).collect(),
+                orphans: Vec::new(),
+                uid: "uid",
+                capacity: &capacity,
+                info: ClusterInfo::default(),
+                time: Timestamp(1_800_000_000_000 + seconds * 1000),
+            };
+            let message = told.news(&now, false)?;
+            told.taken(&v1::ObserveResponse::default());
+            let trouble = message.tenants.into_iter().next()?.trouble;
+            Some(trouble.map(|trouble| (trouble.kind(), trouble.why)))
+        };
+        let waits = |why: &str| Condition::Progressing(why.to_owned());
+        let late = |why: &str| Condition::Late(why.to_owned());
+        let is = |kind, why: &str| Some(Some((kind, why.to_owned())));
+        use v1::trouble::Kind;
+        assert_eq!(news(&waits("a"), 0, false), Some(None), "on its way");
+        assert_eq!(news(&waits("a"), 4, false), None);
+        assert_eq!(news(&waits("a"), 5, false), is(Kind::Waits, "a"));
+        assert_eq!(news(&waits("b"), 9, false), None, "too soon in other words");
+        assert_eq!(news(&late("b"), 10, false), is(Kind::Blocked, "b"));
+        assert_eq!(news(&late("c"), 15, false), None, "too soon in other words");
+        assert_eq!(news(&late("c"), 20, false), is(Kind::Blocked, "c"));
+        // It is tried again, and still as it was.
+        assert_eq!(news(&late("c"), 21, true), None);
+        assert_eq!(news(&waits("d"), 22, false), is(Kind::Waits, "d"), "it is waited for since the beginning");
+        assert_eq!(news(&Condition::Running, 23, false), Some(None));
+        assert_eq!(news(&waits("e"), 24, false), Some(None));
+        assert_eq!(news(&waits("e"), 29, false), is(Kind::Waits, "e"));
     }
 }

@@ -394,6 +394,20 @@ async fn of_two_agents_the_one_with_the_older_intent_does_nothing() {
     assert_eq!(world.pid("db"), pid);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_ready_within_the_time_of_its_class_says_so() {
+    let mut world = World::new().await;
+    let template = serde_json::json!({"ready": {"within": "2s"}, "local": {"db": {"run": ["sh", "-c", "exit 3"]}}});
+    let class = v1::Class { template_json: template.to_string(), ..class() };
+    let tenants = vec![v1::TenantIntent { volumes: Vec::new(), ..tenant(Role::Run) }];
+    let message = v1::WatchIntentResponse { classes: vec![class], tenants, generation: Some(revision(5)), ..Default::default() };
+    world.hear(Heard::Intent(Box::new(message))).await;
+    let late = |seen: &v1::SeenTenant| seen.trouble.as_ref().is_some_and(|trouble| trouble.kind() == Kind::Blocked);
+    world.until("it is late", late).await;
+    let why = &world.last.trouble.as_ref().unwrap().why;
+    assert!(why.starts_with("not ready within 2s: process db: "), "{why}");
+}
+
 /// Takes in what is told until each of so many tenants is as wanted, or gone.
 async fn until_all(world: &mut World, count: usize, is: impl Fn(&v1::SeenTenant) -> bool) {
     let mut last = BTreeMap::new();

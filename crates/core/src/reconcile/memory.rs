@@ -30,6 +30,8 @@ pub struct Memory {
     failures: BTreeMap<TenantId, Failure>,
     /// Shards that rest, and until when.
     shards: BTreeMap<ShardId, Timestamp>,
+    /// Since when each that is to run is on its way.
+    unready: BTreeMap<TenantId, Timestamp>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +104,26 @@ impl Memory {
     #[must_use]
     pub fn failures(&self, id: TenantId) -> u32 {
         self.failures.get(&id).map_or(0, |failure| failure.times)
+    }
+
+    /// How a tenant is by now, that was found so last: while its class gives it time to become ready it is on its way, after that it is late. An agent
+    /// that begins anew gives it that time anew.
+    #[must_use]
+    pub fn judged(&self, id: TenantId, condition: Condition, within: Millis, now: Timestamp) -> Condition {
+        match (condition, self.unready_since(id)) {
+            (Condition::Progressing(why), Some(since)) if now.since(since) >= within => {
+                Condition::Late(format!("not ready within {within}: {why}"))
+            }
+            (condition, _) => condition,
+        }
+    }
+
+    pub(super) fn unready_since(&self, id: TenantId) -> Option<Timestamp> {
+        self.unready.get(&id).copied()
+    }
+
+    pub(super) fn are_unready(&mut self, unready: BTreeMap<TenantId, Timestamp>) {
+        self.unready = unready;
     }
 
     pub(super) fn is_at_rest(&self, shard: ShardId, now: Timestamp) -> bool {

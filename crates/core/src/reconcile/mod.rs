@@ -20,11 +20,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{Epoch, Name, Revision, TenantId, VolumeUid};
-use crate::intent::{ClusterIntent, TenantIntent};
+use crate::intent::{ClusterIntent, Role, TenantIntent};
 use crate::time::{Millis, Timestamp};
-
-#[cfg(doc)]
-use crate::intent::Role;
 
 pub use memory::Memory;
 
@@ -144,6 +141,8 @@ pub enum Condition {
     Running,
     /// On its way; in plain words what is waited for.
     Progressing(String),
+    /// On its way for longer than its class gives it ([`Memory::judged`]); in plain words for how long, and what is waited for.
+    Late(String),
     /// Nothing runs, and all volumes that were made are there.
     Stopped,
     /// Nothing is left.
@@ -225,6 +224,7 @@ pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, me
     memory.forget_all_but(&all, now, limits);
     let may_remove = limits.removals.max(seen.tenants.len() * limits.removals_per_mille / 1000);
     let mut round = Round::default();
+    let mut unready = BTreeMap::new();
     for (wanted, mut step) in all {
         let id = wanted.id;
         if memory.rests(id, now) || memory.is_at_rest(wanted.shard, now) {
@@ -235,6 +235,9 @@ pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, me
             step.condition = Condition::HeldBack;
             round.held_back.push(id);
         }
+        if wanted.role == Role::Run && matches!(step.condition, Condition::Progressing(_)) {
+            unready.insert(id, memory.unready_since(id).unwrap_or(now));
+        }
         let seen = seen_of(wanted);
         let is_repair = memory.notes(wanted, seen, &step);
         if is_change(seen, &step) && !is_repair && !memory.may_change(id, limits, now) {
@@ -242,6 +245,7 @@ pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, me
         }
         round.steps.push((id, step));
     }
+    memory.are_unready(unready);
     let named: BTreeSet<TenantId> = intent.tenants.iter().map(|wanted| wanted.id).collect();
     round.orphans = seen.tenants.keys().filter(|id| !named.contains(id)).copied().collect();
     round

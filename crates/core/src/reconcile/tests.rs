@@ -413,6 +413,32 @@ fn who_is_told_to_come_later_keeps_its_place_among_those_that_are_changed() {
 }
 
 #[test]
+fn who_is_to_run_and_is_not_ready_within_its_time_is_late_until_it_is() {
+    let (mut intent, mut seen) = to_be_changed();
+    intent.tenants.truncate(2);
+    intent.tenants[1].role = Role::Stopped;
+    let (limits, mut memory) = (Limits::default(), Memory::default());
+    let within = Millis::from_secs(300);
+    let mut at = |seen: &ClusterSeen, now: u64| {
+        let now = Timestamp(now);
+        let round = reconcile(&intent, seen, &limits, &mut memory, now);
+        round.steps.into_iter().map(|(id, step)| memory.judged(id, step.condition, within, now)).collect::<Vec<_>>()
+    };
+    let progressing = |why: &str| Condition::Progressing(why.to_owned());
+    assert_eq!(at(&seen, 1000)[0], progressing("its objects are being made"));
+    set(&mut seen, 0, PartSeen::Waits("pod web-0 cannot be scheduled".to_owned()));
+    assert_eq!(at(&seen, 300_999)[0], progressing("pod web-0 cannot be scheduled"));
+    let late = at(&seen, 301_000);
+    assert_eq!(late[0], Condition::Late("not ready within 5m: pod web-0 cannot be scheduled".to_owned()), "since it was begun");
+    assert_eq!(at(&seen, 900_000)[1], progressing("it is being stopped"), "what is to rest is given its time by others");
+    set(&mut seen, 0, PartSeen::Ready);
+    assert_eq!(at(&seen, 900_001)[0], Condition::Running);
+    set(&mut seen, 0, PartSeen::Waits("its pod has ended".to_owned()));
+    assert_eq!(at(&seen, 901_000)[0], progressing("its pod has ended"), "each time anew");
+    assert_eq!(at(&seen, 1_201_000)[0], Condition::Late("not ready within 5m: its pod has ended".to_owned()));
+}
+
+#[test]
 fn a_volume_that_is_known_and_not_there_is_never_made_again() {
     let mut run = wanted(1, 1, Role::Run);
     let mut seen = TenantSeen::default();
