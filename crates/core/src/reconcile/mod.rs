@@ -69,8 +69,8 @@ pub enum Home {
     None,
     /// It is this tenant's, and was last acted on in this epoch.
     Ours(Epoch),
-    /// It is on its way out: it still counts, and nothing can be made in it.
-    Terminating,
+    /// It is on its way out: it still counts, and nothing can be made in it. In plain words what holds it, where that is known.
+    Terminating(Option<String>),
     /// Something of the name is there that is not this tenant's.
     Foreign(String),
 }

@@ -10,8 +10,15 @@ pub(super) fn step(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
         Home::Ours(epoch) if *epoch > wanted.epoch => {
             idle(Condition::Blocked(format!("it was acted on in epoch {epoch}, which is newer than {}", wanted.epoch)))
         }
-        Home::Terminating if wanted.role == Role::Absent => idle(Condition::Progressing("its namespace is being deleted".to_owned())),
-        Home::Terminating => idle(Condition::Blocked("its namespace is being deleted, and nothing can be made in it".to_owned())),
+        Home::Terminating(held) => {
+            let held = held.as_ref().map(|by| format!(": {by}")).unwrap_or_default();
+            idle(match wanted.role {
+                Role::Absent => Condition::Progressing(format!("its namespace is being deleted{held}")),
+                Role::Run | Role::Hold | Role::Receive | Role::Stopped => {
+                    Condition::Blocked(format!("its namespace is being deleted, and nothing can be made in it{held}"))
+                }
+            })
+        }
         Home::None | Home::Ours(_) => by_role(wanted, seen),
     }
 }

@@ -80,14 +80,14 @@ fn carry_out(wanted: &TenantIntent, seen: &mut TenantSeen, action: &Action) {
                 (Role::Absent, true, &Home::Ours(wanted.epoch)),
                 "only what is named absent goes"
             );
-            *seen = TenantSeen { home: Home::Terminating, ..TenantSeen::default() };
+            *seen = TenantSeen { home: Home::Terminating(None), ..TenantSeen::default() };
         }
     }
 }
 
 /// Time passes: pods become ready, namespaces end.
 fn settle(seen: &mut TenantSeen) {
-    if seen.home == Home::Terminating {
+    if matches!(seen.home, Home::Terminating(_)) {
         *seen = nothing();
     }
     for part in seen.parts.values_mut().filter(|part| matches!(part, PartSeen::Waits(_))) {
@@ -117,7 +117,7 @@ fn any_seen() -> impl Strategy<Value = TenantSeen> {
     let home = prop_oneof![
         2 => Just(Home::None),
         6 => (1..7_u64).prop_map(|index| Home::Ours(epoch(index))),
-        1 => Just(Home::Terminating),
+        1 => proptest::option::of(Just("a finalizer".to_owned())).prop_map(Home::Terminating),
         1 => Just(Home::Foreign("a namespace of somebody else".to_owned())),
     ];
     let volume = prop_oneof![Just(VolumeSeen::Never), (1..30_u64).prop_map(there), Just(VolumeSeen::Lost)];
@@ -478,6 +478,18 @@ fn a_volume_that_may_not_be_able_to_grow_keeps_nothing_from_running() {
     seen.parts.insert(Part::Workloads, PartSeen::Missing);
     run.volumes[0].size.0 += 1;
     assert_eq!(one(&run, &seen).actions, [Action::Put(Part::Workloads), Action::GrowVolume(name("data"))]);
+}
+
+#[test]
+fn what_holds_a_namespace_that_is_on_its_way_out_is_said() {
+    let says = |role: Role, held: Option<&str>| {
+        let home = Home::Terminating(held.map(str::to_owned));
+        one(&wanted(1, 1, role), &TenantSeen { home, ..TenantSeen::default() }).condition
+    };
+    let (going, blocked) = ("its namespace is being deleted", "its namespace is being deleted, and nothing can be made in it");
+    assert_eq!(says(Role::Absent, None), Condition::Progressing(going.to_owned()));
+    assert_eq!(says(Role::Absent, Some("a finalizer")), Condition::Progressing(format!("{going}: a finalizer")));
+    assert_eq!(says(Role::Run, Some("a finalizer")), Condition::Blocked(format!("{blocked}: a finalizer")));
 }
 
 #[test]
