@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures::stream::{BoxStream, SelectAll};
 use futures::{FutureExt, Stream, StreamExt, future, stream};
 use kube::core::DynamicResourceScope;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
 use roadstead_core::cluster::Capacity;
@@ -23,7 +22,7 @@ use super::slim::{Attachment, Kind, Namespace, Node, NodeDrivers, Pod, Slim, Sto
 use super::tally::{Counted, Options, Step, Tally};
 use super::telling::{Gist, Telling};
 use crate::interpreter::{ClusterFacts, Failed};
-use crate::pauses::Pauses;
+use crate::watching;
 
 /// Objects in one page of a list: 500 pods of 6 KiB are 3 MiB, held twice while they are parsed.
 const PAGE: u32 = 500;
@@ -213,7 +212,7 @@ fn counted<K: Kind + Counted>(client: &Client, lists: Arc<AtomicU64>) -> BoxStre
 
 /// A kind that may be missing: while it is not served, or may not be read, there is nothing of it.
 fn optional<K: Kind + Counted>(api: Api<Slim<K>>, config: watcher::Config) -> BoxStream<'static, Change> {
-    let missing = |error: watcher::Error| is(&error, &[403, 404]).then(|| Box::new(Tally::unavailable::<K>) as Change);
+    let missing = |error: watcher::Error| watching::is(&error, &[403, 404]).then(|| Box::new(Tally::unavailable::<K>) as Change);
     let steps = steps::<K>(api, config, LONGEST_PAUSE_OPTIONAL);
     steps.filter_map(move |step| future::ready(step.map_or_else(missing, |step| Some(change(step))))).boxed()
 }
@@ -231,14 +230,7 @@ fn steps<K: Kind + Counted>(
 where
     Slim<K>: Resource<DynamicType = (), Scope = DynamicResourceScope>,
 {
-    // A watch that is refused as too old when it is opened would be opened with the same version for ever: it ends here, and another
-    // begins with a list.
-    let fresh = move || {
-        let refused =
-            |event: &Result<_, watcher::Error>| matches!(event, Err(error @ watcher::Error::WatchStartFailed(_)) if is(error, &[410]));
-        watcher::watcher(api.clone(), config.clone()).take_while(move |event| future::ready(!refused(event)))
-    };
-    let events = stream::repeat_with(fresh).flatten().backoff(Pauses::up_to(longest));
+    let events = watching::events(api, config, longest);
     events.map(|event| match event {
         Ok(Event::Init) => Ok(Step::Begin),
         Ok(Event::InitApply(slim) | Event::Apply(slim)) => Ok(Step::Is(slim.object)),
@@ -249,19 +241,4 @@ where
             Err(error)
         }
     })
-}
-
-/// Whether an error is an answer of the API server with one of these codes.
-fn is(error: &watcher::Error, codes: &[u16]) -> bool {
-    let code = match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status)) => status.code,
-        watcher::Error::WatchError(status) => status.code,
-        watcher::Error::InitialListFailed(_)
-        | watcher::Error::WatchStartFailed(_)
-        | watcher::Error::WatchFailed(_)
-        | watcher::Error::NoResourceVersion => return false,
-    };
-    codes.contains(&code)
 }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 use super::pods::SlimPod;
 use super::store::{Home, Inner, KindId, Served, Store, version};
 use super::{Kind, TENANT_LABEL, secrets, words};
-use crate::pauses::Pauses;
+use crate::watching;
 
 /// What is watched beside the kinds of tenants' objects.
 pub(super) const LISTS: [&str; 4] = ["pods", "nodes", "volume attachments", "secrets to copy"];
@@ -68,7 +68,7 @@ async fn follow<K>(
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let mut there = BTreeSet::new();
-    let mut stream = watcher(api, watcher::Config::default()).backoff(Pauses::up_to(LONGEST_PAUSE)).boxed();
+    let mut stream = watching::events(api, watcher::Config::default(), LONGEST_PAUSE).boxed();
     while let Some(event) = stream.next().await {
         match event {
             Ok(watcher::Event::Init) => there.clear(),
@@ -146,7 +146,7 @@ async fn watch_kind(store: &Store, client: &Client, kind: KindId, resource: &Api
     let all = matches!(resource.kind.as_str(), "Namespace" | "PersistentVolumeClaim");
     let config = if all { watcher::Config::default() } else { watcher::Config::default().labels(TENANT_LABEL) };
     let mut there = BTreeSet::new();
-    let mut stream = watcher(api, config).backoff(Pauses::up_to(LONGEST_PAUSE)).boxed();
+    let mut stream = watching::events(api, config, LONGEST_PAUSE).boxed();
     loop {
         match stream.try_next().await {
             Ok(Some(watcher::Event::Init)) => there.clear(),
