@@ -76,6 +76,30 @@ async fn who_is_told_to_come_later_does_and_other_shards_go_on() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_to_run_any_more_is_not_started_by_what_was_begun_before() -> Result<()> {
+    let world = World::start(Options { controllers: false, ..Options::default() }).await?;
+    let claims = format!("/api/v1/namespaces/{}/persistentvolumeclaims", namespace(1));
+    let of = claims.clone();
+    world.faults.add(move |request| request.method == "POST" && request.uri.path() == of, Fault::Slow(Duration::from_secs(5)));
+    let agent = Agent::start(world.kube.clone()).await?;
+    agent.want(5, vec![intent(1, 0, Role::Run)]).await?;
+    until("its volume is being made", SOON, || async {
+        ensure!(world.faults.count("POST", &claims) == 1, "it is not");
+        Ok(())
+    })
+    .await?;
+    agent.want(6, vec![intent(1, 0, Role::Stopped)]).await?;
+    agent.until_told(1, Observed::Stopped, SOON).await?;
+    // What comes after a volume: whatever runs.
+    assert_eq!(world.faults.count("PATCH", &format!("/api/v1/namespaces/{}/configmaps/settings", namespace(1))), 0);
+    assert_eq!(world.faults.count("POST", &claims), 1);
+    agent.want(7, vec![intent(1, 0, Role::Run)]).await?;
+    agent.until_told(1, Observed::Running, SOON).await?;
+    assert_eq!(agent.troubles(), []);
+    Ok(())
+}
+
 /// As an API server ends a watch whose place in history it has forgotten.
 fn expired() -> String {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "too old resource version", "reason": "Expired", "code": 410})

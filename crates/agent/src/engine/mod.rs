@@ -1,10 +1,11 @@
 //! The agent's loop: hears what is wanted, looks at what is there, asks [`roadstead_core::reconcile`] what comes next, has it carried out, tells.
 //!
 //! One task owns all of it; workers carry actions out, one tenant each, and report back. It decides nothing itself. Modules in reading order:
-//! [`wanted`] (what was heard), [`told`] (what the placement service knows), this one.
+//! [`wanted`] (what was heard), [`told`] (what the placement service knows), [`work`] (a tenant that is worked on), this one.
 
 mod wanted;
 mod told;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -18,12 +19,13 @@ use roadstead_core::time::{Millis, Timestamp};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use crate::diff;
-use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Job, Removals};
+use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Removals};
 use told::{Now, Told};
 use wanted::Wanted;
+use work::{Busy, Ended, carry_out};
 
 /// Tenants that are worked on at the same time.
 const PARALLEL: usize = 32;
@@ -91,8 +93,8 @@ pub struct Engine<I: Interpreter> {
     round: Round,
     /// Of which intent the round is.
     decided: Revision,
-    busy: BTreeMap<TenantId, ShardId>,
-    work: JoinSet<(TenantId, Result<(), Failed>)>,
+    busy: BTreeMap<TenantId, Busy>,
+    work: JoinSet<(TenantId, Result<Ended, Failed>)>,
     /// Being answered; those that are left are given up with the agent.
     questions: JoinSet<()>,
     /// Worked on just now: what was made is given so long to be seen.
@@ -214,6 +216,9 @@ impl<I: Interpreter> Engine<I> {
                     self.memory.try_again(id);
                     self.reasons.remove(&id);
                     self.dirty.insert(id);
+                    if let Some(busy) = self.busy.get(&id) {
+                        busy.outdate();
+                    }
                 }
             }
             Heard::Taken(answer) => {
@@ -258,16 +263,17 @@ impl<I: Interpreter> Engine<I> {
         }
     }
 
-    fn done(&mut self, id: TenantId, result: Result<(), Failed>) {
-        let shard = self.busy.remove(&id);
+    fn done(&mut self, id: TenantId, result: Result<Ended, Failed>) {
+        let shard = self.busy.remove(&id).map(|busy| busy.shard);
         self.finished = true;
         self.settling.insert(id, Instant::now() + I::SETTLES);
         self.dirty.insert(id);
         match result {
-            Ok(()) => {
+            Ok(Ended::Whole) => {
                 self.memory.succeeded(id);
                 self.reasons.remove(&id);
             }
+            Ok(Ended::Outdated) => {}
             Err(failed) => {
                 let (now, millis) = (self.now(), |after: Duration| Millis(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)));
                 match (&failed, shard) {
@@ -406,8 +412,8 @@ impl<I: Interpreter> Engine<I> {
     fn hand_out(&mut self) {
         let now = Instant::now();
         let mut in_shard: BTreeMap<ShardId, usize> = BTreeMap::new();
-        for shard in self.busy.values() {
-            *in_shard.entry(*shard).or_default() += 1;
+        for busy in self.busy.values() {
+            *in_shard.entry(busy.shard).or_default() += 1;
         }
         for (id, step) in &self.round.steps {
             let is_free = !self.busy.contains_key(id) && !self.unknown.contains(id);
@@ -424,8 +430,9 @@ impl<I: Interpreter> Engine<I> {
                 continue;
             }
             *busy += 1;
-            self.busy.insert(*id, job.intent.shard);
-            self.work.spawn(carry_out(self.interpreter.clone(), job.clone(), step.actions.clone()));
+            let one = Busy::new(job.intent.shard);
+            self.work.spawn(carry_out(self.interpreter.clone(), job.clone(), step.actions.clone(), one.clone()));
+            self.busy.insert(*id, one);
         }
     }
 
@@ -518,15 +525,4 @@ async fn until(time: Option<Instant>) {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
-}
-
-/// Carries actions out, one after the other.
-async fn carry_out<I: Interpreter>(interpreter: I, job: Job, actions: Vec<Action>) -> (TenantId, Result<(), Failed>) {
-    for action in actions {
-        info!(tenant = %job.intent.name, id = %job.intent.id, ?action, "carried out");
-        if let Err(failed) = interpreter.act(&job, &action).await {
-            return (job.intent.id, Err(failed));
-        }
-    }
-    (job.intent.id, Ok(()))
 }
