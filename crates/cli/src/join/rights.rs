@@ -62,6 +62,7 @@ fn rules(joining: &Joining) -> Vec<Rule> {
         ),
         rule("karpenter.sh", &["nodepools"], &SEE, "what autoscaled nodes may still add"),
         rule("", &["events"], &["get", "list"], "why a workload has no pods"),
+        rule("", &["pods"], &["delete"], "those of a stopped tenant that have ended: they stay, and would be taken for running ones"),
         rule("", &["namespaces"], &KEEP, "one for each tenant"),
         rule("", &["resourcequotas", "limitranges"], &KEEP, "what bounds a tenant"),
         rule("networking.k8s.io", &["networkpolicies"], &KEEP, "what a tenant may reach, and who may reach it"),
@@ -188,6 +189,11 @@ mod tests {
         assert!(!verbs(&example(), "", "persistentvolumeclaims").contains(&"delete".to_owned()));
         let text = serde_json::to_string(&manifests(&example())).expect("it is JSON");
         assert!(!["\"*\"", "escalate", "\"bind\"", "impersonate", "deletecollection"].iter().any(|word| text.contains(word)), "{text}");
+    }
+
+    #[test]
+    fn pods_are_seen_and_taken_away_and_never_made_or_changed() {
+        assert_eq!(verbs(&example(), "", "pods"), ["get", "list", "watch", "delete"]);
     }
 
     #[test]
