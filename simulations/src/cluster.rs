@@ -138,7 +138,7 @@ impl Cluster {
     pub fn seen(&self, id: TenantId, wanted: Option<&TenantIntent>, now: Micros) -> TenantSeen {
         let Some(namespace) = self.namespaces.get(&id) else { return TenantSeen { at_rest: true, ..TenantSeen::default() } };
         if namespace.ends.is_some() {
-            return TenantSeen { home: Home::Terminating, ..TenantSeen::default() };
+            return TenantSeen { home: Home::Terminating(String::new()), ..TenantSeen::default() };
         }
         let part = |wanted: &TenantIntent, part: Part| match namespace.parts.get(&part) {
             None => PartSeen::Missing,

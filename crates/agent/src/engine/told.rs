@@ -207,7 +207,7 @@ impl Told {
 fn newer(wanted: &TenantIntent, seen: &TenantSeen) -> Option<Epoch> {
     match seen.home {
         Home::Ours(epoch) if epoch > wanted.epoch => Some(epoch),
-        Home::Ours(_) | Home::None | Home::Terminating | Home::Foreign(_) => None,
+        Home::Ours(_) | Home::None | Home::Terminating(_) | Home::Foreign(_) => None,
     }
 }
 

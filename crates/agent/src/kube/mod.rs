@@ -183,14 +183,6 @@ impl KubeInterpreter {
         }
     }
 
-    /// Why the namespace of a tenant does not end, as Kubernetes tells; `None` if it is not on its way out.
-    #[must_use]
-    pub fn why_terminating(&self, id: TenantId) -> Option<String> {
-        let inner = self.writer.store.read();
-        let mut homes = inner.spaces.get(&id)?.iter().filter_map(|name| inner.homes.get(name)?.space.as_ref());
-        homes.find(|space| space.live.deleting)?.stuck.as_deref().map(str::to_owned)
-    }
-
     fn work<'a>(&'a self, job: &'a Job) -> Result<Work<'a>, Failed> {
         let namespace = {
             let inner = self.writer.store.read();

@@ -56,7 +56,7 @@ pub(super) fn home_of(home: Option<&Home>, id: TenantId) -> HomeSeen {
         (None, None) => return HomeSeen::Foreign("a namespace that is no tenant's".to_owned()),
     }
     if space.live.deleting {
-        return HomeSeen::Terminating;
+        return HomeSeen::Terminating(space.stuck.as_deref().unwrap_or_default().to_owned());
     }
     HomeSeen::Ours(if space.tenant.is_some() { space.epoch } else { Epoch::default() })
 }
@@ -124,7 +124,7 @@ pub(super) fn seen(
 ) -> Result<TenantSeen, Vec<Question>> {
     let found = namespace.and_then(|namespace| Some((namespace, inner.homes.get(namespace)?)));
     let home_seen = home_of(found.map(|(_, home)| home), job.intent.id);
-    let (Some((namespace, home)), HomeSeen::Ours(_) | HomeSeen::Terminating) = (found, &home_seen) else {
+    let (Some((namespace, home)), HomeSeen::Ours(_) | HomeSeen::Terminating(_)) = (found, &home_seen) else {
         if home_seen == HomeSeen::None {
             none_there(inner, job, namespace)?;
         }

@@ -71,8 +71,8 @@ pub enum Home {
     None,
     /// It is this tenant's, and was last acted on in this epoch.
     Ours(Epoch),
-    /// It is on its way out: it still counts, and nothing can be made in it.
-    Terminating,
+    /// It is on its way out: it still counts, and nothing can be made in it. What keeps it from ending, as far as that is told.
+    Terminating(String),
     /// Something of the name is there that is not this tenant's.
     Foreign(String),
 }

@@ -10,8 +10,14 @@ pub(super) fn step(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
         Home::Ours(epoch) if *epoch > wanted.epoch => {
             idle(Condition::Blocked(format!("it was acted on in epoch {epoch}, which is newer than {}", wanted.epoch)))
         }
-        Home::Terminating if wanted.role == Role::Absent => idle(Condition::Progressing("its namespace is being deleted".to_owned())),
-        Home::Terminating => idle(Condition::Blocked("its namespace is being deleted, and nothing can be made in it".to_owned())),
+        Home::Terminating(why) => {
+            let why = if why.is_empty() { String::new() } else { format!(": {why}") };
+            idle(if wanted.role == Role::Absent {
+                Condition::Progressing(format!("its namespace is being deleted{why}"))
+            } else {
+                Condition::Blocked(format!("its namespace is being deleted, and nothing can be made in it{why}"))
+            })
+        }
         Home::None | Home::Ours(_) => by_role(wanted, seen),
     }
 }

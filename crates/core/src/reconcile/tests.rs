@@ -78,14 +78,14 @@ fn carry_out(wanted: &TenantIntent, seen: &mut TenantSeen, action: &Action) {
                 (Role::Absent, true, &Home::Ours(wanted.epoch)),
                 "only what is named absent goes"
             );
-            *seen = TenantSeen { home: Home::Terminating, ..TenantSeen::default() };
+            *seen = TenantSeen { home: Home::Terminating(String::new()), ..TenantSeen::default() };
         }
     }
 }
 
 /// Time passes: pods become ready, namespaces end.
 fn settle(seen: &mut TenantSeen) {
-    if seen.home == Home::Terminating {
+    if matches!(seen.home, Home::Terminating(_)) {
         *seen = TenantSeen::default();
     }
     for part in seen.parts.values_mut().filter(|part| matches!(part, PartSeen::Waits(_))) {
@@ -110,7 +110,7 @@ fn any_seen() -> impl Strategy<Value = TenantSeen> {
     let home = prop_oneof![
         2 => Just(Home::None),
         6 => (1..7_u64).prop_map(|index| Home::Ours(epoch(index))),
-        1 => Just(Home::Terminating),
+        1 => Just(Home::Terminating("a finalizer".to_owned())),
         1 => Just(Home::Foreign("a namespace of somebody else".to_owned())),
     ];
     let volume = prop_oneof![Just(VolumeSeen::Never), (1..30_u64).prop_map(there), Just(VolumeSeen::Lost)];
