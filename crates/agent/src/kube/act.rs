@@ -460,3 +460,21 @@ pub(super) fn cede(body: &mut Value, path: &[String], value: Option<&Value>) {
         None => drop(parent.remove(last)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_does_not_answer_is_given_up_in_plain_words() {
+        let why = "Deployment/web: the API server did not answer within 30 s".to_owned();
+        let late = Failed::Later { why, after: None };
+        let never = || std::future::pending::<Result<(), kube::Error>>();
+        let began = Instant::now();
+        assert_eq!(call("Deployment/web", never()).await, Err(late.clone()));
+        assert_eq!(call_opt("Deployment/web", never()).await, Err(late));
+        assert_eq!(began.elapsed(), 2 * REQUEST_WITHIN);
+    }
+}
