@@ -1,5 +1,6 @@
 //! An agent over a bad way to its API server: too many requests, watches that expire, slow and lost answers, a token that is not valid any
-//! more. What is there stays, nothing is made twice, and what is wrong is said in plain words.
+//! more, and what somebody else does while a request is on its way. What is there stays, nothing is made twice, and what is wrong is said in
+//! plain words.
 
 #[path = "kube/agent.rs"]
 mod agent;
@@ -11,22 +12,26 @@ mod faults;
 mod world;
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use agent::{Agent, intent, namespace};
 use anyhow::{Context, Result, ensure};
 use faults::{Fault, is_watch};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret, ServiceAccount};
-use kube::Api;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use roadstead_agent::interpreter::{Failed, Interpreter};
 use roadstead_api::v1::observed_tenant::Observed;
 use roadstead_api::v1::tenant_intent::Role;
+use roadstead_core::reconcile::{Action, Condition, Part};
 use roadstead_tests::process::until;
 use roadstead_tests::testbed::Options;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tonic::codegen::http::Request;
 use tonic::codegen::http::request::Parts;
-use world::{Given, SOON, World};
+use world::{Given, SOON, World, tenant};
 
 /// As an API server refuses that has too much to do: with a header, and in plain text.
 fn too_busy(seconds: u32) -> Fault {
@@ -192,5 +197,59 @@ async fn a_token_that_is_not_valid_any_more_is_told_and_a_renewed_one_is_read() 
     // Its watches, too, go on.
     maps.delete("settings", &DeleteParams::default()).await?;
     until("it is put right", SOON, || async { Ok(maps.get("settings").await.map(drop)?) }).await?;
+    Ok(())
+}
+
+/// Puts another namespace in the place of one, of the same name and with the same labels; its UID.
+async fn swap(client: &Client, name: &str) -> Result<Option<String>> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    namespaces.delete(name, &DeleteParams::default()).await?;
+    // As the controllers do when nothing is left in it.
+    let mut going = namespaces.get(name).await?;
+    going.spec = None;
+    let path = format!("/api/v1/namespaces/{name}/finalize");
+    let finalize = Request::put(path).header("content-type", "application/json").body(serde_json::to_vec(&going)?)?;
+    client.request::<Value>(finalize).await?;
+    let new = json!({"metadata": {"name": name, "labels": going.metadata.labels}});
+    let new: Namespace = namespaces.create(&PostParams::default(), &serde_json::from_value(new)?).await?;
+    ensure!(new.metadata.uid != going.metadata.uid, "it is the one before");
+    Ok(new.metadata.uid)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_that_is_not_as_it_was_read_any_more_is_not_deleted() -> Result<()> {
+    const HOME: &str = "swapped";
+    let world = World::start(Options { controllers: false, ..Options::default() }).await?;
+    let mut job = tenant(40, HOME, roadstead_core::intent::Role::Run);
+    world.change(&mut job, |rendered| drop(rendered.parts.remove(&Part::Workloads)));
+    world.settles(&job, &Condition::Running).await?;
+    job.intent.role = roadstead_core::intent::Role::Absent;
+    let namespaces: Api<Namespace> = Api::all(world.client());
+    let epoch = |epoch: &str| Patch::Merge(json!({"metadata": {"labels": {"roadstead.dev/epoch": epoch}}}));
+    let path = format!("/api/v1/namespaces/{HOME}");
+    let (of, go) = (path.clone(), Arc::new(Notify::new()));
+    world.faults.add(move |request| request.method == "DELETE" && request.uri.path() == of, Fault::Held(go.clone()));
+    for is_swapped in [false, true] {
+        let deletes = world.faults.count("DELETE", &path);
+        let (kube, job) = (world.kube.clone(), job.clone());
+        let deleting = tokio::spawn(async move { kube.act(&job, &Action::Delete).await });
+        until("it has been read and is to be deleted", SOON, || async {
+            ensure!(world.faults.count("DELETE", &path) > deletes, "it is not");
+            Ok(())
+        })
+        .await?;
+        let uid = if is_swapped {
+            swap(&world.client(), HOME).await?
+        } else {
+            // Another agent has claimed it for a newer intent.
+            namespaces.patch(HOME, &PatchParams::default(), &epoch("0.4")).await?.metadata.uid
+        };
+        go.notify_one();
+        let deleted = deleting.await?;
+        assert!(matches!(&deleted, Err(Failed::Later { why, .. }) if why.contains("it changed meanwhile")), "{deleted:?}");
+        let there = namespaces.get(HOME).await?.metadata;
+        assert_eq!((there.uid, there.deletion_timestamp), (uid, None));
+        namespaces.patch(HOME, &PatchParams::default(), &epoch("0.3")).await?;
+    }
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! What may go wrong between an interpreter and its API server: a layer below the client that withholds what watches bring, cuts them, is
-//! slow, loses answers, or answers instead of the server.
+//! slow, holds requests back, loses answers, or answers instead of the server.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use kube::client::{Body, DynBody};
+use tokio::sync::Notify;
 use tonic::codegen::http::request::Parts;
 use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{Body as HttpBody, Bytes, StdError};
@@ -21,6 +22,8 @@ pub(crate) enum Fault {
     Answer(u16, Vec<(&'static str, String)>, String),
     /// It is carried out, so much later.
     Slow(Duration),
+    /// It is carried out once this has been notified; one notification lets one go on.
+    Held(Arc<Notify>),
     /// It is carried out, and nobody hears of it.
     LostAnswer,
     /// Of a watch: what it brings is withheld until [`Faults::clear`].
@@ -146,6 +149,9 @@ where
         Box::pin(async move {
             if let Some(Fault::Slow(by)) = &fault {
                 tokio::time::sleep(*by).await;
+            }
+            if let Some(Fault::Held(until)) = &fault {
+                until.notified().await;
             }
             let response = carried_out.await?;
             if matches!(fault, Some(Fault::LostAnswer)) {
