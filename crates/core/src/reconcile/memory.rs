@@ -93,8 +93,13 @@ impl Memory {
         known
     }
 
+    /// Whether a deletion would be one of those that are carried out unasked.
+    pub(super) fn has_room(&self, id: TenantId, at_most: usize) -> bool {
+        self.removals.contains_key(&id) || self.removals.len() < at_most
+    }
+
     pub(super) fn may_delete(&mut self, id: TenantId, at_most: usize, now: Timestamp) -> bool {
-        if !self.removals.contains_key(&id) && self.removals.len() >= at_most {
+        if !self.has_room(id, at_most) {
             return false;
         }
         self.removals.entry(id).or_insert(now);

@@ -19,11 +19,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{Epoch, Name, Revision, TenantId, VolumeUid};
-use crate::intent::{ClusterIntent, TenantIntent};
+use crate::intent::{ClusterIntent, Role, TenantIntent};
 use crate::time::{Millis, Timestamp};
-
-#[cfg(doc)]
-use crate::intent::Role;
 
 pub use memory::Memory;
 
@@ -203,6 +200,9 @@ pub struct Round {
     pub stale: bool,
 }
 
+/// What is said of a tenant that is stopped before its removal, while no more removals are carried out unasked.
+const WILL_WAIT: &str = "it is being stopped; then its removal waits for an operator, because more are to be removed than go unasked";
+
 /// What comes next. It changes nothing but `memory`.
 pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, memory: &mut Memory, now: Timestamp) -> Round {
     if intent.generation < seen.generation {
@@ -218,6 +218,9 @@ pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, me
     let mut round = Round::default();
     for (wanted, mut step) in all {
         let id = wanted.id;
+        if will_be_held_back(wanted, seen_of(wanted), &step) && !memory.has_room(id, may_remove) {
+            step.condition = Condition::Progressing(WILL_WAIT.to_owned());
+        }
         if memory.rests(id, now) {
             step.actions.clear();
         }
@@ -236,6 +239,12 @@ pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, me
     let named: BTreeSet<TenantId> = intent.tenants.iter().map(|wanted| wanted.id).collect();
     round.orphans = seen.tenants.keys().filter(|id| !named.contains(id)).copied().collect();
     round
+}
+
+/// Whether a tenant is on its way to a removal that has to be agreed to unless there is room for it.
+fn will_be_held_back(wanted: &TenantIntent, seen: &TenantSeen, step: &Step) -> bool {
+    let is_there = matches!(seen.home, Home::Ours(_)) && matches!(step.condition, Condition::Progressing(_));
+    wanted.role == Role::Absent && !wanted.removal_agreed && is_there && !step.actions.contains(&Action::Delete)
 }
 
 /// Whether something that runs is changed: what is new, or goes, is nobody's risk but its own.

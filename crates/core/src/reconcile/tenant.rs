@@ -92,13 +92,15 @@ fn absent(seen: &TenantSeen, mut actions: Vec<Action>) -> Step {
     if seen.home == Home::None {
         return idle(Condition::Absent);
     }
+    let goes = seen.at_rest && actions.is_empty();
     if actions.is_empty() {
         if *of(seen, Part::Routes) != PartSeen::Missing {
             actions.push(Action::Unroute);
         }
         actions.push(if seen.at_rest { Action::Delete } else { Action::Stop });
     }
-    Step { actions, condition: Condition::Progressing("it is being removed".to_owned()) }
+    let words = if goes { "it is being removed" } else { "it is being stopped, and then removed" };
+    Step { actions, condition: Condition::Progressing(words.to_owned()) }
 }
 
 /// Makes a part if it is not as rendered; what it waits for, if anything.

@@ -227,6 +227,32 @@ fn many_deletions_at_once_wait_for_an_operator() {
     }
 }
 
+#[test]
+fn who_is_stopped_for_a_removal_that_will_be_held_back_is_not_said_to_be_removed() {
+    let intent = ClusterIntent { generation: epoch(1), tenants: (0..6).map(|id| wanted(id, 1, Role::Absent)).collect() };
+    let runs = |id| (TenantId(id), TenantSeen { at_rest: id < 5, ..resting(1) });
+    let mut seen = ClusterSeen { generation: epoch(1), tenants: (0..6).map(runs).collect() };
+    let (limits, mut memory) = (Limits::default(), Memory::default());
+    let said = |round: &Round| match &round.steps.last().unwrap().1.condition {
+        Condition::Progressing(words) => words.clone(),
+        other => panic!("{other:?}"),
+    };
+    let full = reconcile(&intent, &seen, &limits, &mut memory, Timestamp(0));
+    assert_eq!((deletions(&full), full.held_back.len()), (5, 0));
+    assert!(said(&full).contains("its removal waits for an operator"), "{}", said(&full));
+    assert_eq!(full.steps.last().unwrap().1.actions, [Action::Stop]);
+    let room = reconcile(&intent, &seen, &limits, &mut memory, Timestamp(600_000));
+    assert_eq!(deletions(&room), 5);
+
+    seen.tenants.retain(|id, _| id.0 == 5);
+    let alone = ClusterIntent { generation: epoch(1), tenants: intent.tenants[5..].to_vec() };
+    let room = reconcile(&alone, &seen, &limits, &mut Memory::default(), Timestamp(0));
+    assert_eq!(said(&room), "it is being stopped, and then removed");
+    let agreed = ClusterIntent { tenants: vec![TenantIntent { removal_agreed: true, ..intent.tenants[5].clone() }], ..alone };
+    let agreed = reconcile(&agreed, &seen, &limits, &mut memory, Timestamp(600_001));
+    assert_eq!(said(&agreed), "it is being stopped, and then removed");
+}
+
 fn busy(round: &Round) -> Vec<u64> {
     round.steps.iter().filter(|(_, step)| !step.actions.is_empty()).map(|(id, _)| id.0).collect()
 }
