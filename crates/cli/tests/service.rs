@@ -184,9 +184,11 @@ async fn tenants_come_and_go(service: &Service) {
     service.run(&["place", "first", "--owner", "me", "--class", "shop-small@1.0.0", "--wait"]).await.exits(0).says("tenant/first on ");
     service.run(&["explain", "first"]).await.exits(0).says("decided then").says("decided now");
     service.run(&["events", "first"]).await.exits(0).says("admin:me").says("agent:");
-    service.run(&["delete", "tenant", "first", "--wait"]).await.exits(0);
+    let deleted = service.run(&["delete", "tenant", "first", "--wait"]).await.exits(0);
+    deleted.says("kept for 7d once it has stopped").says("undelete brings it back until 2");
     service.run(&["get", "tenants", "--phase", "retained", "-o", "name"]).await.exits(0).says("tenant/first");
     service.run(&["undelete", "tenant", "first"]).await.exits(0).says("undeleted");
+    service.run(&["events", "nosuch"]).await.exits(3).says("history goes with the tenant");
     service.run(&["delete", "tenant", "first", "--purge", "--wait"]).await.exits(0);
     service.run(&["get", "tenant", "first"]).await.exits(3);
     service.run(&["simulate", "-f", &service.example("what-if"), "--count", "2"]).await.exits(0).says("0 of 2 would fit");
