@@ -12,6 +12,7 @@ pub mod watch;
 pub mod admin;
 pub mod server;
 pub mod agent;
+pub mod given;
 pub mod join;
 pub mod export;
 pub mod dev;
