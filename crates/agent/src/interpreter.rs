@@ -106,6 +106,11 @@ pub trait Interpreter: Clone + Send + Sync + 'static {
     /// Waits until something changed.
     fn changed(&self) -> impl Future<Output = Changed> + Send;
 
+    /// Where what is labelled as a tenant is, as people find it: its namespace, its folder.
+    fn home_of(&self, id: TenantId) -> String {
+        id.to_string()
+    }
+
     /// Those that are labelled as tenants and named by no intent: nobody counts them, so that what they use is others' use.
     fn orphans(&self, orphans: &[TenantId]) {
         let _ = orphans;

@@ -1,10 +1,11 @@
 //! The agent's loop: hears what is wanted, looks at what is there, asks [`roadstead_core::reconcile`] what comes next, has it carried out, tells.
 //!
 //! One task owns all of it; workers carry actions out, one tenant each, and report back. It decides nothing itself. Modules in reading order:
-//! [`wanted`] (what was heard), [`told`] (what the placement service knows), this one.
+//! [`wanted`] (what was heard), [`told`] (what the placement service knows), [`troubles`] (what is in the log), this one.
 
 mod wanted;
 mod told;
+mod troubles;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use tracing::{debug, error, info, warn};
 use crate::diff;
 use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Job};
 use told::{Now, Told};
+use troubles::Troubles;
 use wanted::Wanted;
 
 /// Tenants that are worked on at the same time.
@@ -46,6 +48,8 @@ const TELL_WITHIN: Duration = Duration::from_secs(10);
 pub const QUEUE: usize = 64;
 /// Questions that are answered at a time: each is some requests to the API server for every object of a tenant.
 const MAX_QUESTIONS: usize = 4;
+/// Orphans that are named in the log.
+const MAX_NAMED: usize = 50;
 /// How long an answer may take: the placement service waits a little longer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
@@ -96,6 +100,7 @@ pub struct Engine<I: Interpreter> {
     /// Why the last attempt failed, in plain words.
     reasons: BTreeMap<TenantId, Failed>,
     told: Told,
+    troubles: Troubles,
     /// Not before this it is looked for news.
     next_tell: Instant,
     /// At this it is told that all is as before, if nothing is news.
@@ -138,6 +143,7 @@ impl<I: Interpreter> Engine<I> {
             settling: BTreeMap::new(),
             reasons: BTreeMap::new(),
             told: Told::default(),
+            troubles: Troubles::default(),
             next_tell: now,
             alive_at: now + TELL_WITHIN,
             tell_within: TELL_WITHIN,
@@ -330,7 +336,16 @@ impl<I: Interpreter> Engine<I> {
         self.decided = self.wanted.intent.generation;
         let round = reconcile(&self.wanted.intent, &self.seen, &self.limits, &mut self.memory, now);
         if round.orphans != self.round.orphans {
-            warn!(orphans = ?round.orphans, "labelled as tenants and named by no intent: left as they are");
+            let homes: Vec<String> = round.orphans.iter().map(|id| self.interpreter.home_of(*id)).collect();
+            if homes.is_empty() {
+                info!("nothing is labelled as a tenant any more that no intent names");
+            } else {
+                warn!(
+                    count = homes.len(),
+                    homes = homes[..homes.len().min(MAX_NAMED)].join(", "),
+                    "labelled as tenants and named by no intent: left as they are"
+                );
+            }
             self.interpreter.orphans(&round.orphans);
         }
         self.round = round;
@@ -417,6 +432,7 @@ impl<I: Interpreter> Engine<I> {
             self.anew_at = now + TELL_ANEW_EVERY;
         }
         let Some(message) = self.news(&facts, now >= self.alive_at) else { return Ok(()) };
+        self.log_troubles();
         self.alive_at = now + self.tell_within;
         match tell.try_send(message) {
             Ok(()) => Ok(()),
@@ -447,8 +463,21 @@ impl<I: Interpreter> Engine<I> {
             held_back: count(self.round.held_back.len()),
         };
         let (generation, idle) = (self.seen.generation, self.busy.is_empty() && self.unknown.is_empty());
-        let now = Now { generation, idle, tenants, orphans, uid: &facts.uid, capacity: &facts.capacity, info, time: self.now() };
+        let (uid, cluster, time) = (&facts.uid, self.wanted.cluster(), self.now());
+        let now = Now { generation, idle, tenants, orphans, uid, cluster, capacity: &facts.capacity, info, time };
         self.told.news(&now, due)
+    }
+
+    /// The log says what the placement service is told, also while that is not reached.
+    fn log_troubles(&mut self) {
+        let jobs = &self.wanted.jobs;
+        self.troubles.keep(|id| jobs.contains_key(&id));
+        for (id, trouble) in self.told.troubles() {
+            let Some(job) = jobs.get(&id) else { continue };
+            if let Some(turn) = self.troubles.turn(id, trouble) {
+                troubles::log(job.intent.name.as_str(), id, &turn);
+            }
+        }
     }
 
     /// What is seen of a tenant, or what failed when something was done about it.

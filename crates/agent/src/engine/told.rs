@@ -23,8 +23,12 @@ const REPEATS: Millis = Millis::from_secs(10);
 const MAX_TENANTS: usize = 1000;
 
 /// Why a removal is not carried out, and what lets it go on.
-const HELD_BACK: &str = "more are to be removed than go unasked in ten minutes: it goes when an operator agrees (roadstead allow-removals \
-     CLUSTER), or when its turn comes";
+fn held_back(cluster: &str) -> String {
+    format!(
+        "more are to be removed than go unasked in ten minutes: it goes when an operator agrees (roadstead allow-removals {cluster} --count N), \
+         or when its turn comes"
+    )
+}
 
 /// What is told of one tenant.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +69,8 @@ pub(crate) struct Now<'a> {
     /// Labelled as tenants, named by nobody.
     pub(crate) orphans: Vec<(TenantId, &'a TenantSeen)>,
     pub(crate) uid: &'a str,
+    /// The cluster's name.
+    pub(crate) cluster: &'a str,
     pub(crate) capacity: &'a Capacity,
     pub(crate) info: ClusterInfo,
     pub(crate) time: Timestamp,
@@ -80,6 +86,12 @@ impl Told {
     /// by now.
     pub(crate) fn anew(&mut self) {
         self.said.clear();
+    }
+
+    /// What is wrong with those tenants that are being told of.
+    pub(crate) fn troubles(&self) -> impl Iterator<Item = (TenantId, Option<&(TroubleKind, String)>)> {
+        let said = self.sent.iter().flat_map(|sent| &sent.said);
+        said.map(|(id, said)| (*id, said.seen.trouble.as_ref()))
     }
 
     /// Whether an answer is awaited.
@@ -113,7 +125,7 @@ impl Told {
         let mut said = BTreeMap::new();
         let mut more = false;
         for (wanted, seen, condition) in &now.tenants {
-            let one = self.say(wanted, seen, condition, now.time);
+            let one = self.say(wanted, seen, condition, now);
             if complete.is_none() && self.said.get(&wanted.id) == Some(&one) {
                 continue;
             }
@@ -147,7 +159,7 @@ impl Told {
         Some(message)
     }
 
-    fn say(&mut self, wanted: &TenantIntent, seen: &TenantSeen, condition: &Condition, now: Timestamp) -> Said {
+    fn say(&mut self, wanted: &TenantIntent, seen: &TenantSeen, condition: &Condition, now: &Now<'_>) -> Said {
         let observed = match condition {
             // Acted on in a newer epoch, which a restore has undone: what is there is told as of that epoch, and it is bound anew.
             Condition::Blocked(_) if self::newer(wanted, seen).is_some() => Some(presence(seen)),
@@ -162,7 +174,7 @@ impl Told {
             seen.volumes.iter().filter_map(|(name, volume)| Some((name.clone(), uid_of(volume)?))).collect();
         let trouble = match condition {
             Condition::Running | Condition::Stopped | Condition::Absent => None,
-            Condition::Progressing(why) => self.waits_for(wanted.id, why, now),
+            Condition::Progressing(why) => self.waits_for(wanted.id, why, now.time),
             Condition::VolumeLost(name) => Some((
                 TroubleKind::VolumeLost,
                 format!(
@@ -173,7 +185,7 @@ impl Told {
                 TroubleKind::SecretLost,
                 format!("secret {name} was generated here and is gone: put the same one back, since what it protects is still there"),
             )),
-            Condition::HeldBack => Some((TroubleKind::HeldBack, HELD_BACK.to_owned())),
+            Condition::HeldBack => Some((TroubleKind::HeldBack, held_back(now.cluster))),
             Condition::Blocked(why) => Some((TroubleKind::Blocked, why.clone())),
         };
         if !matches!(condition, Condition::Progressing(_)) {
@@ -268,6 +280,12 @@ mod tests {
     }
 
     #[test]
+    fn who_is_held_back_is_told_how_it_goes_on_whatever_the_cluster_is_called() {
+        assert!(held_back("eu-1").contains("roadstead allow-removals eu-1 --count N"));
+        assert!(held_back(&"c".repeat(63)).len() <= MAX_WHY_BYTES);
+    }
+
+    #[test]
     fn everything_is_told_anew_in_as_many_messages_as_that_takes_and_what_was_lost_again() {
         let (intents, seen): (Vec<_>, _) = ((1..=COUNT).map(tenant).collect(), TenantSeen::default());
         let capacity = Capacity::default();
@@ -277,6 +295,7 @@ mod tests {
             tenants: intents.iter().map(|intent| (intent, &seen, &Condition::Running)).collect(),
             orphans: Vec::new(),
             uid: "uid",
+            cluster: "eu-1",
             capacity: &capacity,
             info: ClusterInfo::default(),
             time: Timestamp::default(),

@@ -15,7 +15,7 @@ use roadstead_core::cluster::Capacity;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::Held;
 use super::growth::{AutoscalerStatus, NodePool};
@@ -239,13 +239,18 @@ where
         watcher::watcher(api.clone(), config.clone()).take_while(move |event| future::ready(!refused(event)))
     };
     let events = stream::repeat_with(fresh).flatten().backoff(Pauses::up_to(longest));
-    events.map(|event| match event {
+    let mut told_missing = false;
+    events.map(move |event| match event {
         Ok(Event::Init) => Ok(Step::Begin),
         Ok(Event::InitApply(slim) | Event::Apply(slim)) => Ok(Step::Is(slim.object)),
         Ok(Event::Delete(slim)) => Ok(Step::Gone(slim.object)),
         Ok(Event::InitDone) => Ok(Step::Done),
         Err(error) => {
-            info!(kind = K::NAMES[2], %error, "a watch failed and is tried again");
+            if longest < LONGEST_PAUSE_OPTIONAL || !is(&error, &[404]) {
+                info!(kind = K::NAMES[2], %error, "a watch failed and is tried again");
+            } else if !std::mem::replace(&mut told_missing, true) {
+                debug!(kind = K::NAMES[2], "nobody serves this kind here: there is nothing of it");
+            }
             Err(error)
         }
     })

@@ -213,6 +213,13 @@ impl Interpreter for KubeInterpreter {
         self.shared.fence.keep(generation).await
     }
 
+    fn home_of(&self, id: TenantId) -> String {
+        let inner = self.writer.store.read();
+        let names =
+            inner.spaces.get(&id).map(|names| names.iter().map(|name| format!("namespace {name}")).collect::<Vec<_>>().join(" and "));
+        names.unwrap_or_else(|| id.to_string())
+    }
+
     fn orphans(&self, orphans: &[TenantId]) {
         (self.shared.on_orphans)(orphans);
     }
