@@ -27,7 +27,7 @@ mod change;
 pub use change::check_change;
 pub use check::check;
 pub use class::Class;
-pub use expression::{MAX_EXPRESSION_CHARS, MAX_STEPS, MAX_TEXT_BYTES};
+pub use expression::{MAX_EXPRESSION_CHARS, MAX_STEPS, MAX_TEXT_BYTES, unquoted as unquoted_expression};
 pub use finding::Finding;
 pub use kinds::RULES as ROLE_RULES;
 pub use manifests::{MAX_DEPTH, MAX_NODES, MAX_OBJECTS};
