@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::Api;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use roadstead_agent::identity::{Credentials, Place, unix_now_s};
 use roadstead_tests::cli::{self, Said};
 use roadstead_tests::group::{self, Group};
@@ -68,6 +68,26 @@ kind: Tenant
 metadata: {name: acme}
 spec: {owner: acme-gmbh, class: plain@1.0.0}
 ";
+/// A tenant that lacks a secret, of a class that copies one.
+const LACKS: &str = "\
+apiVersion: roadstead.dev/v1
+kind: Class
+metadata: {name: copies}
+spec:
+  version: 1.0.0
+  requests: {cpu: 100m, memory: 64Mi, pods: 1, largestPod: {cpu: 100m, memory: 64Mi}}
+  secrets: [{name: mail, copy: shared-mail}]
+  manifests: [next/*.yaml]
+  values: {additionalProperties: false, properties: {theme: {type: string, default: pale}}}
+  retain: 1d
+---
+apiVersion: roadstead.dev/v1
+kind: Tenant
+metadata: {name: lacks}
+spec: {owner: acme-gmbh, class: copies@1.0.0}
+";
+/// A namespace that is labelled as a tenant's and that nobody knows.
+const ORPHAN: &str = "lost-00000000000000aa";
 /// The same tenant, otherwise.
 const DARK: &str = "\
 apiVersion: roadstead.dev/v1
@@ -107,7 +127,8 @@ impl Entering {
         for manifests in ["plain", "next"] {
             std::fs::create_dir(folder.path().join(manifests))?;
         }
-        let documents = [("fleet.yaml", FLEET), ("tenant.yaml", TENANT), ("dark.yaml", DARK), ("next.yaml", NEXT_CLASS)];
+        let documents =
+            [("fleet.yaml", FLEET), ("tenant.yaml", TENANT), ("dark.yaml", DARK), ("next.yaml", NEXT_CLASS), ("lacks.yaml", LACKS)];
         let manifests = [("plain/map.yaml", MANIFEST), ("next/map.yaml", NEXT_MANIFEST)];
         for (name, text) in documents.into_iter().chain(manifests) {
             std::fs::write(folder.path().join(name), text)?;
@@ -252,6 +273,31 @@ impl Entering {
         Ok(())
     }
 
+    /// The agent's log names tenants' troubles when they begin and end, once, and what nobody knows of.
+    async fn logs_what_is_wrong(&self) -> Result<()> {
+        self.run(&["apply", "-f", &path(&self.file("lacks.yaml"))])?;
+        self.logged("there is no secret `shared-mail` in namespace roadstead-templates to copy").await?;
+        let client = self.plane.client().await?;
+        let (namespaces, params) = (Api::<Namespace>::all(client.clone()), PostParams::default());
+        let namespace = |name: &str, labels: Option<(String, String)>| {
+            let metadata = ObjectMeta { name: Some(name.to_owned()), labels: Some(labels.into_iter().collect()), ..ObjectMeta::default() };
+            Namespace { metadata, ..Namespace::default() }
+        };
+        let labelled = Some(("roadstead.dev/tenant".to_owned(), ORPHAN.trim_start_matches("lost-").to_owned()));
+        namespaces.create(&params, &namespace(ORPHAN, labelled)).await?;
+        self.logged(&format!("namespace {ORPHAN}")).await?;
+        namespaces.create(&params, &namespace("roadstead-templates", None)).await?;
+        let metadata = ObjectMeta { name: Some("shared-mail".to_owned()), ..ObjectMeta::default() };
+        let shared = Secret { metadata, ..Secret::default() };
+        Api::<Secret>::namespaced(client, "roadstead-templates").create(&params, &shared).await?;
+        self.logged("a tenant's trouble is over").await?;
+        let log = std::fs::read_to_string(self.log())?;
+        let began = log.lines().filter(|line| line.contains("a tenant is in trouble") && line.contains("tenant=\"lacks\""));
+        ensure!(began.count() == 1, "{log}");
+        namespaces.delete(ORPHAN, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
     fn ended(kept: &Credentials) -> Result<()> {
         let validity = kept.validity("eu-1").map_err(anyhow::Error::msg)?;
         ensure!(validity.has_ended(unix_now_s()), "it is good until {}", validity.end());
@@ -282,6 +328,7 @@ async fn an_agent_is_let_in_by_a_token_renews_its_certificate_and_comes_back_as_
     entering.run(&["apply", "-f", &path(&entering.file("tenant.yaml"))])?;
     let home = until("the tenant has a namespace", SOON, || entering.home()).await?;
     entering.shows_what_would_change().await?;
+    entering.logs_what_is_wrong().await?;
     let again = entering.join().await?;
     ensure!(again.contains("no token is made") && !again.contains("secret/"), "{again}");
 
