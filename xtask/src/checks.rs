@@ -20,7 +20,7 @@ const OPEN_SEED: (u32, &str) = (
 const PROCESS_TEST_THREADS: &str = "2";
 /// The tests that start control planes of Kubernetes, and those that start nodes, too; `kubernetes` runs them, and `integration` all others.
 const CONTROL_PLANE_TESTS: [&str; 7] = ["testbed", "inventory", "kube_interpreter", "kube_faults", "join", "let_in", "cluster_profiles"];
-const NODE_TESTS: [&str; 3] = ["whole_clusters", "kube_commands", "real_clusters"];
+const NODE_TESTS: [&str; 4] = ["whole_clusters", "kube_commands", "real_clusters", "network_policies"];
 
 struct Check {
     name: &'static str,

@@ -11,6 +11,7 @@ use roadstead_class::Rendered;
 use roadstead_core::cluster::Capacity;
 use roadstead_core::id::{Revision, TenantId};
 use roadstead_core::intent::TenantIntent;
+use roadstead_core::observed::ClusterDetails;
 use roadstead_core::reconcile::{Action, TenantSeen};
 
 /// A tenant with what there is to be of it.
@@ -51,6 +52,8 @@ pub struct ClusterFacts {
     pub ready_nodes: u32,
     /// All nodes.
     pub nodes: u32,
+    /// More about it.
+    pub details: ClusterDetails,
 }
 
 /// What changed since it was last asked.

@@ -447,7 +447,17 @@ impl<I: Interpreter> Engine<I> {
             held_back: count(self.round.held_back.len()),
         };
         let (generation, idle) = (self.seen.generation, self.busy.is_empty() && self.unknown.is_empty());
-        let now = Now { generation, idle, tenants, orphans, uid: &facts.uid, capacity: &facts.capacity, info, time: self.now() };
+        let now = Now {
+            generation,
+            idle,
+            tenants,
+            orphans,
+            uid: &facts.uid,
+            capacity: &facts.capacity,
+            info,
+            details: &facts.details,
+            time: self.now(),
+        };
         self.told.news(&now, due)
     }
 

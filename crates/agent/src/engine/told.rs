@@ -8,12 +8,12 @@ use roadstead_api::v1;
 use roadstead_core::cluster::Capacity;
 use roadstead_core::id::{Epoch, Name, Revision, TenantId, VolumeUid};
 use roadstead_core::intent::TenantIntent;
-use roadstead_core::observed::{ClusterInfo, MAX_WHY_BYTES, SeenTenant, TroubleKind};
+use roadstead_core::observed::{ClusterDetails, ClusterInfo, SeenTenant, TroubleKind};
 use roadstead_core::reconcile::{Condition, Home, TenantSeen, VolumeSeen};
 use roadstead_core::request::Observed;
 use roadstead_core::time::{Millis, Timestamp};
 
-use crate::wire;
+use crate::wire::{self, shortened};
 
 /// How long a tenant is on its way before that is told.
 const SETTLES: Millis = Millis::from_secs(5);
@@ -41,6 +41,7 @@ pub(crate) struct Told {
     waits: BTreeMap<TenantId, (Timestamp, Timestamp)>,
     capacity: Option<Capacity>,
     info: Option<ClusterInfo>,
+    details: Option<ClusterDetails>,
     /// All that is carried is to be told, as of this revision.
     complete: Option<Revision>,
     /// What is under way.
@@ -52,6 +53,7 @@ struct Sent {
     said: BTreeMap<TenantId, Said>,
     capacity: Option<Capacity>,
     info: Option<ClusterInfo>,
+    details: Option<ClusterDetails>,
     complete: bool,
 }
 
@@ -67,6 +69,7 @@ pub(crate) struct Now<'a> {
     pub(crate) uid: &'a str,
     pub(crate) capacity: &'a Capacity,
     pub(crate) info: ClusterInfo,
+    pub(crate) details: &'a ClusterDetails,
     pub(crate) time: Timestamp,
 }
 
@@ -79,6 +82,7 @@ impl Told {
     /// Every tenant is told of anew, in as many messages as that takes: something may have been dropped on the way, or mean something else
     /// by now.
     pub(crate) fn anew(&mut self) {
+        self.details = None;
         self.said.clear();
     }
 
@@ -94,10 +98,11 @@ impl Told {
 
     /// The last message was taken.
     pub(crate) fn taken(&mut self, answer: &v1::ObserveResponse) {
-        let Some(Sent { said, capacity, info, complete }) = self.sent.take() else { return };
+        let Some(Sent { said, capacity, info, details, complete }) = self.sent.take() else { return };
         self.said.extend(said);
         self.capacity = capacity.or(self.capacity.take());
         self.info = info.or(self.info.take());
+        self.details = details.or(self.details.take());
         if complete {
             self.complete = None;
         }
@@ -133,7 +138,9 @@ impl Told {
         }
         let capacity = (self.capacity.as_ref() != Some(now.capacity)).then(|| now.capacity.clone());
         let info = (self.info.as_ref() != Some(&now.info)).then(|| now.info.clone());
-        if said.is_empty() && capacity.is_none() && info.is_none() && complete.is_none() && !anyway {
+        let details = (self.details.as_ref() != Some(now.details)).then(|| now.details.clone());
+        let is_news = !said.is_empty() || capacity.is_some() || info.is_some() || details.is_some() || complete.is_some();
+        if !is_news && !anyway {
             return None;
         }
         let message = v1::ObserveRequest {
@@ -142,8 +149,9 @@ impl Told {
             info: info.as_ref().map(wire::wire_info),
             tenants: said.values().map(|said| wire::seen(&said.seen, said.observed)).collect(),
             complete_at: complete.map(wire::wire_revision),
+            details: details.as_ref().map(wire::wire_details),
         };
-        self.sent = Some(Sent { said, capacity, info, complete: complete.is_some() });
+        self.sent = Some(Sent { said, capacity, info, details, complete: complete.is_some() });
         Some(message)
     }
 
@@ -229,14 +237,6 @@ fn uid_of(volume: &VolumeSeen) -> Option<VolumeUid> {
     }
 }
 
-fn shortened(why: &str) -> String {
-    if why.len() <= MAX_WHY_BYTES {
-        return why.to_owned();
-    }
-    let end = (0..=MAX_WHY_BYTES - 4).rev().find(|at| why.is_char_boundary(*at)).unwrap_or(0);
-    format!("{} ...", &why[..end])
-}
-
 #[cfg(test)]
 mod tests {
     use roadstead_core::id::{Owner, ShardId};
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn everything_is_told_anew_in_as_many_messages_as_that_takes_and_what_was_lost_again() {
         let (intents, seen): (Vec<_>, _) = ((1..=COUNT).map(tenant).collect(), TenantSeen::default());
-        let capacity = Capacity::default();
+        let (capacity, details) = (Capacity::default(), ClusterDetails::default());
         let now = || Now {
             generation: Revision::default(),
             idle: true,
@@ -279,6 +279,7 @@ mod tests {
             uid: "uid",
             capacity: &capacity,
             info: ClusterInfo::default(),
+            details: &details,
             time: Timestamp::default(),
         };
         let mut told = Told::default();

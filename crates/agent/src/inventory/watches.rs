@@ -153,8 +153,10 @@ fn held(tally: &Tally, version: &str) -> Held {
     let census = tally.census().clone();
     let capacity: Capacity = tally.capacity();
     let (ready_nodes, nodes) = (census.ready, census.nodes);
-    let facts = ClusterFacts { uid: tally.uid().to_owned(), capacity, version: version.to_owned(), ready_nodes, nodes };
-    Held { facts, census, storage: tally.storage(), growth: tally.growth() }
+    let growth = tally.growth();
+    let details = census.details(&growth);
+    let facts = ClusterFacts { uid: tally.uid().to_owned(), capacity, version: version.to_owned(), ready_nodes, nodes, details };
+    Held { facts, census, storage: tally.storage(), growth }
 }
 
 /// The cluster's version, again and again.

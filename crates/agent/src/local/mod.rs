@@ -21,6 +21,7 @@ use roadstead_api::v1::ObjectDiff;
 use roadstead_class::namespace_of;
 use roadstead_core::cluster::Capacity;
 use roadstead_core::id::{Incarnation, Revision, TenantId};
+use roadstead_core::observed::ClusterDetails;
 use roadstead_core::reconcile::{Action, TenantSeen};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -268,6 +269,7 @@ impl Interpreter for Local {
     fn facts(&self) -> Result<ClusterFacts, Failed> {
         let capacity = lock(&self.capacity).clone();
         let nodes = capacity.nodes.iter().map(|node| node.count).sum();
-        Ok(ClusterFacts { uid: lock(&self.cluster).uid.clone(), capacity, version: "local".to_owned(), ready_nodes: nodes, nodes })
+        let uid = lock(&self.cluster).uid.clone();
+        Ok(ClusterFacts { uid, capacity, version: "local".to_owned(), ready_nodes: nodes, nodes, details: ClusterDetails::default() })
     }
 }

@@ -42,6 +42,7 @@ pub fn manifests(joining: &Joining) -> Vec<Value> {
     let own = [
         rule("coordination.k8s.io", &["leases"], &["get", "create", "update", "patch"], "which of the two replicas acts"),
         rule("", &["configmaps"], &["get", "create", "update", "patch"], "the newest generation that was acted on"),
+        rule("", &["pods"], &["create", "delete"], "two pods that find out whether network policies hold, and nothing else"),
     ];
     vec![
         role("ClusterRole", None, &everywhere),

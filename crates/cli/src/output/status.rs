@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use roadstead_api::v1;
 use serde::Serialize;
 
+use super::details::ClusterDetails;
 use super::objects::dash;
 use crate::document::quantity::Span;
 use crate::document::resources::{Capacity, Requests, Resources};
@@ -151,6 +152,8 @@ struct ClusterStatus {
     last_contact_age: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     removals: Option<WaitingRemovals>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<ClusterDetails>,
 }
 
 /// Removals that wait for an operator, or to which one has agreed.
@@ -203,6 +206,7 @@ pub fn cluster(status: &v1::ClusterStatus) -> serde_json::Value {
         }),
         last_contact: status.has_agent.then(|| contact_time(status)),
         last_contact_age: contact_age(status),
+        details: status.details.as_ref().map(ClusterDetails::of),
         removals: status.removals.as_ref().map(|removals| WaitingRemovals {
             waiting: removals.waiting,
             first: removals.first.clone(),

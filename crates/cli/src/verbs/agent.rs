@@ -8,12 +8,16 @@ use clap::{Args, ValueEnum};
 use roadstead_agent::engine::Settings;
 use roadstead_agent::identity::keeper::Dial;
 use roadstead_agent::identity::{Credentials, Keeper, Keeping, Place};
+use roadstead_agent::interpreter::ClusterFacts;
 use roadstead_agent::inventory::{Inventory, Options};
 use roadstead_agent::kube::{Drift, Kind, KubeInterpreter, client};
 use roadstead_agent::lease::Election;
+use roadstead_agent::probe::Probe;
 use roadstead_agent::session::Session;
+use roadstead_core::observed::ClusterDetails;
 use roadstead_server::identity::{Caller, Role};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::config::Context;
@@ -84,6 +88,10 @@ pub struct Agent {
     /// What is done about changes by hand.
     #[arg(long, default_value = "repair")]
     on_drift: OnDrift,
+    /// Image with `roadstead` in it, for two pods in the agent's namespace that find out whether network policies hold: soon after the start
+    /// and each day. Left out, that stays unknown.
+    #[arg(long, value_name = "IMAGE")]
+    probe_image: Option<String>,
     /// What is logged to stderr, as in info.
     #[arg(long, default_value = "info", env = "ROADSTEAD_LOG")]
     log_filter: String,
@@ -212,11 +220,21 @@ impl Agent {
         let inventory = Arc::new(Inventory::start(cluster.clone(), Options::default()));
         let mut held = inventory.held();
         let (sender, facts) = watch::channel(None);
-        let forward = tokio::spawn(async move {
+        let (found, mut policies) = watch::channel(None);
+        let mut beside = JoinSet::new();
+        if let Some(image) = &self.probe_image {
+            beside.spawn(Probe::new(cluster.clone(), &self.namespace, image).keep(found));
+        }
+        beside.spawn(async move {
             loop {
-                sender.send_replace(held.borrow_and_update().as_ref().map(|held| held.facts.clone()));
-                if held.changed().await.is_err() {
-                    return;
+                let found = policies.borrow_and_update().clone();
+                let facts = held.borrow_and_update().as_ref().map(|held| held.facts.clone());
+                let policies = found.unwrap_or_default();
+                sender.send_replace(facts.map(|facts| ClusterFacts { details: ClusterDetails { policies, ..facts.details }, ..facts }));
+                tokio::select! {
+                    changed = held.changed() => if changed.is_err() { return },
+                    // Without a probe nothing ever comes.
+                    Ok(()) = policies.changed() => {}
                 }
             }
         });
@@ -237,7 +255,7 @@ impl Agent {
         });
         let settings = Settings { site, ..Settings::default() };
         let ended = roadstead_agent::run(interpreter, settings, session, stop).await;
-        forward.abort();
+        beside.shutdown().await;
         ended.map_err(|error| Failure::failed(format!("the agent has ended: {error}")))
     }
 }

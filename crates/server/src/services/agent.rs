@@ -8,7 +8,7 @@ use roadstead_api::v1;
 use roadstead_api::v1::agent_service_server::AgentService;
 use roadstead_core::command::{Kind, Rejection};
 use roadstead_core::id::Name;
-use roadstead_core::request::Ask;
+use roadstead_core::request::{Ask, ClusterFound};
 use roadstead_core::state::State;
 use tonic::{Code, Request, Response, Status};
 
@@ -17,7 +17,7 @@ use super::intents::Intents;
 use super::reports;
 use crate::auth::Reach;
 use crate::convert::check::{At, Check};
-use crate::convert::{agent, cluster_names};
+use crate::convert::{agent, cluster_names, details};
 use crate::errors::{Fault, rejected};
 
 /// `AgentService` on one replica.
@@ -89,9 +89,18 @@ impl AgentService for Agents {
         let name = own_cluster(&reach)?;
         let mut check = Check::default();
         let observation = agent::observation(&mut check, &name, request.get_ref());
-        let observation = check.finish(observation)?;
+        let found = match &request.get_ref().details {
+            None => Some(None),
+            Some(wire) => details::details(&mut check, At::Top("details"), wire).map(Some),
+        };
+        let (observation, found) = check.finish(observation.zip(found))?;
+        let uid = observation.report.uid.clone();
         let ask = Ask::Observe(Box::new(observation));
         let reports::Taken { revision, report_within, complete_wanted } = reports::submit(&self.context, &reach, &name, ask).await?;
+        if let Some(details) = found {
+            let ask = Ask::NoteCluster(Box::new(ClusterFound { cluster: name.clone(), uid, details }));
+            self.context.submit(&reach.caller().principal, None, ask).await?;
+        }
         Ok(Response::new(v1::ObserveResponse { revision: Some(revision), tell_within: Some(report_within), complete_wanted }))
     }
 }
