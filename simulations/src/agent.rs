@@ -1,7 +1,7 @@
 //! The agent of a model cluster: hears what is wanted, looks, asks [`reconcile`] what comes next, tells. It decides nothing itself.
 //!
-//! What it has in memory is lost whenever it is started again; only the generation is kept, by its cluster. It is one of perhaps several for
-//! its cluster, and does not know of the others.
+//! What it has in memory is lost whenever it is started again; only the generation and what was removed of late are kept, by its cluster. It is one of
+//! perhaps several for its cluster, and does not know of the others.
 
 use std::collections::BTreeMap;
 
@@ -47,6 +47,8 @@ pub struct Agent {
     pub memory: Memory,
     /// How much at a time.
     pub limits: Limits,
+    /// Removals of late, as it knows its cluster to have kept them.
+    kept: BTreeMap<TenantId, Timestamp>,
     seen: ClusterSeen,
     /// The intent that it looked with last.
     looked_with: Revision,
@@ -81,6 +83,7 @@ impl Agent {
             intent: ClusterIntent::default(),
             memory: Memory::default(),
             limits,
+            kept: BTreeMap::new(),
             seen: ClusterSeen::default(),
             looked_with: Revision::default(),
             busy: BTreeMap::new(),
@@ -92,16 +95,21 @@ impl Agent {
         }
     }
 
-    /// Starts: with nothing but the generation that its cluster has kept.
-    pub fn start(&mut self, cluster: &Cluster) {
+    /// Starts: with nothing but what its cluster has kept.
+    pub fn start(&mut self, cluster: &Cluster, now: Micros, planted: Option<Planted>) {
+        let mut memory = Memory::default();
+        if planted != Some(Planted::CountRemovalsAnew) {
+            memory.removals_are(cluster.removals.clone(), Timestamp(now / 1000));
+        }
         let fresh = Self {
             cluster: self.cluster,
             boot: self.boot + 1,
             runs: true,
             paused_until: 0,
             intent: ClusterIntent::default(),
-            memory: Memory::default(),
+            memory,
             limits: self.limits,
+            kept: cluster.removals.clone(),
             seen: ClusterSeen { generation: cluster.generation, tenants: BTreeMap::new() },
             looked_with: Revision::default(),
             busy: BTreeMap::new(),
@@ -171,9 +179,25 @@ impl Agent {
         reconcile(&self.intent, &self.seen, &self.limits, &mut self.memory, Timestamp(now / 1000))
     }
 
+    /// Keeps new removals before they are begun; those that are not kept are not begun.
+    fn keep_removals(&mut self, round: &mut Round, cluster: &mut Cluster, now: Micros) {
+        let begun = self.memory.removals().clone();
+        if begun.iter().all(|(id, at)| self.kept.get(id) == Some(at)) {
+            return;
+        }
+        self.kept = cluster.keep_removals(&self.kept, &begun);
+        for (id, step) in &mut round.steps {
+            if begun.contains_key(id) && self.kept.get(id) != begun.get(id) {
+                step.actions.retain(|action| *action != Action::Delete);
+            }
+        }
+        self.memory.removals_are(self.kept.clone(), Timestamp(now / 1000));
+    }
+
     /// Begins to work on tenants: what is wanted of each, and what is to be done in this order; and whom it decided to delete.
-    pub fn work(&mut self, now: Micros) -> (Vec<(TenantIntent, Vec<Action>)>, Vec<TenantId>) {
-        let round = self.round(now);
+    pub fn work(&mut self, cluster: &mut Cluster, now: Micros) -> (Vec<(TenantIntent, Vec<Action>)>, Vec<TenantId>) {
+        let mut round = self.round(now);
+        self.keep_removals(&mut round, cluster, now);
         let mut work = Vec::new();
         let deletes = |(id, step): &(TenantId, Step)| step.actions.contains(&Action::Delete).then_some(*id);
         let deleted = round.steps.iter().filter_map(deletes).collect();
@@ -292,7 +316,7 @@ fn say(wanted: &TenantIntent, seen: &TenantSeen, condition: &Condition, rests: b
         Condition::Stopped => rests.then_some(Observed::Stopped),
         Condition::Absent => rests.then_some(Observed::Absent),
         Condition::VolumeLost(_) | Condition::SecretLost(_) => (rests && seen.at_rest).then_some(Observed::Stopped),
-        Condition::Progressing(_) | Condition::Blocked(_) | Condition::HeldBack => None,
+        Condition::Progressing(_) | Condition::Late(_) | Condition::Blocked(_) | Condition::HeldBack => None,
     };
     let uid = |volume: &VolumeSeen| match volume {
         VolumeSeen::There { uid, .. } => Some(*uid),
@@ -300,7 +324,7 @@ fn say(wanted: &TenantIntent, seen: &TenantSeen, condition: &Condition, rests: b
     };
     let volumes: Vec<(Name, VolumeUid)> = seen.volumes.iter().filter_map(|(name, volume)| Some((name.clone(), uid(volume)?))).collect();
     let trouble = match condition {
-        Condition::Running | Condition::Stopped | Condition::Absent | Condition::Progressing(_) => None,
+        Condition::Running | Condition::Stopped | Condition::Absent | Condition::Progressing(_) | Condition::Late(_) => None,
         Condition::VolumeLost(name) => Some((TroubleKind::VolumeLost, name.to_string())),
         Condition::SecretLost(name) => Some((TroubleKind::SecretLost, name.to_string())),
         Condition::HeldBack => Some((TroubleKind::HeldBack, String::new())),

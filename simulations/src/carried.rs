@@ -40,8 +40,8 @@ pub struct Carried {
     volumes: BTreeMap<(usize, TenantId, Name), VolumeUid>,
     /// Tenants of which somebody deleted something by hand.
     harmed: BTreeSet<TenantId>,
-    /// What each start of an agent began to remove unasked, and when.
-    unasked: BTreeMap<(usize, u64), BTreeMap<TenantId, Timestamp>>,
+    /// What was begun to be removed unasked in each cluster, by whichever start of whichever agent, and when.
+    unasked: BTreeMap<usize, BTreeMap<TenantId, Timestamp>>,
 }
 
 impl Carried {
@@ -57,20 +57,20 @@ impl Carried {
         }
     }
 
-    /// An agent has decided to delete tenants; how many of them an operator has agreed to.
+    /// An agent of a cluster has decided to delete tenants; how many of them an operator has agreed to.
     ///
     /// # Errors
-    /// More than it may within the time, and no operator has agreed to them.
+    /// More than may go within the time, and no operator has agreed to them.
     pub fn removes(
         &mut self,
-        agent: (usize, u64),
+        cluster: usize,
         intent: &ClusterIntent,
         deleted: &[TenantId],
         limits: &Limits,
         now: Timestamp,
     ) -> Result<u64, String> {
         let agreed = self.decided.get(&intent.generation.incarnation).map(|decided| &decided.agreed);
-        let unasked = self.unasked.entry(agent).or_default();
+        let unasked = self.unasked.entry(cluster).or_default();
         unasked.retain(|_, begun| now.since(*begun) < limits.removal_window);
         let mut asked = 0;
         for wanted in intent.tenants.iter().filter(|wanted| deleted.contains(&wanted.id)) {
@@ -82,7 +82,10 @@ impl Carried {
         }
         // The clusters here have far fewer tenants than those of which the share counts.
         if unasked.len() > limits.removals {
-            return Err(format!("agent {} removes {unasked:?} within {} ms, and no operator has agreed", agent.0, limits.removal_window.0));
+            return Err(format!(
+                "{unasked:?} are removed in cluster {cluster} within {} ms, and no operator has agreed",
+                limits.removal_window.0
+            ));
         }
         Ok(asked)
     }

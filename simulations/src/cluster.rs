@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use roadstead_core::id::{Epoch, Name, Revision, TenantId, VolumeUid};
 use roadstead_core::intent::TenantIntent;
 use roadstead_core::reconcile::{Action, Home, Part, PartSeen, TenantSeen, VolumeSeen};
+use roadstead_core::time::Timestamp;
 
 use crate::chance::Chance;
 use crate::fleet;
@@ -86,6 +87,8 @@ pub struct Cluster {
     pub uid: String,
     /// The newest generation that anybody acted on here.
     pub generation: Revision,
+    /// Removals that were begun here of late, and when.
+    pub removals: BTreeMap<TenantId, Timestamp>,
     /// By tenant.
     pub namespaces: BTreeMap<TenantId, Namespace>,
     /// Nobody in here reaches the placement service before then.
@@ -103,6 +106,7 @@ impl Cluster {
             name: fleet::cluster_name(number),
             uid: fleet::uid(number),
             generation: Revision::default(),
+            removals: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             silent_until: 0,
             number,
@@ -133,12 +137,24 @@ impl Cluster {
         Ok(())
     }
 
+    /// Keeps removals before they are begun, by somebody who knows of these. What is kept now: others, where somebody else has begun some since.
+    pub fn keep_removals(
+        &mut self,
+        known: &BTreeMap<TenantId, Timestamp>,
+        removals: &BTreeMap<TenantId, Timestamp>,
+    ) -> BTreeMap<TenantId, Timestamp> {
+        if self.removals == *known {
+            self.removals.clone_from(removals);
+        }
+        self.removals.clone()
+    }
+
     /// What is there of a tenant, compared with what there is to be, if anything is wanted of it.
     #[must_use]
     pub fn seen(&self, id: TenantId, wanted: Option<&TenantIntent>, now: Micros) -> TenantSeen {
         let Some(namespace) = self.namespaces.get(&id) else { return TenantSeen { at_rest: true, ..TenantSeen::default() } };
         if namespace.ends.is_some() {
-            return TenantSeen { home: Home::Terminating, ..TenantSeen::default() };
+            return TenantSeen { home: Home::Terminating(None), ..TenantSeen::default() };
         }
         let part = |wanted: &TenantIntent, part: Part| match namespace.parts.get(&part) {
             None => PartSeen::Missing,

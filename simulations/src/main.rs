@@ -16,7 +16,8 @@ struct Arguments {
     #[arg(long, default_value = "0..2000")]
     seeds: String,
     /// Plant a fault: skip-sync, answer-before-commit, decide-before-first-entry, count-without-reservations, lose-request-ids, forget-fence,
-    /// act-on-older-intents, make-lost-volumes, complete-too-soon, tell-only-news, tell-while-working, agree-unasked.
+    /// act-on-older-intents, make-lost-volumes, complete-too-soon, tell-only-news, tell-while-working, agree-unasked,
+    /// count-removals-anew.
     #[arg(long)]
     sabotage: Option<String>,
     /// With --seed: print everything that happens.
@@ -33,6 +34,7 @@ fn planted(name: &str) -> anyhow::Result<Planted> {
         "tell-only-news" => Planted::TellOnlyNews,
         "tell-while-working" => Planted::TellWhileWorking,
         "agree-unasked" => Planted::AgreeUnasked,
+        "count-removals-anew" => Planted::CountRemovalsAnew,
         "answer-before-commit" => Planted::Inside(Sabotage::AnswerBeforeCommit),
         "decide-before-first-entry" => Planted::Inside(Sabotage::DecideBeforeFirstEntry),
         "count-without-reservations" => Planted::Inside(Sabotage::CountWithoutReservations),

@@ -33,7 +33,8 @@ impl World {
                     | Planted::CompleteTooSoon
                     | Planted::TellOnlyNews
                     | Planted::TellWhileWorking
-                    | Planted::AgreeUnasked,
+                    | Planted::AgreeUnasked
+                    | Planted::CountRemovalsAnew,
                 )
                 | None => None,
             },

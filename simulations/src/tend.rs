@@ -41,7 +41,7 @@ impl World {
     /// Starts an agent, which has nothing in memory.
     pub(crate) fn start_agent(&mut self, caller: usize) {
         let Kind::Agent(agent) = &mut self.callers[caller].kind else { return };
-        agent.start(&self.clusters[agent.cluster]);
+        agent.start(&self.clusters[agent.cluster], self.now, self.planted);
         let boot = agent.boot;
         self.note("agent", &[caller as u64, boot], || format!("agent {caller} starts"));
         self.callers[caller].job = None;
@@ -73,8 +73,8 @@ impl World {
                 agent.look(cluster, now, planted);
             }
             let deleted;
-            (begun, deleted) = agent.work(now);
-            self.stats.agreed += self.carried.removes((caller, boot), &agent.intent, &deleted, &agent.limits, Timestamp(now / 1000))?;
+            (begun, deleted) = agent.work(cluster, now);
+            self.stats.agreed += self.carried.removes(agent.cluster, &agent.intent, &deleted, &agent.limits, Timestamp(now / 1000))?;
         }
         let generation = agent.intent.generation;
         for (wanted, actions) in begun {

@@ -51,6 +51,8 @@ pub enum Planted {
     TellWhileWorking,
     /// Agents take every removal for one that an operator has agreed to.
     AgreeUnasked,
+    /// Agents that are started again count removals from none.
+    CountRemovalsAnew,
     /// One inside the replica.
     Inside(Sabotage),
 }
@@ -306,9 +308,11 @@ impl World {
         self.first_agent = self.callers.len();
         for number in 0..self.temper.clusters {
             let cluster = Cluster::new(number, self.chance.fork());
+            let mut limits = None;
             for _ in 0..2 {
                 let mut chance = self.chance.fork();
-                let agent = Box::new(Agent::new(number, &mut chance));
+                let mut agent = Box::new(Agent::new(number, &mut chance));
+                agent.limits = *limits.get_or_insert(agent.limits);
                 self.callers.push(Caller::new(&format!("agent:{}", cluster.name), Kind::Agent(agent), chance));
             }
             self.clusters.push(cluster);

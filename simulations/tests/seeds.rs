@@ -97,3 +97,8 @@ fn telling_how_a_tenant_was_before_it_was_worked_on_is_found() {
 fn removing_more_than_is_removed_unasked_is_found() {
     found(Planted::AgreeUnasked);
 }
+
+#[test]
+fn counting_removals_anew_with_each_start_is_found() {
+    found(Planted::CountRemovalsAnew);
+}

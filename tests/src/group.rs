@@ -99,6 +99,22 @@ impl Group {
         Ok(group)
     }
 
+    /// One replica that lets agents in by tokens; their certificates are good for `life` (as in `36s`), or as long as is usual.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub async fn issuing(life: Option<&str>) -> Result<Self> {
+        let mut group = Self::empty(Options::default())?;
+        group.pki(&["issue", "issuer", "r1"])?;
+        let file = |name: &str| group.folder().join("pki").join(name).display().to_string();
+        let mut flags = vec!["--issuer-cert".to_owned(), file("issuer-r1.crt"), "--issuer-key".to_owned(), file("issuer-r1.key")];
+        flags.extend(life.into_iter().flat_map(|life| ["--agent-certificates".to_owned(), life.to_owned()]));
+        group.set_flags(flags);
+        group.add_replica().await?;
+        group.wait_for_voters(1).await?;
+        Ok(group)
+    }
+
     /// Certificates, and no replica yet.
     ///
     /// # Errors

@@ -181,6 +181,25 @@ fn object(prefix: &str, plural: &str, kind: &str, spec: Value) -> (String, Value
     (format!("/{prefix}/namespaces/{{}}/{plural}"), body)
 }
 
+/// A pod that every Pod Security level admits, of an account that [`objects`] has.
+fn pod() -> Value {
+    let closed = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
+        "spec": {
+            "serviceAccountName": "web", "automountServiceAccountToken": false,
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 1, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "web", "image": "web", "securityContext": closed}],
+        },
+    })
+}
+
+/// Makes a pod, as soon as the namespace's quota has been counted.
+async fn prepare_pod(admin: &Client, namespace: &str) -> Result<Value> {
+    let path = format!("/api/v1/namespaces/{namespace}/pods");
+    until("a pod is made", SOON, || async { Ok(post(admin, &path, &pod()).await?) }).await
+}
+
 /// One object of every kind that a tenant may have.
 fn objects() -> Vec<(String, Value)> {
     let pod = json!({
@@ -277,7 +296,36 @@ async fn a_cluster_joins_and_its_agent_may_do_all_that_tenants_need() -> Result<
     let agent = ready.plane.client_for_account(SYSTEM, AGENT).await?;
     sees_everything(&agent).await?;
     carries_a_tenant(&ready.admin, &agent).await?;
-    keeps_its_own_state(&agent).await
+    keeps_its_own_state(&agent).await?;
+    waits_in_queues_of_its_own(&ready.admin, &agent).await
+}
+
+/// Which flow schema and which priority level the API server says that a request had.
+async fn flow(client: &Client, path: &str) -> Result<[Option<String>; 2]> {
+    let answer = client.send(Request::get(path).body(kube::client::Body::empty())?).await?;
+    let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    Ok([header("x-kubernetes-pf-flowschema-uid"), header("x-kubernetes-pf-prioritylevel-uid")])
+}
+
+async fn waits_in_queues_of_its_own(admin: &Client, agent: &Client) -> Result<()> {
+    let lease = format!("/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/{AGENT}");
+    let (everything, own) = (["/api/v1/pods?limit=1", "/api/v1/namespaces/default/secrets?limit=1"], [lease.as_str()]);
+    for (paths, schema, level) in [(&everything[..], AGENT, AGENT), (&own[..], "roadstead-agent-leases", "leader-election")] {
+        let uid = |plural: &'static str, name: &'static str| async move {
+            let found = get(admin, &format!("/apis/flowcontrol.apiserver.k8s.io/v1/{plural}/{name}")).await?;
+            found["metadata"]["uid"].as_str().map(str::to_owned).context("it has a uid")
+        };
+        let expected = [Some(uid("flowschemas", schema).await?), Some(uid("prioritylevelconfigurations", level).await?)];
+        for path in paths {
+            until(&format!("{path} waits as {schema} says"), SOON, || async {
+                let found = flow(agent, path).await?;
+                ensure!(found == expected, "{found:?} instead of {expected:?}");
+                Ok(())
+            })
+            .await?;
+        }
+    }
+    Ok(())
 }
 
 async fn sees_everything(agent: &Client) -> Result<()> {
@@ -310,6 +358,10 @@ async fn carries_a_tenant(admin: &Client, agent: &Client) -> Result<()> {
     post(agent, &claims, &claim).await.context("cannot claim a volume")?;
     merge(agent, &format!("{claims}/web"), &json!({"metadata": {"labels": {"a": "b"}}})).await.context("cannot change a claim")?;
     refused(delete(agent, &format!("{claims}/web")).await, "cannot delete").context("a claim alone was deleted")?;
+    // Pods are not the agent's to make; those that have ended it takes away.
+    prepare_pod(admin, HOME).await?;
+    refused(post(agent, &format!("{at}/pods"), &pod()).await, "cannot create").context("a pod was made")?;
+    delete(agent, &format!("{at}/pods/web")).await.context("cannot take a pod away")?;
     // No such pod: the request has come through.
     let exec = get(agent, &format!("{at}/pods/none/exec?command=true&stdout=true")).await;
     ensure!(matches!(&exec, Err(kube::Error::Api(status)) if status.code == 404), "{exec:?}");
@@ -400,6 +452,7 @@ fn attempts() -> Vec<Attempt> {
         let at = format!("/api/v1/namespaces/{namespace}");
         attempt(Method::DELETE, format!("{at}/configmaps?labelSelector=victim"), "", &Value::Null, NO_TENANTS);
         attempt(Method::GET, format!("{at}/pods/none/exec?command=true&stdout=true"), "", &Value::Null, NO_TENANTS);
+        attempt(Method::DELETE, format!("{at}/pods/web"), "", &Value::Null, NO_TENANTS);
         let token = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}});
         attempt(Method::POST, format!("{at}/serviceaccounts/web/token"), json, &token, NO_TENANTS);
     }
@@ -498,6 +551,7 @@ async fn the_agents_account_reaches_nothing_that_is_not_a_tenants() -> Result<()
             body["metadata"]["labels"] = json!({"victim": ""});
             post(admin, &path.replace("{}", place), &body).await.with_context(|| format!("cannot prepare {path}"))?;
         }
+        prepare_pod(admin, place).await?;
     }
     // With the rights that joining gives, roles or the policy refuse.
     try_all(&agent, |_| "").await?;

@@ -1,5 +1,6 @@
 //! An agent over a bad way to its API server: too many requests, watches that expire, slow and lost answers, a token that is not valid any
-//! more. What is there stays, nothing is made twice, and what is wrong is said in plain words.
+//! more, and what somebody else does while a request is on its way. What is there stays, nothing is made twice, and what is wrong is said in
+//! plain words.
 
 #[path = "kube/agent.rs"]
 mod agent;
@@ -11,22 +12,26 @@ mod faults;
 mod world;
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use agent::{Agent, intent, namespace};
 use anyhow::{Context, Result, ensure};
 use faults::{Fault, is_watch};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret, ServiceAccount};
-use kube::Api;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use roadstead_agent::interpreter::{Failed, Interpreter};
 use roadstead_api::v1::observed_tenant::Observed;
 use roadstead_api::v1::tenant_intent::Role;
+use roadstead_core::reconcile::{Action, Condition, Part};
 use roadstead_tests::process::until;
 use roadstead_tests::testbed::Options;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tonic::codegen::http::Request;
 use tonic::codegen::http::request::Parts;
-use world::{Given, SOON, World};
+use world::{Given, SOON, World, tenant};
 
 /// As an API server refuses that has too much to do: with a header, and in plain text.
 fn too_busy(seconds: u32) -> Fault {
@@ -35,7 +40,7 @@ fn too_busy(seconds: u32) -> Fault {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_told_to_come_later_does_and_other_shards_go_on() -> Result<()> {
-    const LATER: u32 = 6;
+    const LATER: u32 = 8;
     let world = World::start(Options { controllers: false, ..Options::default() }).await?;
     let path = format!("/api/v1/namespaces/{}/configmaps/settings", namespace(1));
     let of = path.clone();
@@ -44,6 +49,14 @@ async fn who_is_told_to_come_later_does_and_other_shards_go_on() -> Result<()> {
     let others = (10..30).map(|number| intent(number, 1, Role::Run));
     agent.want(5, others.chain([intent(1, 0, Role::Run)]).collect()).await?;
     let begun = Instant::now();
+    until("it is told to come later", SOON, || async {
+        ensure!(world.faults.count("PATCH", &path) == 1, "it is not");
+        Ok(())
+    })
+    .await?;
+    // From now on there is another one in its shard, of which nobody has said anything.
+    let others = (10..30).map(|number| intent(number, 1, Role::Run));
+    agent.want(6, others.chain([intent(1, 0, Role::Run), intent(2, 0, Role::Run)]).collect()).await?;
     for number in 10..30 {
         agent.until_told(number, Observed::Running, SOON).await?;
     }
@@ -57,7 +70,36 @@ async fn who_is_told_to_come_later_does_and_other_shards_go_on() -> Result<()> {
     // Although its own objects move meanwhile, which else is reason enough for another try.
     assert!(begun.elapsed() >= Duration::from_secs(2 * u64::from(LATER)), "{:?} for three tries", begun.elapsed());
     assert_eq!(world.faults.count("PATCH", &path), 3);
+    agent.until_told(2, Observed::Running, SOON).await?;
+    let first = |path: &str| world.faults.first_write(path).context("it was written");
+    let home = |number: u64| format!("/api/v1/namespaces/{}", namespace(number));
+    let waited = first(&home(2))? - first(&path)?;
+    assert!(waited >= Duration::from_secs(u64::from(LATER)), "another of its shard was begun {waited:?} later");
     world.faults.clear();
+    agent.until_told(1, Observed::Running, SOON).await?;
+    assert_eq!(agent.troubles(), []);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_to_run_any_more_is_not_started_by_what_was_begun_before() -> Result<()> {
+    let world = World::start(Options { controllers: false, ..Options::default() }).await?;
+    let claims = format!("/api/v1/namespaces/{}/persistentvolumeclaims", namespace(1));
+    let of = claims.clone();
+    world.faults.add(move |request| request.method == "POST" && request.uri.path() == of, Fault::Slow(Duration::from_secs(5)));
+    let agent = Agent::start(world.kube.clone()).await?;
+    agent.want(5, vec![intent(1, 0, Role::Run)]).await?;
+    until("its volume is being made", SOON, || async {
+        ensure!(world.faults.count("POST", &claims) == 1, "it is not");
+        Ok(())
+    })
+    .await?;
+    agent.want(6, vec![intent(1, 0, Role::Stopped)]).await?;
+    agent.until_told(1, Observed::Stopped, SOON).await?;
+    // What comes after a volume: whatever runs.
+    assert_eq!(world.faults.count("PATCH", &format!("/api/v1/namespaces/{}/configmaps/settings", namespace(1))), 0);
+    assert_eq!(world.faults.count("POST", &claims), 1);
+    agent.want(7, vec![intent(1, 0, Role::Run)]).await?;
     agent.until_told(1, Observed::Running, SOON).await?;
     assert_eq!(agent.troubles(), []);
     Ok(())
@@ -80,12 +122,14 @@ async fn a_watch_that_has_expired_begins_anew_and_nothing_is_lost_or_written() -
     let version = maps.get("settings").await?.metadata.resource_version;
     let event = format!("{{\"type\":\"ERROR\",\"object\":{}}}\n", expired());
     for answer in [Fault::Answer(410, Vec::new(), expired()), Fault::Answer(200, Vec::new(), event)] {
-        let (writes, watches, lists) = (world.writes(), world.faults.count("GET", path), world.faults.count("GET", "/api/v1/namespaces"));
+        let lists = || [path, "/api/v1/namespaces"].map(|path| world.faults.lists(path));
+        let (writes, before) = (world.writes(), lists());
         world.faults.add(is_watch, answer);
         world.faults.cut();
         until("all is listed anew", SOON, || async {
-            ensure!(world.faults.count("GET", path) >= watches + 4, "config maps are not");
-            ensure!(world.faults.count("GET", "/api/v1/namespaces") >= lists + 4, "namespaces are not");
+            let now = lists();
+            // Not once, but as long as it goes on.
+            ensure!(before.iter().zip(&now).all(|(before, now)| *now >= before + 2), "config maps and namespaces: {before:?}, {now:?}");
             Ok(())
         })
         .await?;
@@ -192,5 +236,59 @@ async fn a_token_that_is_not_valid_any_more_is_told_and_a_renewed_one_is_read() 
     // Its watches, too, go on.
     maps.delete("settings", &DeleteParams::default()).await?;
     until("it is put right", SOON, || async { Ok(maps.get("settings").await.map(drop)?) }).await?;
+    Ok(())
+}
+
+/// Puts another namespace in the place of one, of the same name and with the same labels; its UID.
+async fn swap(client: &Client, name: &str) -> Result<Option<String>> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    namespaces.delete(name, &DeleteParams::default()).await?;
+    // As the controllers do when nothing is left in it.
+    let mut going = namespaces.get(name).await?;
+    going.spec = None;
+    let path = format!("/api/v1/namespaces/{name}/finalize");
+    let finalize = Request::put(path).header("content-type", "application/json").body(serde_json::to_vec(&going)?)?;
+    client.request::<Value>(finalize).await?;
+    let new = json!({"metadata": {"name": name, "labels": going.metadata.labels}});
+    let new: Namespace = namespaces.create(&PostParams::default(), &serde_json::from_value(new)?).await?;
+    ensure!(new.metadata.uid != going.metadata.uid, "it is the one before");
+    Ok(new.metadata.uid)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_that_is_not_as_it_was_read_any_more_is_not_deleted() -> Result<()> {
+    const HOME: &str = "swapped";
+    let world = World::start(Options { controllers: false, ..Options::default() }).await?;
+    let mut job = tenant(40, HOME, roadstead_core::intent::Role::Run);
+    world.change(&mut job, |rendered| drop(rendered.parts.remove(&Part::Workloads)));
+    world.settles(&job, &Condition::Running).await?;
+    job.intent.role = roadstead_core::intent::Role::Absent;
+    let namespaces: Api<Namespace> = Api::all(world.client());
+    let epoch = |epoch: &str| Patch::Merge(json!({"metadata": {"labels": {"roadstead.dev/epoch": epoch}}}));
+    let path = format!("/api/v1/namespaces/{HOME}");
+    let (of, go) = (path.clone(), Arc::new(Notify::new()));
+    world.faults.add(move |request| request.method == "DELETE" && request.uri.path() == of, Fault::Held(go.clone()));
+    for is_swapped in [false, true] {
+        let deletes = world.faults.count("DELETE", &path);
+        let (kube, job) = (world.kube.clone(), job.clone());
+        let deleting = tokio::spawn(async move { kube.act(&job, &Action::Delete).await });
+        until("it has been read and is to be deleted", SOON, || async {
+            ensure!(world.faults.count("DELETE", &path) > deletes, "it is not");
+            Ok(())
+        })
+        .await?;
+        let uid = if is_swapped {
+            swap(&world.client(), HOME).await?
+        } else {
+            // Another agent has claimed it for a newer intent.
+            namespaces.patch(HOME, &PatchParams::default(), &epoch("0.4")).await?.metadata.uid
+        };
+        go.notify_one();
+        let deleted = deleting.await?;
+        assert!(matches!(&deleted, Err(Failed::Later { why, .. }) if why.contains("it changed meanwhile")), "{deleted:?}");
+        let there = namespaces.get(HOME).await?.metadata;
+        assert_eq!((there.uid, there.deletion_timestamp), (uid, None));
+        namespaces.patch(HOME, &PatchParams::default(), &epoch("0.3")).await?;
+    }
     Ok(())
 }

@@ -15,13 +15,15 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Se
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
-use roadstead_agent::interpreter::{Failed, Interpreter, Job};
+use roadstead_agent::interpreter::{Failed, Interpreter, Job, Removals};
 use roadstead_agent::kube::Drift;
 use roadstead_api::v1::ObjectDiff;
 use roadstead_api::v1::object_diff::Change;
 use roadstead_class::{Ceded, Observe, StopStep};
+use roadstead_core::id::TenantId;
 use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, Condition, Home, Part, PartSeen};
+use roadstead_core::time::Timestamp;
 use roadstead_tests::testbed::{Kwok, NodeShape, Options};
 use serde_json::json;
 use world::{Given, SOON, World, deployment, job, manifest, name, tenant};
@@ -228,13 +230,11 @@ async fn what_cannot_be_done_is_said_in_plain_words() -> Result<()> {
     maps.create(&PostParams::default(), &serde_json::from_value(kept)?).await?;
     namespaces.delete("stuck", &DeleteParams::default()).await?;
     world.says(&job, "its namespace is being deleted, and nothing can be made in it").await?;
-    let id = job.intent.id;
-    roadstead_tests::process::until("it is said why it does not end", SOON, || async {
-        let why = world.kube.why_terminating(id).context("nothing is said")?;
-        ensure!(why.contains("example.com/keep") || why.contains("finalizers"), "{why}");
-        Ok(())
-    })
-    .await?;
+    // What holds it is told, also of one that is to go.
+    world.says(&job, "nothing can be made in it: ").await?;
+    world.says(&job, "example.com/keep in 1 resource instances").await?;
+    job.intent.role = Role::Absent;
+    world.says(&job, "example.com/keep in 1 resource instances").await?;
     assert!(maps.get_opt("kept").await?.is_some());
     maps.patch("kept", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await?;
     Ok(())
@@ -285,6 +285,23 @@ async fn what_was_lost_is_not_made_again() -> Result<()> {
     world.kube.keep_generation(generation(9)).await?;
     assert!(matches!(world.kube.keep_generation(generation(8)).await, Err(Failed::Refused(why)) if why.contains("newer")));
     assert_eq!(world.another().await?.kube.generation().await, Ok(generation(9)));
+
+    // And so are removals, over restarts, and over those that another agent has begun of which this one did not know.
+    let removals = |ids: &[u64]| ids.iter().map(|id| (TenantId(*id), Timestamp(1_800_000_000_000 + id))).collect::<Removals>();
+    let other = world.another().await?;
+    for agent in [&world, &other] {
+        assert_eq!(agent.kube.removals().await, Ok(removals(&[])));
+    }
+    assert_eq!(world.kube.keep_removals(&removals(&[1, 2])).await, Ok(removals(&[1, 2])));
+    assert_eq!(other.kube.keep_removals(&removals(&[3])).await, Ok(removals(&[1, 2])));
+    assert_eq!(other.kube.keep_removals(&removals(&[1, 2, 3])).await, Ok(removals(&[1, 2, 3])));
+    world.kube.keep_generation(generation(10)).await?;
+    let anew = world.another().await?;
+    assert_eq!((anew.kube.generation().await, anew.kube.removals().await), (Ok(generation(10)), Ok(removals(&[1, 2, 3]))));
+    let states: Api<ConfigMap> = Api::namespaced(client, "agent");
+    let broken = Patch::Merge(json!({"data": {"removals": "some"}}));
+    states.patch("roadstead-agent", &PatchParams::default(), &broken).await?;
+    assert!(matches!(anew.kube.removals().await, Err(Failed::Refused(why)) if why.contains("its removals cannot be read")));
     Ok(())
 }
 
@@ -490,24 +507,32 @@ async fn what_a_watch_withholds_is_never_called_lost_or_gone() -> Result<()> {
     let blind = World::start(Options::default()).await?;
     let sees = blind.another().await?;
     let told = RefCell::new(Vec::new());
-    for (number, withheld) in
-        [&["namespaces"][..], &["persistentvolumeclaims", "configmaps"], &["persistentvolumeclaims"], &["secrets"]].iter().enumerate()
-    {
+    let hidden = [
+        (&["namespaces"][..], Role::Stopped),
+        (&["namespaces"], Role::Run),
+        (&["persistentvolumeclaims", "configmaps"], Role::Run),
+        (&["persistentvolumeclaims"], Role::Run),
+        (&["secrets"], Role::Run),
+    ];
+    for (number, (withheld, first)) in hidden.into_iter().enumerate() {
         let (id, name) = (20 + number as u64, format!("hidden-{number}"));
         let mut job = tenant(id, &name, Role::Run);
         blind.change(&mut job, |rendered| drop(rendered.parts.remove(&Part::Workloads)));
         until_seen(&blind, &job).await?;
         withheld.iter().for_each(|resource| blind.faults.withhold(resource));
-        // Another agent makes it, and tells which volume it has.
+        // Another agent makes it, and tells which volume it has; or it is to be stopped before that is known.
         sees.settles(&job, &Condition::Running).await?;
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(sees.client(), &name);
         let uid = claims.get("data").await?.metadata.uid.context("it has a uid")?;
-        job.intent.volumes[0].uid = Some(uid.parse().ok().context("it is a uid")?);
-        for role in [Role::Run, Role::Absent] {
+        let uid = uid.parse().ok().context("it is a uid")?;
+        job.intent.volumes[0].uid = (first == Role::Run).then_some(uid);
+        for role in [first, Role::Absent] {
             job.intent.role = role;
             roadstead_tests::process::until("it is seen", SOON, || async {
-                let condition = blind.decide(&job, blind.kube.seen(&job)?).1.condition;
-                told.borrow_mut().push(condition);
+                let seen = blind.kube.seen(&job)?;
+                let is_there = seen.home != Home::None;
+                let condition = blind.decide(&job, seen).1.condition;
+                told.borrow_mut().push((is_there, condition));
                 Ok(())
             })
             .await?;
@@ -518,9 +543,9 @@ async fn what_a_watch_withholds_is_never_called_lost_or_gone() -> Result<()> {
         blind.settles(&job, &Condition::Absent).await?;
     }
     let told = told.into_inner();
-    assert_eq!(told.len(), 8);
+    assert_eq!(told.len(), 10);
     let is_wrong = |condition: &Condition| matches!(condition, Condition::VolumeLost(_) | Condition::SecretLost(_) | Condition::Absent);
-    assert!(!told.iter().any(is_wrong), "{told:?}");
+    assert!(told.iter().all(|(is_there, condition)| *is_there && !is_wrong(condition)), "{told:?}");
     Ok(())
 }
 

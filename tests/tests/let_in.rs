@@ -6,11 +6,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::Api;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use roadstead_agent::identity::{Credentials, Place, unix_now_s};
-use roadstead_tests::cli;
+use roadstead_tests::cli::{self, Said};
 use roadstead_tests::group::{self, Group};
 use roadstead_tests::process::{Process, until};
 use roadstead_tests::testbed::{ControlPlane, Kwok, NodeShape, Options};
@@ -41,16 +41,59 @@ kind: Class
 metadata: {name: plain}
 spec:
   version: 1.0.0
+  values: {additionalProperties: false, properties: {theme: {type: string, default: pale}}}
   requests: {cpu: 100m, memory: 64Mi, pods: 1, largestPod: {cpu: 100m, memory: 64Mi}}
+  secrets: [{name: key, generate: {password: 32}}]
   manifests: [plain/*.yaml]
   retain: 1d
 ";
-const MANIFEST: &str = "{apiVersion: v1, kind: ConfigMap, metadata: {name: plain}, data: {a: b}}\n";
+const MANIFEST: &str = "{apiVersion: v1, kind: ConfigMap, metadata: {name: plain}, data: {theme: \"{{ values.theme }}\"}}\n";
+/// The class's next version: one object has another name, and there is one secret more.
+const NEXT_CLASS: &str = "\
+apiVersion: roadstead.dev/v1
+kind: Class
+metadata: {name: plain}
+spec:
+  version: 1.1.0
+  values: {additionalProperties: false, properties: {theme: {type: string, default: pale}}}
+  requests: {cpu: 100m, memory: 64Mi, pods: 1, largestPod: {cpu: 100m, memory: 64Mi}}
+  secrets: [{name: key, generate: {password: 32}}, {name: more, generate: {password: 32}}]
+  manifests: [next/*.yaml]
+  retain: 1d
+";
+const NEXT_MANIFEST: &str = "{apiVersion: v1, kind: ConfigMap, metadata: {name: next}, data: {theme: \"{{ values.theme }}\"}}\n";
 const TENANT: &str = "\
 apiVersion: roadstead.dev/v1
 kind: Tenant
 metadata: {name: acme}
 spec: {owner: acme-gmbh, class: plain@1.0.0}
+";
+/// A tenant that lacks a secret, of a class that copies one.
+const LACKS: &str = "\
+apiVersion: roadstead.dev/v1
+kind: Class
+metadata: {name: copies}
+spec:
+  version: 1.0.0
+  requests: {cpu: 100m, memory: 64Mi, pods: 1, largestPod: {cpu: 100m, memory: 64Mi}}
+  secrets: [{name: mail, copy: shared-mail}]
+  manifests: [next/*.yaml]
+  values: {additionalProperties: false, properties: {theme: {type: string, default: pale}}}
+  retain: 1d
+---
+apiVersion: roadstead.dev/v1
+kind: Tenant
+metadata: {name: lacks}
+spec: {owner: acme-gmbh, class: copies@1.0.0}
+";
+/// A namespace that is labelled as a tenant's and that nobody knows.
+const ORPHAN: &str = "lost-00000000000000aa";
+/// The same tenant, otherwise.
+const DARK: &str = "\
+apiVersion: roadstead.dev/v1
+kind: Tenant
+metadata: {name: acme}
+spec: {owner: acme-gmbh, class: plain@1.0.0, values: {theme: dark}}
 ";
 
 /// A replica that lets agents in, and the real cluster whose agent is to be.
@@ -81,11 +124,15 @@ impl Entering {
         group.add_replica().await?;
         group.wait_for_voters(1).await?;
         let folder = tempfile::tempdir()?;
-        for (name, text) in [("fleet.yaml", FLEET), ("tenant.yaml", TENANT)] {
+        for manifests in ["plain", "next"] {
+            std::fs::create_dir(folder.path().join(manifests))?;
+        }
+        let documents =
+            [("fleet.yaml", FLEET), ("tenant.yaml", TENANT), ("dark.yaml", DARK), ("next.yaml", NEXT_CLASS), ("lacks.yaml", LACKS)];
+        let manifests = [("plain/map.yaml", MANIFEST), ("next/map.yaml", NEXT_MANIFEST)];
+        for (name, text) in documents.into_iter().chain(manifests) {
             std::fs::write(folder.path().join(name), text)?;
         }
-        std::fs::create_dir(folder.path().join("plain"))?;
-        std::fs::write(folder.path().join("plain/map.yaml"), MANIFEST)?;
         cli::run(&group, 1, &["apply", "-f", &path(&folder.path().join("fleet.yaml"))])?;
         let user = format!("system:serviceaccount:{SYSTEM}:{AGENT}");
         let kubeconfig = plane.kubeconfig_as(&user, &["system:serviceaccounts", &format!("system:serviceaccounts:{SYSTEM}")])?;
@@ -159,13 +206,96 @@ impl Entering {
         .await
     }
 
-    /// The uid of the tenant's namespace, once it is there and is not going.
-    async fn home(&self) -> Result<String> {
+    /// The tenant's namespace, once it is there and is not going.
+    async fn namespace(&self) -> Result<Namespace> {
         let namespaces: Api<Namespace> = Api::all(self.plane.client().await?);
         let found = namespaces.list(&ListParams::default().labels("roadstead.dev/tenant")).await?;
         let home = found.items.into_iter().next().context("there is no tenant's namespace")?;
         ensure!(home.metadata.deletion_timestamp.is_none(), "it is being deleted");
-        home.metadata.uid.context("it has a uid")
+        Ok(home)
+    }
+
+    /// The uid of the tenant's namespace.
+    async fn home(&self) -> Result<String> {
+        self.namespace().await?.metadata.uid.context("it has a uid")
+    }
+
+    /// What `diff --in-cluster` says of a file, once the agent has answered: it may be between two of its certificates.
+    async fn diff(&self, file: &str) -> Result<Said> {
+        let file = path(&self.file(file));
+        until("the agent has answered", SOON, || async {
+            let said = cli::try_run(&self.group, 1, &["diff", "-f", &file, "--in-cluster"])?;
+            ensure!(said.text.contains("tenant/acme in eu-1: "), "{said:?}");
+            Ok(said)
+        })
+        .await
+    }
+
+    /// `diff --in-cluster` shows what would become of the tenant's objects, makes nothing of it, and tells no secret's data.
+    async fn shows_what_would_change(&self) -> Result<()> {
+        until("the tenant runs", SOON, || async {
+            let told = self.run(&["get", "tenant", "acme"])?;
+            ensure!(told.contains("Running"), "{told}");
+            Ok(())
+        })
+        .await?;
+        let (client, home) = (self.plane.client().await?, self.namespace().await?.metadata.name.context("it has a name")?);
+        let (maps, secrets) = (Api::<ConfigMap>::namespaced(client.clone(), &home), Api::<Secret>::namespaced(client, &home));
+        let key = secrets.get("key").await?;
+        let before = (maps.get("plain").await?, self.run(&["get", "tenant", "acme", "-o", "yaml"])?);
+
+        let same = self.diff("tenant.yaml").await?;
+        ensure!(same.code == 0 && same.text.contains("no object would change"), "{same:?}");
+        let dark = self.diff("dark.yaml").await?;
+        let (_, map) =
+            dark.text.split_once("tenant/acme in eu-1: ConfigMap/plain would be changed\n").with_context(|| format!("{dark:?}"))?;
+        let line = |sign: char, words: &str| map.lines().any(|line| line.starts_with(sign) && line.ends_with(words));
+        ensure!(dark.code == 1 && line('-', "theme: pale") && line('+', "theme: dark"), "{dark:?}");
+        let next = self.diff("next.yaml").await?;
+        for words in ["Secret/more would be created", "ConfigMap/next would be created", "ConfigMap/plain would be deleted"] {
+            ensure!(next.text.contains(&format!("tenant/acme in eu-1: {words}\n")), "no {words:?}: {next:?}");
+        }
+
+        let data = key.data.clone().context("it was generated")?;
+        let raw: Vec<&str> = data.values().map(|value| std::str::from_utf8(&value.0)).collect::<Result<_, _>>()?;
+        let written = serde_json::to_value(&data)?;
+        let written: Vec<&str> = written.as_object().context("a map")?.values().filter_map(serde_json::Value::as_str).collect();
+        ensure!(!raw.is_empty() && raw.iter().chain(&written).all(|value| value.len() >= 16), "{} values", raw.len());
+        for said in [&same, &dark, &next] {
+            ensure!(!raw.iter().chain(&written).any(|value| said.text.contains(value)), "a secret's data is told: {said:?}");
+        }
+
+        let after = (maps.get("plain").await?, self.run(&["get", "tenant", "acme", "-o", "yaml"])?);
+        ensure!(before == after, "it was changed: {before:?} {after:?}");
+        ensure!(secrets.get("key").await? == key, "the secret was changed");
+        ensure!(maps.get_opt("next").await?.is_none() && secrets.get_opt("more").await?.is_none(), "it was made");
+        ensure!(!self.run(&["get", "classes"])?.contains("1.1.0"), "the class was put");
+        Ok(())
+    }
+
+    /// The agent's log names tenants' troubles when they begin and end, once, and what nobody knows of.
+    async fn logs_what_is_wrong(&self) -> Result<()> {
+        self.run(&["apply", "-f", &path(&self.file("lacks.yaml"))])?;
+        self.logged("is not in the template namespace").await?;
+        let client = self.plane.client().await?;
+        let (namespaces, params) = (Api::<Namespace>::all(client.clone()), PostParams::default());
+        let namespace = |name: &str, labels: Option<(String, String)>| {
+            let metadata = ObjectMeta { name: Some(name.to_owned()), labels: Some(labels.into_iter().collect()), ..ObjectMeta::default() };
+            Namespace { metadata, ..Namespace::default() }
+        };
+        let labelled = Some(("roadstead.dev/tenant".to_owned(), ORPHAN.trim_start_matches("lost-").to_owned()));
+        namespaces.create(&params, &namespace(ORPHAN, labelled)).await?;
+        self.logged(&format!("namespace {ORPHAN}")).await?;
+        namespaces.create(&params, &namespace("roadstead-templates", None)).await?;
+        let metadata = ObjectMeta { name: Some("shared-mail".to_owned()), ..ObjectMeta::default() };
+        let shared = Secret { metadata, ..Secret::default() };
+        Api::<Secret>::namespaced(client, "roadstead-templates").create(&params, &shared).await?;
+        self.logged("a tenant's trouble is over").await?;
+        let log = std::fs::read_to_string(self.log())?;
+        let began = log.lines().filter(|line| line.contains("a tenant is in trouble") && line.contains("tenant=\"lacks\""));
+        ensure!(began.count() == 1, "{log}");
+        namespaces.delete(ORPHAN, &DeleteParams::default()).await?;
+        Ok(())
     }
 
     fn ended(kept: &Credentials) -> Result<()> {
@@ -197,6 +327,8 @@ async fn an_agent_is_let_in_by_a_token_renews_its_certificate_and_comes_back_as_
     let third = entering.next(&second).await?;
     entering.run(&["apply", "-f", &path(&entering.file("tenant.yaml"))])?;
     let home = until("the tenant has a namespace", SOON, || entering.home()).await?;
+    entering.shows_what_would_change().await?;
+    entering.logs_what_is_wrong().await?;
     let again = entering.join().await?;
     ensure!(again.contains("no token is made") && !again.contains("secret/"), "{again}");
 

@@ -2,6 +2,7 @@
 //!
 //! An interpreter looks and carries out. It decides nothing: what comes next is decided by [`roadstead_core::reconcile`].
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,9 @@ use roadstead_class::Rendered;
 use roadstead_core::cluster::Capacity;
 use roadstead_core::id::{Revision, TenantId};
 use roadstead_core::intent::TenantIntent;
+use roadstead_core::observed::ClusterDetails;
 use roadstead_core::reconcile::{Action, TenantSeen};
+use roadstead_core::time::Timestamp;
 
 /// A tenant with what there is to be of it.
 #[derive(Clone, Debug)]
@@ -28,7 +31,15 @@ pub enum Failed {
     /// It was refused, and will be until something changes: an admission refusal, a quota, a field of another's, an immutable one.
     #[error("{0}")]
     Refused(String),
-    /// It may work later: too many requests, an error of the server, a time-out.
+    /// Whoever was to do it has too much to do: it was not tried. Neither is anything else of the tenant's shard, until it may come again.
+    #[error("{why}")]
+    TooMany {
+        /// In plain words.
+        why: String,
+        /// When the server asked for it.
+        after: Duration,
+    },
+    /// It may work later: an error of the server, a time-out.
     #[error("{why}")]
     Later {
         /// In plain words.
@@ -51,7 +62,12 @@ pub struct ClusterFacts {
     pub ready_nodes: u32,
     /// All nodes.
     pub nodes: u32,
+    /// More about it.
+    pub details: ClusterDetails,
 }
+
+/// Removals, and when each was begun.
+pub type Removals = BTreeMap<TenantId, Timestamp>;
 
 /// What changed since it was last asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,6 +95,19 @@ pub trait Interpreter: Clone + Send + Sync + 'static {
     /// It could not be kept: nothing may be acted on.
     fn keep_generation(&self, generation: Revision) -> impl Future<Output = Result<(), Failed>> + Send;
 
+    /// The removals that were begun here of late, and when, by wall time: by whichever agent, kept over restarts. From here on this one knows of them.
+    ///
+    /// # Errors
+    /// They could not be read: nothing may be acted on.
+    fn removals(&self) -> impl Future<Output = Result<Removals, Failed>> + Send;
+
+    /// Keeps the removals of late before any of them is begun: those that are known, and new ones. What is kept now: these; or, where another agent of
+    /// this cluster has begun some of which this one did not know, what was kept before.
+    ///
+    /// # Errors
+    /// They could not be kept: no new one may be begun.
+    fn keep_removals(&self, removals: &Removals) -> impl Future<Output = Result<Removals, Failed>> + Send;
+
     /// What is there of a tenant, compared with what there is to be. From memory: no call to anybody. `Err` while that is not known yet.
     ///
     /// # Errors
@@ -105,6 +134,11 @@ pub trait Interpreter: Clone + Send + Sync + 'static {
 
     /// Waits until something changed.
     fn changed(&self) -> impl Future<Output = Changed> + Send;
+
+    /// Where what is labelled as a tenant is, as people find it: its namespace, its folder.
+    fn home_of(&self, id: TenantId) -> String {
+        id.to_string()
+    }
 
     /// Those that are labelled as tenants and named by no intent: nobody counts them, so that what they use is others' use.
     fn orphans(&self, orphans: &[TenantId]) {

@@ -2,12 +2,13 @@
 //! what is left out is left as it is.
 
 use roadstead_api::v1;
+use roadstead_api::v1::network_policies::Upheld as WireUpheld;
 use roadstead_api::v1::tenant_intent::Role as WireRole;
 use roadstead_core::class::{ClassVersion, VolumeSpec};
 use roadstead_core::cluster::{Capacity, NodeSize};
 use roadstead_core::id::{Epoch, Incarnation, Name, Owner, Revision, ShardId, TenantId};
 use roadstead_core::intent::{Role, TenantIntent, VolumeIntent};
-use roadstead_core::observed::{ClusterInfo, SeenTenant, TroubleKind};
+use roadstead_core::observed::{ClusterDetails, ClusterInfo, GrowthGroup, MAX_WHY_BYTES, SeenTenant, TroubleKind, Upheld};
 use roadstead_core::request::Observed;
 use roadstead_core::resources::{Bytes, Millicores, PodSize, Requests, Resources};
 use roadstead_core::time::Millis;
@@ -107,8 +108,17 @@ pub(crate) fn class(wire: &v1::Class) -> Result<ClassVersion, Unknown> {
     })
 }
 
+/// Words as long as the placement service takes them.
+pub(crate) fn shortened(why: &str) -> String {
+    if why.len() <= MAX_WHY_BYTES {
+        return why.to_owned();
+    }
+    let end = (0..=MAX_WHY_BYTES - 4).rev().find(|at| why.is_char_boundary(*at)).unwrap_or(0);
+    format!("{} ...", &why[..end])
+}
+
 /// What is told of a tenant.
-pub(crate) fn seen(seen: &SeenTenant, observed: Option<Observed>) -> v1::SeenTenant {
+pub(crate) fn seen(seen: &SeenTenant, observed: Option<Observed>, class_digest: &str) -> v1::SeenTenant {
     let observed = match observed {
         None => v1::observed_tenant::Observed::Unspecified,
         Some(Observed::Running) => v1::observed_tenant::Observed::Running,
@@ -132,7 +142,12 @@ pub(crate) fn seen(seen: &SeenTenant, observed: Option<Observed>) -> v1::SeenTen
         observed: observed.into(),
         volumes: seen.volumes.iter().map(|(name, uid)| v1::TenantVolume { name: name.to_string(), uid: uid.to_string() }).collect(),
         trouble,
+        class_digest: class_digest.to_owned(),
     }
+}
+
+fn wire_pod_size(size: PodSize) -> v1::PodSize {
+    v1::PodSize { cpu_millicores: size.cpu.0, memory_bytes: size.memory.0 }
 }
 
 /// What a cluster has.
@@ -144,10 +159,9 @@ pub(crate) fn wire_capacity(capacity: &Capacity) -> v1::Capacity {
         storage_bytes: resources.storage.0,
         attachments: resources.attachments,
     };
-    let size = |size: PodSize| v1::PodSize { cpu_millicores: size.cpu.0, memory_bytes: size.memory.0 };
     let node = |node: &NodeSize| v1::NodeSize {
-        allocatable: Some(size(node.allocatable)),
-        largest_free: Some(size(node.largest_free)),
+        allocatable: Some(wire_pod_size(node.allocatable)),
+        largest_free: Some(wire_pod_size(node.largest_free)),
         count: node.count,
     };
     v1::Capacity {
@@ -180,5 +194,37 @@ pub(crate) fn wire_info(info: &ClusterInfo) -> v1::ClusterInfo {
         ready_nodes: info.ready_nodes,
         orphans: info.orphans,
         held_back: info.held_back,
+    }
+}
+
+/// Details of a cluster.
+pub(crate) fn wire_details(details: &ClusterDetails) -> v1::ClusterDetails {
+    let upheld = |upheld| match upheld {
+        Upheld::Unknown => WireUpheld::Unspecified.into(),
+        Upheld::Yes => WireUpheld::Yes.into(),
+        Upheld::No => WireUpheld::No.into(),
+    };
+    let ClusterDetails { policies, growth, open_nodes, zones, taints, pressure } = details;
+    let group = |group: &GrowthGroup| v1::GrowthGroup {
+        name: group.name.clone(),
+        nodes: group.nodes,
+        room: group.room.map(wire_pod_size),
+        held_back: group.held_back,
+    };
+    let count = |(name, nodes): &(String, u32)| v1::NodeCount { name: name.clone(), nodes: *nodes };
+    v1::ClusterDetails {
+        network_policies: Some(v1::NetworkPolicies {
+            ingress: upheld(policies.ingress),
+            egress: upheld(policies.egress),
+            why: policies.why.clone(),
+            since: None,
+        }),
+        growth: Some(v1::Growth { room: Some(wire_pod_size(growth.room)), groups: growth.groups.iter().map(group).collect() }),
+        open_nodes: *open_nodes,
+        zones: zones.iter().map(count).collect(),
+        taints: taints.iter().map(count).collect(),
+        memory_pressure: pressure.memory,
+        disk_pressure: pressure.disk,
+        pid_pressure: pressure.pids,
     }
 }

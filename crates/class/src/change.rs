@@ -6,6 +6,7 @@ use crate::check::{rendered, samples};
 use crate::class::Class;
 use crate::finding::{Finding, Findings};
 use crate::rendered::Rendered;
+use crate::units::bytes_words;
 
 /// A field's path, and what it is if nothing is said.
 type Field = (&'static str, Option<&'static str>);
@@ -54,8 +55,8 @@ fn volumes(old: &Class, new: &Class, findings: &mut Findings) {
             );
         }
         if volume.size < before.size {
-            findings
-                .add(format!("{field}.size"), format!("was {} bytes and would be {}: volumes never shrink", before.size.0, volume.size.0));
+            let (was, is) = (bytes_words(before.size.0), bytes_words(volume.size.0));
+            findings.add(format!("{field}.size"), format!("was {was} and would be {is}: volumes never shrink"));
         }
         if volume.size > before.size && !before.grow {
             findings.add(format!("{field}.size"), "would be larger, and the volume cannot grow: `grow` is not set");

@@ -18,6 +18,7 @@ use crate::rendered::{ObjectId, Rendered, StopStep};
 use crate::site::{Entry, Site};
 use crate::sums::sum;
 use crate::template::PodSecurity;
+use crate::units::bytes_words;
 
 /// Examples that a class is tried with: each is rendered in full.
 const MAX_EXAMPLES: usize = 16;
@@ -202,24 +203,29 @@ fn text(value: &Value, pointer: &str) -> String {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
+/// An amount as people read it.
+type Words = fn(u64) -> String;
+
 /// The pods against what the class says that they ask for.
 fn requests(class: &Class, sample: &Sample, rendered: &Rendered, findings: &mut Findings) {
     let mut tell = |id: &ObjectId, problem: String| findings.add("spec.manifests", format!("{id}: {problem}"));
     let (asked, said) = (sum(rendered, &mut tell), class.requests);
-    let together = [
-        ("cpu", asked.total.cpu.0, said.total.cpu.0, "m"),
-        ("memory", asked.total.memory.0, said.total.memory.0, " bytes"),
-        ("pods", asked.total.pods, said.total.pods, ""),
-        ("largestPod.cpu", asked.largest_pod.cpu.0, said.largest_pod.cpu.0, "m"),
-        ("largestPod.memory", asked.largest_pod.memory.0, said.largest_pod.memory.0, " bytes"),
+    let millicores: Words = |cpu| format!("{cpu}m");
+    let together: [(&str, u64, u64, Words); 5] = [
+        ("cpu", asked.total.cpu.0, said.total.cpu.0, millicores),
+        ("memory", asked.total.memory.0, said.total.memory.0, bytes_words),
+        ("pods", asked.total.pods, said.total.pods, |pods| pods.to_string()),
+        ("largestPod.cpu", asked.largest_pod.cpu.0, said.largest_pod.cpu.0, millicores),
+        ("largestPod.memory", asked.largest_pod.memory.0, said.largest_pod.memory.0, bytes_words),
     ];
-    for (field, asked, said, unit) in together {
+    for (field, asked, said, text) in together {
         if asked > said {
             let name = &sample.name;
             let whose = if field.starts_with("largestPod") { "one pod asks" } else { "the manifests ask" };
+            let (asked, said) = (text(asked), text(said));
             findings.add(
                 format!("spec.requests.{field}"),
-                format!("is {said}{unit}, but with {name} {whose} for {asked}{unit}, surge of updates included"),
+                format!("is {said}, but with {name} {whose} for {asked}, surge of updates included"),
             );
         }
     }

@@ -30,6 +30,14 @@ impl FromStr for Cidr {
     }
 }
 
+/// Reads a block of addresses as [`crate::Site`] takes it.
+///
+/// # Errors
+/// Why it is none.
+pub fn read_cidr(text: &str) -> Result<String, String> {
+    text.parse::<Cidr>().map(|cidr| cidr.to_string())
+}
+
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)

@@ -57,7 +57,7 @@ impl Class {
             Some(schema) if findings.0.is_empty() => Ok(Self {
                 name: version.name.clone(),
                 version: version.version.clone(),
-                digest: digest_of(version),
+                digest: class_digest(version),
                 requests: version.requests,
                 volumes: version.volumes.clone(),
                 schema,
@@ -81,8 +81,9 @@ impl Class {
     }
 }
 
-/// Of what a class says, not of when it was created.
-fn digest_of(version: &ClassVersion) -> String {
+/// Of what a class says, not of when it was created: 16 bytes as hex.
+#[must_use]
+pub fn class_digest(version: &ClassVersion) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut field = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes());

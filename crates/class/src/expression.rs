@@ -200,6 +200,21 @@ fn outside_of_quotes(text: &str) -> impl Iterator<Item = char> + '_ {
     })
 }
 
+/// What to do about text that is no YAML where it may be because of an expression that begins a value and is not in quotes, which YAML takes
+/// for a map; `None` where there is none.
+#[must_use]
+pub fn unquoted(text: &str) -> Option<String> {
+    let begins_a_value = |line: &str, at: usize| {
+        let before = line[..at].trim_end();
+        before.is_empty() || before.ends_with([':', '-', ',', '[', '{'])
+    };
+    let first = |line: &str| line.match_indices("{{").map(|(at, _)| at).find(|at| begins_a_value(line, *at));
+    let (line, from, number) = text.lines().zip(1..).find_map(|(line, number)| Some((line, first(line)?, number)))?;
+    let end = line[from..].find("}}").map_or(line.len(), |end| from + end + 2);
+    let expression: String = line[from..end].chars().take(MAX_SHOWN_CHARS).collect();
+    Some(format!("put the expression of line {number} into quotes, as in \"{expression}\""))
+}
+
 /// Takes a scalar apart. An expression ends at the first `}}` outside of quotes and braces of its own.
 fn pieces(text: &str) -> Result<Vec<Piece<'_>>, Wrong> {
     let (mut pieces, mut rest) = (Vec::new(), text);

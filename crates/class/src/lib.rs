@@ -26,8 +26,9 @@ mod change;
 
 pub use change::check_change;
 pub use check::check;
-pub use class::Class;
-pub use expression::{MAX_EXPRESSION_CHARS, MAX_STEPS, MAX_TEXT_BYTES};
+pub use cidr::read_cidr;
+pub use class::{Class, class_digest};
+pub use expression::{MAX_EXPRESSION_CHARS, MAX_STEPS, MAX_TEXT_BYTES, unquoted as unquoted_expression};
 pub use finding::Finding;
 pub use kinds::RULES as ROLE_RULES;
 pub use manifests::{MAX_DEPTH, MAX_NODES, MAX_OBJECTS};
@@ -36,7 +37,7 @@ pub use render::{
 };
 pub use rendered::{Ceded, Exec, LocalProcess, Manifest, ObjectId, Observe, Rendered, SecretPlan, SecretSource, StopStep};
 pub use schema::Schema;
-pub use site::{Entry, Site};
+pub use site::{Entry, METADATA, Site};
 pub use sums::pods_of;
 pub use template::{MAX_ENTRIES, PodSecurity, SECRET_CHARS};
 pub use units::{factor, suffix_factor};

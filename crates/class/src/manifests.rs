@@ -92,7 +92,8 @@ fn read(content: &str) -> Result<Vec<Value>, String> {
     };
     serde_saphyr::from_multiple_with_options(content, options).map_err(|error| {
         let text = error.to_string();
-        format!("is no YAML: {}", text.lines().next().unwrap_or_default())
+        let hint = expression::unquoted(content).map(|hint| format!("; {hint}")).unwrap_or_default();
+        format!("is no YAML: {}{hint}", text.lines().next().unwrap_or_default())
     })
 }
 

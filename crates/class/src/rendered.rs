@@ -38,7 +38,7 @@ pub struct Manifest {
 /// Where a secret's data comes from. It is never in the log nor in a class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
-    /// Copied from the secret of this name in the cluster's template namespace, and kept in step with it.
+    /// Copied with its type from the secret of this name in the cluster's template namespace, and kept in step with it.
     Copy {
         /// Name there.
         from: String,
@@ -53,7 +53,7 @@ pub enum SecretSource {
 /// A secret of a tenant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SecretPlan {
-    /// The Secret without its data.
+    /// The Secret without its data, and a copied one without its type.
     pub manifest: Manifest,
     /// Where its data comes from.
     pub source: SecretSource,
@@ -111,8 +111,10 @@ pub struct LocalProcess {
 /// Everything that there is to be of one tenant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rendered {
-    /// Of everything below, 16 bytes as hex: equal digests mean equal objects.
+    /// Of everything below but the class, 16 bytes as hex: equal digests mean equal objects.
     pub digest: String,
+    /// Of the class that it was rendered from.
+    pub class_digest: String,
     /// The namespace.
     pub namespace: Manifest,
     /// Objects by part, in the order in which they are made; secrets and volumes are apart.

@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::kinds::MADE;
 
+/// Addresses that no tenant of any cluster may reach: where clouds hand out what a machine may do. AWS, Google and Azure answer at
+/// 169.254.169.254, and AWS and Google by IPv6 at an address of their own; Azure's agents are steered from 168.63.129.16.
+pub const METADATA: [&str; 4] = ["169.254.0.0/16", "168.63.129.16/32", "fd00:ec2::254/128", "fd20:ce::254/128"];
+
 /// How traffic from outside comes in, if it does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Entry {
@@ -41,7 +45,9 @@ pub struct Site {
     pub entry: Entry,
     /// Namespace of the cluster's DNS; pods may ask it.
     pub dns_namespace: String,
-    /// Addresses that no tenant may reach, as CIDRs: cloud metadata services.
+    /// Addresses outside of that namespace at which pods may ask for names, as CIDRs: a cache on each node, say.
+    pub dns_addresses: Vec<String>,
+    /// Addresses that no tenant may reach, as CIDRs: [`METADATA`], and what else the cluster denies.
     pub denied: Vec<String>,
 }
 
@@ -60,7 +66,7 @@ impl Site {
 }
 
 impl Default for Site {
-    /// DNS in `kube-system`; the metadata addresses of the large clouds denied; no storage is mapped and nothing comes in.
+    /// DNS in `kube-system`; [`METADATA`] denied; no storage is mapped and nothing comes in.
     fn default() -> Self {
         Self {
             cluster: String::new(),
@@ -69,7 +75,8 @@ impl Default for Site {
             other_storage: None,
             entry: Entry::None,
             dns_namespace: "kube-system".to_owned(),
-            denied: ["169.254.0.0/16", "fd00:ec2::254/128"].map(str::to_owned).to_vec(),
+            dns_addresses: Vec::new(),
+            denied: METADATA.map(str::to_owned).to_vec(),
         }
     }
 }

@@ -94,6 +94,12 @@ pub(crate) fn bytes_text(bytes: u64) -> String {
     unit.map_or_else(|| bytes.to_string(), |(name, times, _)| format!("{}{name}", value / times))
 }
 
+/// Bytes as people read them, exactly: a quantity, or a number of bytes where no unit goes into it.
+pub(crate) fn bytes_words(bytes: u64) -> String {
+    let text = bytes_text(bytes);
+    if text.ends_with('i') { text } else { format!("{text} bytes") }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -136,5 +142,6 @@ mod tests {
         assert_eq!(bytes_text(5 << 30), "5Gi");
         assert_eq!(bytes_text(1500), "1500");
         assert_eq!(bytes_text(0), "0");
+        assert_eq!((bytes_words(3 << 30).as_str(), bytes_words(1500).as_str()), ("3Gi", "1500 bytes"));
     }
 }

@@ -200,3 +200,28 @@ fn fill_and_explanation_are_as_they_were() {
     };
     insta::assert_snapshot!(format!("{}\n{}", fill(&clusters, false), explained("acme", &answer, false)));
 }
+
+#[test]
+fn a_tenant_that_is_to_rest_is_shown_as_at_rest_or_stopping() {
+    use v1::trouble::Kind;
+    let shown = |desired: v1::Desired, phase: v1::Phase, trouble: Option<Kind>| {
+        let mut tenant = tenant("acme", phase, Some("eu-1"));
+        tenant.spec.as_mut().expect("a spec").desired = desired.into();
+        tenant.status.as_mut().expect("a status").trouble =
+            trouble.map(|kind| v1::Trouble { kind: kind.into(), why: "why".to_owned(), since: None });
+        let answer = v1::ExplainTenantResponse { tenant: Some(tenant.clone()), ..Default::default() };
+        let text = render(&[Object::Tenant(Box::new(tenant))], Format::Table, false, false).expect("text");
+        let word = text.split_whitespace().nth(1).expect("a phase").to_owned();
+        assert!(explained("acme", &answer, false).starts_with(&format!("tenant/acme {word} on eu-1")), "{word}");
+        word
+    };
+    let (hibernated, archived) = (v1::Desired::Hibernated, v1::Desired::Archived);
+    assert_eq!(shown(hibernated, v1::Phase::Running, None), "Stopping");
+    assert_eq!(shown(hibernated, v1::Phase::Placed, Some(Kind::Waits)), "Stopping,Waits");
+    assert_eq!(shown(hibernated, v1::Phase::Placed, None), "Hibernated");
+    assert_eq!(shown(archived, v1::Phase::Placed, None), "Archived");
+    assert_eq!(shown(archived, v1::Phase::Placed, Some(Kind::VolumeLost)), "Archived,VolumeLost");
+    assert_eq!(shown(hibernated, v1::Phase::Releasing, None), "Releasing");
+    assert_eq!(shown(v1::Desired::Running, v1::Phase::Placed, None), "Placed");
+    assert_eq!(shown(v1::Desired::Unspecified, v1::Phase::Running, None), "Running");
+}

@@ -23,12 +23,18 @@ struct Service {
 
 impl Service {
     async fn start() -> Self {
+        Self::start_with(usize::MAX, |_| {}).await
+    }
+
+    /// The same with at most so many clusters, of a trial that is not as usual.
+    async fn start_with(clusters: usize, change: impl FnOnce(&mut Trial)) -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let mut trial = Trial::prepare(folder.path(), 1).expect("a trial");
+        change(&mut trial);
         let running = replicas::start_all_here(&trial).await.expect("a replica");
         let client = trial.client(Role::Admin, "me").expect("a client");
         until_voters(&client, 1).await.expect("a leader");
-        let documents = trial.fleet_documents(usize::MAX).expect("the examples");
+        let documents = trial.fleet_documents(clusters).expect("the examples");
         declare(&client, &documents).await.expect("declared");
         let mut fleet = Fleet::new();
         fleet.follow(&mut trial, &client, &facts(&documents)).await.expect("agents");
@@ -110,6 +116,7 @@ async fn the_verbs_do_what_they_say_and_end_with_the_documented_code() {
     a_filter_that_does_not_apply_is_refused(&service).await;
     nobody_waits_in_silence_for_a_service_that_does_not_answer(&service).await;
     a_server_may_be_a_url(&service).await;
+    joining_asks_the_service_first_what_would_fail_later(&service).await;
     agents_are_shown_and_what_only_they_know_is_said_to_be_unknown(&service).await;
     forgetting_says_what_becomes_of_the_tenants(&service).await;
     the_examples_of_place_work(&service).await;
@@ -177,9 +184,11 @@ async fn tenants_come_and_go(service: &Service) {
     service.run(&["place", "first", "--owner", "me", "--class", "shop-small@1.0.0", "--wait"]).await.exits(0).says("tenant/first on ");
     service.run(&["explain", "first"]).await.exits(0).says("decided then").says("decided now");
     service.run(&["events", "first"]).await.exits(0).says("admin:me").says("agent:");
-    service.run(&["delete", "tenant", "first", "--wait"]).await.exits(0);
+    let deleted = service.run(&["delete", "tenant", "first", "--wait"]).await.exits(0);
+    deleted.says("kept for 7d once it has stopped").says("undelete brings it back until 2");
     service.run(&["get", "tenants", "--phase", "retained", "-o", "name"]).await.exits(0).says("tenant/first");
     service.run(&["undelete", "tenant", "first"]).await.exits(0).says("undeleted");
+    service.run(&["events", "nosuch"]).await.exits(3).says("history goes with the tenant");
     service.run(&["delete", "tenant", "first", "--purge", "--wait"]).await.exits(0);
     service.run(&["get", "tenant", "first"]).await.exits(3);
     service.run(&["simulate", "-f", &service.example("what-if"), "--count", "2"]).await.exits(0).says("0 of 2 would fit");
@@ -365,6 +374,42 @@ async fn the_examples_of_place_work(service: &Service) {
     for example in examples {
         service.run(&example.split_whitespace().collect::<Vec<_>>()).await.exits(0);
     }
+}
+
+/// The replica here issues certificates, and is reached on this machine only.
+async fn joining_asks_the_service_first_what_would_fail_later(service: &Service) {
+    let (classes, pki) = (service.example("classes.yaml"), service.trial.folder.join("pki").to_string_lossy().into_owned());
+    let unknown = ["join", "nosuch", "-f", &classes];
+    service.run(&unknown).await.exits(3).says("declare cluster nosuch first: `roadstead apply -f cluster.yaml`");
+    let joined =
+        service.run(&["join", "own-fra-1", "-f", &classes]).await.exits(0).says("--region=eu-central").says("the token is good once");
+    assert!(joined.err.contains("warning: the agent will look for replicas at 127.0.0.1:"), "{}", joined.err);
+    assert!(!joined.out.contains("warning"), "{}", joined.out);
+
+    // Without a token it is asked only if that was said.
+    let issued = ["join", "own-fra-1", "--from-service", "--pki", &pki];
+    service.run(&issued).await.exits(0).says("--region=eu-central");
+    service.run(&[&issued[..], &["--region", "fra"]].concat()).await.exits(0).says("--region=fra");
+    let offline = ["join", "nosuch", "-f", &classes, "--pki", &pki, "--server", "r1.example.com:7420", "--region", "fra"];
+    let printed = service.run(&offline).await.exits(0).says("--region=fra");
+    assert!(!printed.err.contains("warning"), "{}", printed.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_token_is_made_where_no_replica_would_take_it() {
+    let service = Service::start_with(1, |trial| trial.plans.iter_mut().for_each(|plan| plan.issuer = None)).await;
+    let clusters = service.client.clusters(false).await.expect("clusters");
+    let (name, classes) = (&clusters.first().expect("one").name, service.example("classes.yaml"));
+    let token = service.folder.path().join("token").to_string_lossy().into_owned();
+    for arguments in [&["join", name, "-f", &classes][..], &["join", name, "--token-file", &token]] {
+        let refused = service.run(arguments).await.exits(1).says("no replica issues certificates");
+        assert!(refused.out.is_empty(), "{}", refused.out);
+        assert!(refused.err.contains("--issuer-cert and --issuer-key") && refused.err.contains("--pki DIR"), "{}", refused.err);
+    }
+    assert!(!Path::new(&token).exists(), "a token was written");
+    let pki = service.trial.folder.join("pki").to_string_lossy().into_owned();
+    service.run(&["join", name, "-f", &classes, "--pki", &pki]).await.exits(0);
+    service.stop().await;
 }
 
 /// The agents here tell what they have and follow no intent: there is nobody to ask, and nothing is held back.

@@ -182,7 +182,8 @@ fn approximate_bytes(request: &Request) -> usize {
         | Ask::DeleteClass { .. }
         | Ask::WaiveFence { .. }
         | Ask::PutToken { .. }
-        | Ask::SpendToken(_) => 0,
+        | Ask::SpendToken(_)
+        | Ask::NoteCluster(_) => 0,
         Ask::AllowRemovals { count, .. } => 16 * (*count as usize).min(agreement::MAX_TENANTS),
     };
     REQUEST_BYTES + texts

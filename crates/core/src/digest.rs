@@ -26,6 +26,7 @@ pub(crate) enum Tag {
     ClusterInfo = 11,
     JoinToken = 12,
     Agreement = 13,
+    ClusterDetails = 14,
 }
 
 fn fold(a: u64, b: u64) -> u64 {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{Epoch, Name, TenantId, VolumeUid};
 use crate::request::Report;
+use crate::resources::PodSize;
 use crate::time::Timestamp;
 
 /// The longest text about what keeps a tenant from running, in bytes.
@@ -15,6 +16,11 @@ pub const MAX_WHY_BYTES: usize = 240;
 pub const MAX_VOLUMES: usize = 64;
 /// The longest version text of a cluster or an agent, in bytes.
 pub const MAX_VERSION_BYTES: usize = 64;
+
+/// Groups, zones and taints of a cluster that are told: those that come first by name.
+pub const MAX_DETAILS: usize = 64;
+/// The longest name among them, in bytes.
+pub const MAX_DETAIL_BYTES: usize = 256;
 
 /// What kind of thing keeps a tenant from being as it is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -75,6 +81,89 @@ pub struct ClusterInfo {
     pub orphans: u32,
     /// Tenants that are not removed until an operator agrees.
     pub held_back: u32,
+}
+
+/// Whether NetworkPolicies hold in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Upheld {
+    /// Nobody has found out.
+    #[default]
+    Unknown,
+    /// What a policy denies does not get through.
+    Yes,
+    /// What a policy denies gets through: nothing in the cluster enforces policies.
+    No,
+}
+
+/// Whether a cluster's network keeps to NetworkPolicies, as its agent found by trying.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkPolicies {
+    /// What comes to pods.
+    pub ingress: Upheld,
+    /// What pods send.
+    pub egress: Upheld,
+    /// Why something is unknown, in plain words, at most [`MAX_WHY_BYTES`]; else empty.
+    pub why: String,
+}
+
+/// One autoscaled group of nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrowthGroup {
+    /// Its name.
+    pub name: String,
+    /// How many nodes it may still get, where it counts nodes.
+    pub nodes: Option<u32>,
+    /// What they may have together, where that is known.
+    pub room: Option<PodSize>,
+    /// Whether it cannot grow at the moment.
+    pub held_back: bool,
+}
+
+/// What autoscaled groups of nodes may still add: it is not there yet, and is no part of the capacity.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Growth {
+    /// Sum over the groups whose room is known and that can grow.
+    pub room: PodSize,
+    /// By name, at most [`MAX_DETAILS`].
+    pub groups: Vec<GrowthGroup>,
+}
+
+/// Nodes that are short of something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pressure {
+    /// Of memory.
+    pub memory: u32,
+    /// Of disk.
+    pub disk: u32,
+    /// Of process ids.
+    pub pids: u32,
+}
+
+/// Details of a cluster that decide no placement: for people, and for what buys capacity. From feature level
+/// [`crate::apply::DETAILS`] on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterDetails {
+    /// Whether its network keeps to NetworkPolicies.
+    pub policies: NetworkPolicies,
+    /// What may still be added to it.
+    pub growth: Growth,
+    /// Nodes that take tenants' pods: ready, not cordoned, without taints that tenants do not tolerate.
+    pub open_nodes: u32,
+    /// Open nodes by zone, at most [`MAX_DETAILS`]; empty for those that name none.
+    pub zones: Vec<(String, u32)>,
+    /// Taints as `key=value:Effect`, and how many nodes have each, at most [`MAX_DETAILS`].
+    pub taints: Vec<(String, u32)>,
+    /// Nodes that are short of something.
+    pub pressure: Pressure,
+}
+
+/// What is kept of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownDetails {
+    /// As last told.
+    pub details: ClusterDetails,
+    /// Since when the same has been told of NetworkPolicies.
+    pub policies_since: Timestamp,
 }
 
 /// What an agent tells of one tenant.

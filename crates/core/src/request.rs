@@ -9,7 +9,7 @@ use crate::class::ClassVersion;
 use crate::cluster::{Capacity, ClusterSpec};
 use crate::id::{Epoch, Incarnation, Name, Owner, RequestId, Revision, ShardId, TenantId};
 use crate::join::{Digest, Spending};
-use crate::observed::Observation;
+use crate::observed::{ClusterDetails, Observation};
 use crate::policy::PolicySpec;
 use crate::pool::PoolSpec;
 use crate::tenant::TenantSpec;
@@ -159,6 +159,19 @@ pub enum Ask {
         /// To so many of them at most, in the order in which its agent removes.
         count: u32,
     },
+    /// Details of a cluster, as its agent found them.
+    NoteCluster(Box<ClusterFound>),
+}
+
+/// What a cluster's agent found out about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterFound {
+    /// Which cluster.
+    pub cluster: Name,
+    /// UID of its `kube-system`; a different one than known is refused (a clone).
+    pub uid: String,
+    /// What it found.
+    pub details: ClusterDetails,
 }
 
 /// What a cluster's agent says of it.

@@ -25,7 +25,7 @@ pub enum Desired {
     Running,
     /// Stopped, keeps its place and volumes.
     Hibernated,
-    /// Stopped, volumes kept aside.
+    /// As [`Desired::Hibernated`] for now: whoever says so means that it will rest for long.
     Archived,
 }
 

@@ -16,7 +16,7 @@ use roadstead_core::command::{Batch, Command, FeatureLevel};
 use roadstead_core::constraint::Constraints;
 use roadstead_core::id::Incarnation;
 use roadstead_core::join::Digest;
-use roadstead_core::observed::TroubleKind;
+use roadstead_core::observed::{TroubleKind, Upheld};
 use roadstead_core::request::{Ask, Observed};
 use roadstead_core::state::State;
 use roadstead_core::tenant::{Phase, TenantSpec};
@@ -56,6 +56,7 @@ fn number(command: &Command) -> usize {
         Command::PutToken { .. } => 22,
         Command::SpendToken(_) => 23,
         Command::AllowRemovals { .. } => 24,
+        Command::NoteCluster(_) => 25,
     }
 }
 
@@ -108,6 +109,11 @@ fn write_log(level: FeatureLevel) -> Vec<(u64, Batch)> {
     }
     if level >= FeatureLevel(6) {
         agreed_end(&mut fleet);
+    }
+    if level >= FeatureLevel(7) {
+        fleet.must(found("c0", Upheld::Yes, Upheld::No));
+        fleet.must(found("c1", Upheld::Unknown, Upheld::Unknown));
+        fleet.must(found("c0", Upheld::Yes, Upheld::Yes));
     }
     fleet.command(Command::Incarnate { incarnation: Incarnation(1) });
     fleet.must(Ask::WaiveFence { cluster: None });
@@ -182,7 +188,7 @@ fn copy_of(state: &State) -> State {
 fn golden_logs_give_the_same_digest_also_after_a_snapshot_at_every_point() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut digests = String::new();
-    for level in [1, 2, 3, 4, 5, 6] {
+    for level in [1, 2, 3, 4, 5, 6, 7] {
         let path = file(&format!("level-{level}.log"));
         if update {
             std::fs::create_dir_all(file("")).expect("a folder");
@@ -191,7 +197,7 @@ fn golden_logs_give_the_same_digest_also_after_a_snapshot_at_every_point() {
         let log = from_bytes(&std::fs::read(&path).expect("a golden log"));
         let commands: BTreeSet<usize> =
             log.iter().flat_map(|(_, batch)| &batch.commands).map(|envelope| number(&envelope.command)).collect();
-        let known = COMMANDS + usize::from(level >= 4) + 2 * usize::from(level >= 5) + usize::from(level >= 6);
+        let known = COMMANDS + usize::from(level >= 4) + 2 * usize::from(level >= 5) + usize::from(level >= 6) + usize::from(level >= 7);
         assert_eq!(commands.len(), known, "level {level}: every command occurs");
         let (mut straight, mut copied) = (State::default(), State::default());
         for (index, batch) in &log {

@@ -20,7 +20,7 @@ use roadstead_core::observed::TroubleKind;
 use roadstead_core::request::{Ask, Observed, ObservedTenant, Report};
 use roadstead_core::resources::{Bytes, Resources};
 use roadstead_core::schedule::describe_reason;
-use roadstead_core::tenant::{Phase, TenantSpec};
+use roadstead_core::tenant::{Desired, Phase, TenantSpec};
 use roadstead_core::time::{Millis, Timestamp};
 
 fn round_trip(fleet: &Fleet) -> roadstead_core::state::State {
@@ -685,6 +685,17 @@ fn held_back_fleet() -> Fleet {
 }
 
 const HELD_BACK: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+
+#[test]
+fn archived_is_to_a_cluster_what_hibernated_is() {
+    let mut fleet = Fleet::with_clusters(1, 10, 1000);
+    for (tenant, desired) in [("a", Desired::Running), ("b", Desired::Hibernated), ("c", Desired::Archived)] {
+        assert!(matches!(fleet.must(place(TenantSpec { desired, ..spec(tenant) })), Done::Placed { .. }));
+    }
+    let cluster = fleet.state.cluster("c0").expect("there").id;
+    let roles: Vec<Role> = for_cluster(&fleet.state, cluster).tenants.iter().map(|wanted| wanted.role).collect();
+    assert_eq!(roles, [Role::Run, Role::Stopped, Role::Stopped]);
+}
 
 /// The tenants to whose removal the intent of `c0` says that an operator has agreed.
 fn agreed(fleet: &Fleet) -> Vec<String> {

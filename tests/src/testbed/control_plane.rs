@@ -169,12 +169,25 @@ impl ControlPlane {
     /// # Errors
     /// If there is no such account.
     pub async fn config_for_account(&self, namespace: &str, account: &str) -> Result<kube::Config> {
+        self.identities.config_with_token(self.token_of(namespace, account).await?, self.address).await
+    }
+
+    /// A kubeconfig file with a token that the API server gave for a service account; it is good for an hour.
+    ///
+    /// # Errors
+    /// If there is no such account.
+    pub async fn kubeconfig_for_account(&self, namespace: &str, account: &str) -> Result<PathBuf> {
+        let token = self.token_of(namespace, account).await?;
+        self.identities.kubeconfig_with_token(&format!("account-{namespace}-{account}"), &token, self.address)
+    }
+
+    async fn token_of(&self, namespace: &str, account: &str) -> Result<String> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, namespace);
         let request =
             TokenRequest { spec: TokenRequestSpec { audiences: Vec::new(), ..TokenRequestSpec::default() }, ..Default::default() };
         let made = accounts.create_token_request(account, &PostParams::default(), &request).await;
         let token = made.with_context(|| format!("failed to get a token for {namespace}/{account}"))?.status.context("a token is empty")?;
-        self.identities.config_with_token(token.token, self.address).await
+        Ok(token.token)
     }
 
     /// Kills the API server, as a crash does, starts it anew on the same address and waits until it serves.

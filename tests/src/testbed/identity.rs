@@ -97,7 +97,19 @@ impl Identities {
     pub(super) fn kubeconfig(&self, file: &str, user: &str, groups: &[&str], server: SocketAddr) -> Result<PathBuf> {
         self.user(file, user, groups)?;
         let path = |ending: &str| Some(self.path(&format!("{file}.{ending}")).display().to_string());
-        let auth = AuthInfo { client_certificate: path("crt"), client_key: path("key"), ..AuthInfo::default() };
+        self.describe(file, AuthInfo { client_certificate: path("crt"), client_key: path("key"), ..AuthInfo::default() }, server)
+    }
+
+    /// A token in `<file>.token`, from which it is read as a pod does, and, in `<file>.kubeconfig`, where to show it.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub(super) fn kubeconfig_with_token(&self, file: &str, token: &str, server: SocketAddr) -> Result<PathBuf> {
+        let token = self.write(&format!("{file}.token"), token)?;
+        self.describe(file, AuthInfo { token_file: Some(token.display().to_string()), ..AuthInfo::default() }, server)
+    }
+
+    fn describe(&self, file: &str, auth: AuthInfo, server: SocketAddr) -> Result<PathBuf> {
         let config = serde_json::to_string(&self.described(auth, server)).context("failed to write a kubeconfig")?;
         // Every JSON document is a YAML document.
         self.write(&format!("{file}.kubeconfig"), &config)

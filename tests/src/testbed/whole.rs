@@ -121,6 +121,35 @@ impl WholeCluster {
         Ok(folder)
     }
 
+    /// Gives the node an image with a program of this machine in `/usr/local/bin`, and the libraries that it needs.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn import_program(&self, image: &str, program: &Path) -> Result<()> {
+        let name = program.file_name().and_then(|name| name.to_str()).context("a program has a name")?;
+        let mut files = vec![format!("/usr/local/bin/{name}={}", program.display())];
+        files.extend(libraries(program)?.into_iter().map(|library| format!("{library}={library}")));
+        let mut arguments = vec!["image-of", image];
+        arguments.extend(files.iter().map(String::as_str));
+        import(&self.folder(), &arguments)
+    }
+
+    /// The network namespace of the pod with this address, as a file.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn network_of(&self, address: &str) -> Result<PathBuf> {
+        let folder = self.folder().join("containerd/state/io.containerd.grpc.v1.cri/netns");
+        let found = std::fs::read_dir(&folder).with_context(|| format!("failed to read {}", folder.display()))?;
+        let has_address = |network: &PathBuf| {
+            let network = format!("--net={}", network.display());
+            let output = Command::new("nsenter").args([&network, "ip", "-o", "address"]).output();
+            output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(&format!(" {address}/")))
+        };
+        let mut networks = found.flatten().map(|entry| entry.path());
+        networks.find(has_address).with_context(|| format!("no pod here has the address {address}"))
+    }
+
     async fn add_storage_class(&self) -> Result<()> {
         let described = json!({
             "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": STORAGE_CLASS},
@@ -215,19 +244,37 @@ SystemdCgroup = false
     start("containerd", command, &folder)
 }
 
-/// Writes the images of the program for tests and gives them to containerd, as soon as it answers.
+/// Gives the images of the program for tests to containerd, as soon as it answers.
 async fn import_images(folder: &Path, containerd: &Process) -> Result<()> {
+    let answers = until("containerd answers", ANSWERS_WITHIN, || std::future::ready(ctr(folder, &["version"])));
+    answers.await.with_context(|| format!("the end of its log:\n{}", containerd.log_tail()))?;
+    import(folder, &["image"])
+}
+
+fn ctr(folder: &Path, arguments: &[&str]) -> Result<()> {
+    let socket = socket(folder).display().to_string();
+    run("ctr", &[["--address", &socket, "--namespace", "k8s.io"].as_slice(), arguments].concat())
+}
+
+/// Has the program for tests write an archive of images, and gives it to containerd.
+fn import(folder: &Path, image: &[&str]) -> Result<()> {
     let archive = folder.join("images.tar");
     let file = File::create(&archive).with_context(|| format!("failed to create {}", archive.display()))?;
-    let status = Command::new(part("testbed-guest")?).arg("image").stdout(file).status().context("failed to write images")?;
+    let status = Command::new(part("testbed-guest")?).args(image).stdout(file).status().context("failed to write images")?;
     if !status.success() {
         bail!("failed to write images: {status}");
     }
-    let (socket, archive) = (socket(folder).display().to_string(), archive.display().to_string());
-    let ctr = |arguments: &[&str]| run("ctr", &[["--address", &socket, "--namespace", "k8s.io"].as_slice(), arguments].concat());
-    let answers = until("containerd answers", ANSWERS_WITHIN, || std::future::ready(ctr(&["version"])));
-    answers.await.with_context(|| format!("the end of its log:\n{}", containerd.log_tail()))?;
-    ctr(&["images", "import", &archive])
+    ctr(folder, &["images", "import", &archive.display().to_string()])
+}
+
+/// The libraries that a program of this machine is linked with, and what loads them.
+fn libraries(program: &Path) -> Result<Vec<String>> {
+    let output = Command::new("ldd").arg(program).output().context("failed to start ldd")?;
+    if !output.status.success() {
+        bail!("ldd {}: {}", program.display(), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(text.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned).collect())
 }
 
 fn start_kubelet(claim: &Claim, plane: &ControlPlane, name: &str) -> Result<Process> {

@@ -1,14 +1,15 @@
 //! What may go wrong between an interpreter and its API server: a layer below the client that withholds what watches bring, cuts them, is
-//! slow, loses answers, or answers instead of the server.
+//! slow, holds requests back, loses answers, or answers instead of the server.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::client::{Body, DynBody};
+use tokio::sync::Notify;
 use tonic::codegen::http::request::Parts;
 use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{Body as HttpBody, Bytes, StdError};
@@ -21,6 +22,8 @@ pub(crate) enum Fault {
     Answer(u16, Vec<(&'static str, String)>, String),
     /// It is carried out, so much later.
     Slow(Duration),
+    /// It is carried out once this has been notified; one notification lets one go on.
+    Held(Arc<Notify>),
     /// It is carried out, and nobody hears of it.
     LostAnswer,
     /// Of a watch: what it brings is withheld until [`Faults::clear`].
@@ -37,8 +40,16 @@ struct Inner {
     cut: u64,
     watches: u64,
     waiting: Vec<Waker>,
-    /// Method and path of the requests of late.
-    seen: VecDeque<(String, String)>,
+    /// The requests of late.
+    seen: VecDeque<Seen>,
+}
+
+/// A request.
+struct Seen {
+    method: String,
+    path: String,
+    watches: bool,
+    at: Instant,
 }
 
 /// How many requests are remembered.
@@ -92,7 +103,18 @@ impl Faults {
 
     /// How many requests so far had this method and a path that ends so; of the last [`REMEMBERED`].
     pub(crate) fn count(&self, method: &str, path: &str) -> usize {
-        self.inner(|inner| inner.seen.iter().filter(|(known, of)| known == method && of.ends_with(path)).count())
+        self.inner(|inner| inner.seen.iter().filter(|seen| seen.method == method && seen.path.ends_with(path)).count())
+    }
+
+    /// How many lists so far had a path that ends so; of the last [`REMEMBERED`] requests.
+    pub(crate) fn lists(&self, path: &str) -> usize {
+        self.inner(|inner| inner.seen.iter().filter(|seen| seen.method == "GET" && !seen.watches && seen.path.ends_with(path)).count())
+    }
+
+    /// When the first request that wrote something under this path was made.
+    pub(crate) fn first_write(&self, path: &str) -> Option<Instant> {
+        let writes = |seen: &&Seen| seen.method != "GET" && (seen.path == path || seen.path.starts_with(&format!("{path}/")));
+        self.inner(|inner| inner.seen.iter().find(writes).map(|seen| seen.at))
     }
 }
 
@@ -129,7 +151,8 @@ where
             if inner.seen.len() == REMEMBERED {
                 inner.seen.pop_front();
             }
-            inner.seen.push_back((parts.method.to_string(), parts.uri.path().to_owned()));
+            let (method, path) = (parts.method.to_string(), parts.uri.path().to_owned());
+            inner.seen.push_back(Seen { method, path, watches: is_watch(&parts), at: Instant::now() });
             inner.watches += u64::from(is_watch(&parts));
             (inner.rules.iter().rev().find(|(of, _)| of(&parts)).map(|(_, fault)| fault.clone()), inner.watches)
         });
@@ -146,6 +169,9 @@ where
         Box::pin(async move {
             if let Some(Fault::Slow(by)) = &fault {
                 tokio::time::sleep(*by).await;
+            }
+            if let Some(Fault::Held(until)) = &fault {
+                until.notified().await;
             }
             let response = carried_out.await?;
             if matches!(fault, Some(Fault::LostAnswer)) {

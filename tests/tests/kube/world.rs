@@ -141,7 +141,7 @@ impl World {
         for action in &step.actions {
             match self.kube.act(job, action).await {
                 Ok(()) => {}
-                Err(Failed::Later { .. }) => break,
+                Err(Failed::Later { .. } | Failed::TooMany { .. }) => break,
                 Err(Failed::Refused(why)) => bail!("{action:?}: {why}"),
             }
         }
@@ -305,6 +305,7 @@ pub(crate) fn tenant(id: u64, namespace: &str, role: Role) -> Job {
         json!({"spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "fast", "resources": {"requests": {"storage": "1Gi"}}}});
     let rendered = Rendered {
         digest: format!("{namespace}-1"),
+        class_digest: String::new(),
         namespace: space,
         parts: BTreeMap::from([(Part::Bounds, bounds), (Part::Workloads, workloads), (Part::Routes, routes)]),
         secrets: vec![smtp, secret(namespace, id)],

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 )
 
 // Names and entry points of the images; those of the project's examples, which no registry has, stand in for what would be in them.
@@ -27,14 +28,33 @@ func writeImages(output io.Writer) error {
 	if err != nil {
 		return err
 	}
-	program, err := os.ReadFile(self)
-	if err != nil {
-		return err
+	return writeArchive(output, map[string]string{"guest": self}, images, nil)
+}
+
+// Writes an image of programs that are on this machine, with the files that they need, each where it is here.
+func writeImageOf(output io.Writer, name string, files []string) error {
+	inside := map[string]string{}
+	for _, file := range files {
+		path, source, found := strings.Cut(file, "=")
+		if !found {
+			return fmt.Errorf("%s is not PATH=FILE", file)
+		}
+		inside[strings.TrimPrefix(path, "/")] = source
 	}
+	return writeArchive(output, inside, map[string][]string{name: nil}, []string{"PATH=/usr/local/bin:/usr/bin:/bin"})
+}
+
+func writeArchive(output io.Writer, files map[string]string, images map[string][]string, environment []string) error {
 	layer := new(bytes.Buffer)
 	inLayer := tar.NewWriter(layer)
-	if err := add(inLayer, "guest", 0o755, program); err != nil {
-		return err
+	for path, source := range files {
+		content, err := os.ReadFile(source)
+		if err != nil {
+			return err
+		}
+		if err := add(inLayer, path, 0o755, content); err != nil {
+			return err
+		}
 	}
 	if err := inLayer.Close(); err != nil {
 		return err
@@ -48,7 +68,7 @@ func writeImages(output io.Writer) error {
 		config, err := json.Marshal(map[string]any{
 			"architecture": runtime.GOARCH,
 			"os":           "linux",
-			"config":       map[string]any{"Entrypoint": entry},
+			"config":       map[string]any{"Entrypoint": entry, "Env": environment},
 			"rootfs":       map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer.Bytes()))}},
 		})
 		if err != nil {

@@ -5,6 +5,7 @@
 //	guest serve ADDRESS FILE  keeps a log: GET reads it, POST appends to it
 //	guest append FILE TEXT    appends a line to a file
 //	guest image               writes an archive with the images that it is in to its output
+//	guest image-of NAME PATH=FILE...  writes an archive with an image of these files of this machine
 package main
 
 import (
@@ -34,6 +35,8 @@ func run(arguments []string) error {
 		return nil
 	case len(arguments) == 1 && arguments[0] == "image":
 		return writeImages(os.Stdout)
+	case len(arguments) >= 3 && arguments[0] == "image-of":
+		return writeImageOf(os.Stdout, arguments[1], arguments[2:])
 	case len(arguments) >= 2 && arguments[0] == "keep":
 		return keep(arguments[1], ended)
 	case len(arguments) == 3 && arguments[0] == "append":

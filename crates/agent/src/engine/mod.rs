@@ -1,13 +1,16 @@
 //! The agent's loop: hears what is wanted, looks at what is there, asks [`roadstead_core::reconcile`] what comes next, has it carried out, tells.
 //!
 //! One task owns all of it; workers carry actions out, one tenant each, and report back. It decides nothing itself. Modules in reading order:
-//! [`wanted`] (what was heard), [`told`] (what the placement service knows), this one.
+//! [`wanted`] (what was heard), [`told`] (what the placement service knows), [`troubles`] (what is in the log),
+//! [`work`] (a tenant that is worked on), this one.
 
 mod wanted;
 mod told;
+mod troubles;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use roadstead_api::v1;
 use roadstead_class::Site;
@@ -21,9 +24,11 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::diff;
-use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Job};
-use told::{Now, Told};
+use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Removals};
+use told::{Known, Now, Told};
+use troubles::Troubles;
 use wanted::Wanted;
+use work::{Busy, Ended, carry_out};
 
 /// Tenants that are worked on at the same time.
 const PARALLEL: usize = 32;
@@ -42,10 +47,14 @@ const TELL_PACE: Duration = Duration::from_millis(100);
 const TELL_ANEW_EVERY: Duration = Duration::from_secs(60);
 /// When to tell that all is as before, until the placement service has said.
 const TELL_WITHIN: Duration = Duration::from_secs(10);
+/// How long a tenant may take to become ready if its class does not say: what is pulled and started for the first time may take minutes.
+const READY_WITHIN: Millis = Millis::from_secs(600);
 /// Messages that wait to be taken in.
 pub const QUEUE: usize = 64;
 /// Questions that are answered at a time: each is some requests to the API server for every object of a tenant.
 const MAX_QUESTIONS: usize = 4;
+/// Orphans that are named in the log.
+const MAX_NAMED: usize = 50;
 /// How long an answer may take: the placement service waits a little longer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
@@ -84,11 +93,13 @@ pub struct Engine<I: Interpreter> {
     /// Of whom it is not known what is there: looked at again each second, and nothing is done or told of them.
     unknown: BTreeSet<TenantId>,
     memory: Memory,
+    /// Removals of late, as they are kept in the cluster.
+    kept: Removals,
     round: Round,
     /// Of which intent the round is.
     decided: Revision,
-    busy: BTreeMap<TenantId, ShardId>,
-    work: JoinSet<(TenantId, Result<(), Failed>)>,
+    busy: BTreeMap<TenantId, Busy>,
+    work: JoinSet<(TenantId, Result<Ended, Failed>)>,
     /// Being answered; those that are left are given up with the agent.
     questions: JoinSet<()>,
     /// Worked on just now: what was made is given so long to be seen.
@@ -96,6 +107,7 @@ pub struct Engine<I: Interpreter> {
     /// Why the last attempt failed, in plain words.
     reasons: BTreeMap<TenantId, Failed>,
     told: Told,
+    troubles: Troubles,
     /// Not before this it is looked for news.
     next_tell: Instant,
     /// At this it is told that all is as before, if nothing is news.
@@ -112,16 +124,21 @@ pub struct Engine<I: Interpreter> {
     /// A worker has come free.
     finished: bool,
     began: Instant,
+    /// The wall time then. Only what other processes of this cluster are to understand is compared with theirs: when removals were begun.
+    began_at: Timestamp,
 }
 
 impl<I: Interpreter> Engine<I> {
     /// An agent that has heard and seen nothing yet.
     ///
     /// # Errors
-    /// The generation that was acted on last cannot be read: nothing may be acted on.
+    /// The generation that was acted on last, or what was removed of late, cannot be read: nothing may be acted on.
     pub async fn begin(interpreter: I, settings: Settings) -> Result<Self, Failed> {
         let generation = interpreter.generation().await?;
-        let now = Instant::now();
+        let removals = interpreter.removals().await?;
+        let (now, began_at) = (Instant::now(), wall_time());
+        let mut memory = Memory::default();
+        memory.removals_are(removals, began_at);
         Ok(Self {
             interpreter,
             limits: settings.limits,
@@ -129,7 +146,8 @@ impl<I: Interpreter> Engine<I> {
             seen: ClusterSeen { generation, tenants: BTreeMap::new() },
             dirty: BTreeSet::new(),
             unknown: BTreeSet::new(),
-            memory: Memory::default(),
+            kept: memory.removals().clone(),
+            memory,
             round: Round::default(),
             decided: Revision::default(),
             busy: BTreeMap::new(),
@@ -138,6 +156,7 @@ impl<I: Interpreter> Engine<I> {
             settling: BTreeMap::new(),
             reasons: BTreeMap::new(),
             told: Told::default(),
+            troubles: Troubles::default(),
             next_tell: now,
             alive_at: now + TELL_WITHIN,
             tell_within: TELL_WITHIN,
@@ -147,6 +166,7 @@ impl<I: Interpreter> Engine<I> {
             wake_at: None,
             finished: true,
             began: now,
+            began_at,
         })
     }
 
@@ -183,7 +203,7 @@ impl<I: Interpreter> Engine<I> {
     }
 
     fn now(&self) -> Timestamp {
-        Timestamp(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
+        self.began_at.after(Millis(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)))
     }
 
     fn hear(&mut self, heard: Heard) {
@@ -203,6 +223,9 @@ impl<I: Interpreter> Engine<I> {
                     self.memory.try_again(id);
                     self.reasons.remove(&id);
                     self.dirty.insert(id);
+                    if let Some(busy) = self.busy.get(&id) {
+                        busy.outdate();
+                    }
                 }
             }
             Heard::Taken(answer) => {
@@ -247,22 +270,25 @@ impl<I: Interpreter> Engine<I> {
         }
     }
 
-    fn done(&mut self, id: TenantId, result: Result<(), Failed>) {
-        self.busy.remove(&id);
+    fn done(&mut self, id: TenantId, result: Result<Ended, Failed>) {
+        let shard = self.busy.remove(&id).map(|busy| busy.shard);
         self.finished = true;
         self.settling.insert(id, Instant::now() + I::SETTLES);
         self.dirty.insert(id);
         match result {
-            Ok(()) => {
+            Ok(Ended::Whole) => {
                 self.memory.succeeded(id);
                 self.reasons.remove(&id);
             }
+            Ok(Ended::Outdated) => {}
             Err(failed) => {
-                let after = match &failed {
-                    Failed::Later { after, .. } => after.map(|after| Millis(u64::try_from(after.as_millis()).unwrap_or(u64::MAX))),
-                    Failed::Refused(_) => None,
-                };
-                self.memory.failed(id, self.now(), after);
+                let (now, millis) = (self.now(), |after: Duration| Millis(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)));
+                match (&failed, shard) {
+                    (Failed::TooMany { after, .. }, Some(shard)) => self.memory.shard_rests(shard, now, millis(*after)),
+                    (Failed::TooMany { after, .. }, None) => self.memory.failed(id, now, Some(millis(*after))),
+                    (Failed::Later { after, .. }, _) => self.memory.failed(id, now, after.map(millis)),
+                    (Failed::Refused(_), _) => self.memory.failed(id, now, None),
+                }
                 debug!(tenant = %id, %failed, times = self.memory.failures(id), "an action failed; it is tried again");
                 self.reasons.insert(id, failed);
             }
@@ -330,15 +356,47 @@ impl<I: Interpreter> Engine<I> {
         self.decided = self.wanted.intent.generation;
         let round = reconcile(&self.wanted.intent, &self.seen, &self.limits, &mut self.memory, now);
         if round.orphans != self.round.orphans {
-            warn!(orphans = ?round.orphans, "labelled as tenants and named by no intent: left as they are");
+            let homes: Vec<String> = round.orphans.iter().map(|id| self.interpreter.home_of(*id)).collect();
+            if homes.is_empty() {
+                info!("nothing is labelled as a tenant any more that no intent names");
+            } else {
+                warn!(
+                    count = homes.len(),
+                    homes = homes[..homes.len().min(MAX_NAMED)].join(", "),
+                    "labelled as tenants and named by no intent: left as they are"
+                );
+            }
             self.interpreter.orphans(&round.orphans);
         }
         self.round = round;
+        self.keep_removals().await;
         if self.round.stale {
             let (heard, known) = (self.wanted.intent.generation, self.seen.generation);
             return debug!(%heard, %known, "what was heard is older than what was acted on; nothing is done");
         }
         self.hand_out();
+    }
+
+    /// Keeps new removals before they are begun; those that are not kept are not begun.
+    async fn keep_removals(&mut self) {
+        if self.memory.removals().iter().all(|(id, begun)| self.kept.get(id) == Some(begun)) {
+            return;
+        }
+        match self.interpreter.keep_removals(self.memory.removals()).await {
+            Ok(kept) => self.kept = kept,
+            Err(error) => warn!(%error, "what is to be removed cannot be kept; none of it is removed until it can"),
+        }
+        let begun = self.memory.removals();
+        if self.kept == *begun {
+            return;
+        }
+        let is_new = |id: &TenantId| begun.contains_key(id) && self.kept.get(id) != begun.get(id);
+        for (_, step) in self.round.steps.iter_mut().filter(|(id, _)| is_new(id)) {
+            step.actions.retain(|action| *action != Action::Delete);
+        }
+        // Also those that another agent has begun count before the next is decided.
+        self.memory.removals_are(self.kept.clone(), self.now());
+        (self.finished, self.next_turn) = (true, Instant::now() + LOOK_EVERY);
     }
 
     /// Looks at those of which something changed; at whatever else is labelled, too, so that nothing is overlooked.
@@ -370,8 +428,8 @@ impl<I: Interpreter> Engine<I> {
     fn hand_out(&mut self) {
         let now = Instant::now();
         let mut in_shard: BTreeMap<ShardId, usize> = BTreeMap::new();
-        for shard in self.busy.values() {
-            *in_shard.entry(*shard).or_default() += 1;
+        for busy in self.busy.values() {
+            *in_shard.entry(busy.shard).or_default() += 1;
         }
         for (id, step) in &self.round.steps {
             let is_free = !self.busy.contains_key(id) && !self.unknown.contains(id);
@@ -388,8 +446,9 @@ impl<I: Interpreter> Engine<I> {
                 continue;
             }
             *busy += 1;
-            self.busy.insert(*id, job.intent.shard);
-            self.work.spawn(carry_out(self.interpreter.clone(), job.clone(), step.actions.clone()));
+            let one = Busy::new(job.intent.shard);
+            self.work.spawn(carry_out(self.interpreter.clone(), job.clone(), step.actions.clone(), one.clone()));
+            self.busy.insert(*id, one);
         }
     }
 
@@ -417,6 +476,7 @@ impl<I: Interpreter> Engine<I> {
             self.anew_at = now + TELL_ANEW_EVERY;
         }
         let Some(message) = self.news(&facts, now >= self.alive_at) else { return Ok(()) };
+        self.log_troubles();
         self.alive_at = now + self.tell_within;
         match tell.try_send(message) {
             Ok(()) => Ok(()),
@@ -435,7 +495,13 @@ impl<I: Interpreter> Engine<I> {
         // One that is being worked on is told of when that is done: what was seen of it may be over.
         let tenants =
             self.wanted.intent.tenants.iter().filter(|wanted| !self.busy.contains_key(&wanted.id) && !self.unknown.contains(&wanted.id));
-        let tenants = tenants.filter_map(|wanted| Some((wanted, seen_of(&wanted.id)?, conditions.get(&wanted.id)?))).collect();
+        let tenants = tenants
+            .filter_map(|wanted| {
+                let (seen, condition) = (seen_of(&wanted.id)?, conditions.get(&wanted.id)?);
+                let rendered = self.wanted.jobs.get(&wanted.id).and_then(|job| job.rendered.as_deref().ok());
+                Some(Known { wanted, seen, condition, class_digest: rendered.map_or("", |rendered| &rendered.class_digest) })
+            })
+            .collect();
         let orphans: Vec<_> = self.round.orphans.iter().filter_map(|id| Some((*id, seen_of(id)?))).collect();
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let info = ClusterInfo {
@@ -447,18 +513,56 @@ impl<I: Interpreter> Engine<I> {
             held_back: count(self.round.held_back.len()),
         };
         let (generation, idle) = (self.seen.generation, self.busy.is_empty() && self.unknown.is_empty());
-        let now = Now { generation, idle, tenants, orphans, uid: &facts.uid, capacity: &facts.capacity, info, time: self.now() };
+        let now = Now {
+            generation,
+            idle,
+            wanted: &self.wanted.intent.tenants,
+            tenants,
+            orphans,
+            uid: &facts.uid,
+            cluster: self.wanted.cluster(),
+            capacity: &facts.capacity,
+            info,
+            details: &facts.details,
+            time: self.now(),
+        };
         self.told.news(&now, due)
     }
 
-    /// What is seen of a tenant, or what failed when something was done about it.
-    fn condition(&self, id: TenantId, step: &Step) -> Condition {
-        match (&step.condition, self.reasons.get(&id)) {
-            (Condition::Progressing(_), Some(Failed::Refused(why))) => Condition::Blocked(why.clone()),
-            (Condition::Progressing(_), Some(Failed::Later { why, .. })) => Condition::Progressing(why.clone()),
-            (condition, _) => condition.clone(),
+    /// The log says what the placement service is told, also while that is not reached.
+    fn log_troubles(&mut self) {
+        let jobs = &self.wanted.jobs;
+        self.troubles.keep(|id| jobs.contains_key(&id));
+        for (id, trouble) in self.told.troubles() {
+            let Some(job) = jobs.get(&id) else { continue };
+            if let Some(turn) = self.troubles.turn(id, trouble) {
+                troubles::log(job.intent.name.as_str(), id, &turn);
+            }
         }
     }
+
+    /// What is seen of a tenant, or what failed when something was done about it; and whether that is over its time.
+    fn condition(&self, id: TenantId, step: &Step) -> Condition {
+        let condition = match (&step.condition, self.reasons.get(&id)) {
+            (Condition::Progressing(_), Some(Failed::Refused(why))) => Condition::Blocked(why.clone()),
+            (Condition::Progressing(_), Some(Failed::Later { why, .. } | Failed::TooMany { why, .. })) => {
+                Condition::Progressing(why.clone())
+            }
+            (condition, _) => condition.clone(),
+        };
+        if !matches!(condition, Condition::Progressing(_)) {
+            return condition;
+        }
+        let rendered = self.wanted.jobs.get(&id).and_then(|job| job.rendered.as_deref().ok());
+        let within = rendered.and_then(|rendered| rendered.ready_within).unwrap_or(READY_WITHIN);
+        self.memory.judged(id, condition, within, self.now())
+    }
+}
+
+/// In milliseconds since 1970.
+fn wall_time() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Until then; for ever without a time.
@@ -467,15 +571,4 @@ async fn until(time: Option<Instant>) {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
-}
-
-/// Carries actions out, one after the other.
-async fn carry_out<I: Interpreter>(interpreter: I, job: Job, actions: Vec<Action>) -> (TenantId, Result<(), Failed>) {
-    for action in actions {
-        info!(tenant = %job.intent.name, id = %job.intent.id, ?action, "carried out");
-        if let Err(failed) = interpreter.act(&job, &action).await {
-            return (job.intent.id, Err(failed));
-        }
-    }
-    (job.intent.id, Ok(()))
 }

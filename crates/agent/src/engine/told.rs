@@ -8,12 +8,12 @@ use roadstead_api::v1;
 use roadstead_core::cluster::Capacity;
 use roadstead_core::id::{Epoch, Name, Revision, TenantId, VolumeUid};
 use roadstead_core::intent::TenantIntent;
-use roadstead_core::observed::{ClusterInfo, MAX_WHY_BYTES, SeenTenant, TroubleKind};
+use roadstead_core::observed::{ClusterDetails, ClusterInfo, SeenTenant, TroubleKind};
 use roadstead_core::reconcile::{Condition, Home, TenantSeen, VolumeSeen};
 use roadstead_core::request::Observed;
 use roadstead_core::time::{Millis, Timestamp};
 
-use crate::wire;
+use crate::wire::{self, shortened};
 
 /// How long a tenant is on its way before that is told.
 const SETTLES: Millis = Millis::from_secs(5);
@@ -23,14 +23,19 @@ const REPEATS: Millis = Millis::from_secs(10);
 const MAX_TENANTS: usize = 1000;
 
 /// Why a removal is not carried out, and what lets it go on.
-const HELD_BACK: &str = "more are to be removed than go unasked in ten minutes: it goes when an operator agrees (roadstead allow-removals \
-     CLUSTER), or when its turn comes";
+fn held_back(cluster: &str) -> String {
+    format!(
+        "more are to be removed than go unasked in ten minutes: it goes when an operator agrees (roadstead allow-removals {cluster} --count N), \
+         or when its turn comes"
+    )
+}
 
 /// What is told of one tenant.
 #[derive(Clone, Debug, PartialEq)]
 struct Said {
     seen: SeenTenant,
     observed: Option<Observed>,
+    class_digest: String,
 }
 
 /// See the module.
@@ -41,6 +46,7 @@ pub(crate) struct Told {
     waits: BTreeMap<TenantId, (Timestamp, Timestamp)>,
     capacity: Option<Capacity>,
     info: Option<ClusterInfo>,
+    details: Option<ClusterDetails>,
     /// All that is carried is to be told, as of this revision.
     complete: Option<Revision>,
     /// What is under way.
@@ -52,7 +58,18 @@ struct Sent {
     said: BTreeMap<TenantId, Said>,
     capacity: Option<Capacity>,
     info: Option<ClusterInfo>,
+    details: Option<ClusterDetails>,
     complete: bool,
+}
+
+/// How a tenant is.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'a> {
+    pub(crate) wanted: &'a TenantIntent,
+    pub(crate) seen: &'a TenantSeen,
+    pub(crate) condition: &'a Condition,
+    /// Of the class that it was rendered from; empty if it was not.
+    pub(crate) class_digest: &'a str,
 }
 
 /// How things are now.
@@ -61,12 +78,17 @@ pub(crate) struct Now<'a> {
     pub(crate) generation: Revision,
     /// Nobody is being worked on: what is seen is what is there.
     pub(crate) idle: bool,
-    pub(crate) tenants: Vec<(&'a TenantIntent, &'a TenantSeen, &'a Condition)>,
+    /// All that are wanted, by id; and those of them of whom it is known how they are.
+    pub(crate) wanted: &'a [TenantIntent],
+    pub(crate) tenants: Vec<Known<'a>>,
     /// Labelled as tenants, named by nobody.
     pub(crate) orphans: Vec<(TenantId, &'a TenantSeen)>,
     pub(crate) uid: &'a str,
+    /// The cluster's name.
+    pub(crate) cluster: &'a str,
     pub(crate) capacity: &'a Capacity,
     pub(crate) info: ClusterInfo,
+    pub(crate) details: &'a ClusterDetails,
     pub(crate) time: Timestamp,
 }
 
@@ -79,7 +101,14 @@ impl Told {
     /// Every tenant is told of anew, in as many messages as that takes: something may have been dropped on the way, or mean something else
     /// by now.
     pub(crate) fn anew(&mut self) {
+        self.details = None;
         self.said.clear();
+    }
+
+    /// What is wrong with those tenants that are being told of.
+    pub(crate) fn troubles(&self) -> impl Iterator<Item = (TenantId, Option<&(TroubleKind, String)>)> {
+        let said = self.sent.iter().flat_map(|sent| &sent.said);
+        said.map(|(id, said)| (*id, said.seen.trouble.as_ref()))
     }
 
     /// Whether an answer is awaited.
@@ -94,10 +123,11 @@ impl Told {
 
     /// The last message was taken.
     pub(crate) fn taken(&mut self, answer: &v1::ObserveResponse) {
-        let Some(Sent { said, capacity, info, complete }) = self.sent.take() else { return };
+        let Some(Sent { said, capacity, info, details, complete }) = self.sent.take() else { return };
         self.said.extend(said);
         self.capacity = capacity.or(self.capacity.take());
         self.info = info.or(self.info.take());
+        self.details = details.or(self.details.take());
         if complete {
             self.complete = None;
         }
@@ -112,42 +142,48 @@ impl Told {
         let complete = self.complete.filter(|at| now.idle && now.generation.incarnation == at.incarnation);
         let mut said = BTreeMap::new();
         let mut more = false;
-        for (wanted, seen, condition) in &now.tenants {
-            let one = self.say(wanted, seen, condition, now.time);
-            if complete.is_none() && self.said.get(&wanted.id) == Some(&one) {
+        for known in &now.tenants {
+            let one = self.say(known, now);
+            let id = known.wanted.id;
+            if complete.is_none() && self.said.get(&id) == Some(&one) {
                 continue;
             }
             if said.len() >= MAX_TENANTS && complete.is_none() {
                 more = true;
                 break;
             }
-            said.insert(wanted.id, one);
+            said.insert(id, one);
         }
         if !more {
-            let named = |id: &TenantId| now.tenants.binary_search_by_key(id, |(wanted, _, _)| wanted.id).is_ok();
-            self.waits.retain(|id, _| named(id));
+            let named = |id: &TenantId| now.tenants.binary_search_by_key(id, |known| known.wanted.id).is_ok();
             self.said.retain(|id, _| named(id));
+            // One that is tried again is still waited for.
+            self.waits.retain(|id, _| now.wanted.binary_search_by_key(id, |wanted| wanted.id).is_ok());
         }
         if complete.is_some() {
             said.extend(now.orphans.iter().filter_map(|(id, seen)| Some((*id, orphan(*id, seen)?))));
         }
         let capacity = (self.capacity.as_ref() != Some(now.capacity)).then(|| now.capacity.clone());
         let info = (self.info.as_ref() != Some(&now.info)).then(|| now.info.clone());
-        if said.is_empty() && capacity.is_none() && info.is_none() && complete.is_none() && !anyway {
+        let details = (self.details.as_ref() != Some(now.details)).then(|| now.details.clone());
+        let is_news = !said.is_empty() || capacity.is_some() || info.is_some() || details.is_some() || complete.is_some();
+        if !is_news && !anyway {
             return None;
         }
         let message = v1::ObserveRequest {
             uid: now.uid.to_owned(),
             capacity: capacity.as_ref().map(wire::wire_capacity),
             info: info.as_ref().map(wire::wire_info),
-            tenants: said.values().map(|said| wire::seen(&said.seen, said.observed)).collect(),
+            tenants: said.values().map(|said| wire::seen(&said.seen, said.observed, &said.class_digest)).collect(),
             complete_at: complete.map(wire::wire_revision),
+            details: details.as_ref().map(wire::wire_details),
         };
-        self.sent = Some(Sent { said, capacity, info, complete: complete.is_some() });
+        self.sent = Some(Sent { said, capacity, info, details, complete: complete.is_some() });
         Some(message)
     }
 
-    fn say(&mut self, wanted: &TenantIntent, seen: &TenantSeen, condition: &Condition, now: Timestamp) -> Said {
+    fn say(&mut self, known: &Known<'_>, now: &Now<'_>) -> Said {
+        let Known { wanted, seen, condition, class_digest } = *known;
         let observed = match condition {
             // Acted on in a newer epoch, which a restore has undone: what is there is told as of that epoch, and it is bound anew.
             Condition::Blocked(_) if self::newer(wanted, seen).is_some() => Some(presence(seen)),
@@ -155,14 +191,15 @@ impl Told {
             Condition::Running => Some(Observed::Running),
             Condition::Stopped => Some(Observed::Stopped),
             Condition::Absent => Some(Observed::Absent),
-            Condition::Progressing(_) | Condition::VolumeLost(_) | Condition::SecretLost(_) => None,
+            Condition::Progressing(_) | Condition::Late(_) | Condition::VolumeLost(_) | Condition::SecretLost(_) => None,
             Condition::Blocked(_) | Condition::HeldBack => None,
         };
         let volumes: Vec<(Name, VolumeUid)> =
             seen.volumes.iter().filter_map(|(name, volume)| Some((name.clone(), uid_of(volume)?))).collect();
         let trouble = match condition {
             Condition::Running | Condition::Stopped | Condition::Absent => None,
-            Condition::Progressing(why) => self.waits_for(wanted.id, why, now),
+            Condition::Progressing(why) => self.waits_for(wanted.id, why, now.time),
+            Condition::Late(why) => Some(self.paced(wanted.id, TroubleKind::Blocked, why, now.time)),
             Condition::VolumeLost(name) => Some((
                 TroubleKind::VolumeLost,
                 format!(
@@ -173,31 +210,34 @@ impl Told {
                 TroubleKind::SecretLost,
                 format!("secret {name} was generated here and is gone: put the same one back, since what it protects is still there"),
             )),
-            Condition::HeldBack => Some((TroubleKind::HeldBack, HELD_BACK.to_owned())),
+            Condition::HeldBack => Some((TroubleKind::HeldBack, held_back(now.cluster))),
             Condition::Blocked(why) => Some((TroubleKind::Blocked, why.clone())),
         };
-        if !matches!(condition, Condition::Progressing(_)) {
+        if !matches!(condition, Condition::Progressing(_) | Condition::Late(_)) {
             self.waits.remove(&wanted.id);
         }
         let trouble = trouble.map(|(kind, why)| (kind, shortened(&why)));
         let epoch = self::newer(wanted, seen).unwrap_or(wanted.epoch);
-        Said { seen: SeenTenant { id: wanted.id, epoch, volumes, trouble }, observed }
+        Said { seen: SeenTenant { id: wanted.id, epoch, volumes, trouble }, observed, class_digest: class_digest.to_owned() }
     }
 
-    /// What it waits for, once that has taken a while; what was told last, while it is too early to tell anew.
+    /// What it waits for, once that has taken a while.
     fn waits_for(&mut self, id: TenantId, why: &str, now: Timestamp) -> Option<(TroubleKind, String)> {
-        let (since, last) = self.waits.entry(id).or_insert((now, Timestamp::default()));
-        if now.since(*since) < SETTLES {
-            return None;
-        }
-        let before = self.said.get(&id).and_then(|said| said.seen.trouble.clone());
+        let (since, _) = *self.waits.entry(id).or_insert((now, Timestamp::default()));
+        (now.since(since) >= SETTLES).then(|| self.paced(id, TroubleKind::Waits, why, now))
+    }
+
+    /// What it waits for; what was told last, while it is too early to tell anew.
+    fn paced(&mut self, id: TenantId, kind: TroubleKind, why: &str, now: Timestamp) -> (TroubleKind, String) {
+        let (_, last) = self.waits.entry(id).or_insert((now, Timestamp::default()));
+        let before = self.said.get(&id).and_then(|said| said.seen.trouble.clone()).filter(|(known, _)| *known == kind);
         match before {
-            Some((TroubleKind::Waits, before)) if now.since(*last) < REPEATS => Some((TroubleKind::Waits, before)),
+            Some(before) if now.since(*last) < REPEATS => before,
             Some(_) | None => {
                 if before.is_none_or(|(_, before)| before != shortened(why)) {
                     *last = now;
                 }
-                Some((TroubleKind::Waits, why.to_owned()))
+                (kind, why.to_owned())
             }
         }
     }
@@ -207,7 +247,7 @@ impl Told {
 fn newer(wanted: &TenantIntent, seen: &TenantSeen) -> Option<Epoch> {
     match seen.home {
         Home::Ours(epoch) if epoch > wanted.epoch => Some(epoch),
-        Home::Ours(_) | Home::None | Home::Terminating | Home::Foreign(_) => None,
+        Home::Ours(_) | Home::None | Home::Terminating(_) | Home::Foreign(_) => None,
     }
 }
 
@@ -219,7 +259,7 @@ fn presence(seen: &TenantSeen) -> Observed {
 fn orphan(id: TenantId, seen: &TenantSeen) -> Option<Said> {
     let Home::Ours(epoch) = seen.home else { return None };
     let observed = Some(presence(seen));
-    Some(Said { seen: SeenTenant { id, epoch, volumes: Vec::new(), trouble: None }, observed })
+    Some(Said { seen: SeenTenant { id, epoch, volumes: Vec::new(), trouble: None }, observed, class_digest: String::new() })
 }
 
 fn uid_of(volume: &VolumeSeen) -> Option<VolumeUid> {
@@ -229,18 +269,11 @@ fn uid_of(volume: &VolumeSeen) -> Option<VolumeUid> {
     }
 }
 
-fn shortened(why: &str) -> String {
-    if why.len() <= MAX_WHY_BYTES {
-        return why.to_owned();
-    }
-    let end = (0..=MAX_WHY_BYTES - 4).rev().find(|at| why.is_char_boundary(*at)).unwrap_or(0);
-    format!("{} ...", &why[..end])
-}
-
 #[cfg(test)]
 mod tests {
     use roadstead_core::id::{Owner, ShardId};
     use roadstead_core::intent::Role;
+    use roadstead_core::observed::MAX_WHY_BYTES;
     use roadstead_core::resources::Requests;
 
     use super::*;
@@ -267,18 +300,31 @@ mod tests {
         }
     }
 
+    fn known<'a>(wanted: &'a TenantIntent, seen: &'a TenantSeen, condition: &'a Condition) -> Known<'a> {
+        Known { wanted, seen, condition, class_digest: "c1a55" }
+    }
+
+    #[test]
+    fn who_is_held_back_is_told_how_it_goes_on_whatever_the_cluster_is_called() {
+        assert!(held_back("eu-1").contains("roadstead allow-removals eu-1 --count N"));
+        assert!(held_back(&"c".repeat(63)).len() <= MAX_WHY_BYTES);
+    }
+
     #[test]
     fn everything_is_told_anew_in_as_many_messages_as_that_takes_and_what_was_lost_again() {
         let (intents, seen): (Vec<_>, _) = ((1..=COUNT).map(tenant).collect(), TenantSeen::default());
-        let capacity = Capacity::default();
+        let (capacity, details) = (Capacity::default(), ClusterDetails::default());
         let now = || Now {
             generation: Revision::default(),
             idle: true,
-            tenants: intents.iter().map(|intent| (intent, &seen, &Condition::Running)).collect(),
+            wanted: &intents,
+            tenants: intents.iter().map(|intent| known(intent, &seen, &Condition::Running)).collect(),
             orphans: Vec::new(),
             uid: "uid",
+            cluster: "eu-1",
             capacity: &capacity,
             info: ClusterInfo::default(),
+            details: &details,
             time: Timestamp::default(),
         };
         let mut told = Told::default();
@@ -297,5 +343,47 @@ mod tests {
             assert_eq!(uids.len() as u64, COUNT, "each once");
             told.anew();
         }
+    }
+
+    #[test]
+    fn what_is_late_is_told_at_once_and_in_other_words_only_now_and_then() {
+        let (intents, seen, capacity) = ([tenant(1)], TenantSeen::default(), Capacity::default());
+        let mut told = Told::default();
+        let mut news = |condition: &Condition, seconds: u64, busy: bool| {
+            let now = Now {
+                generation: Revision::default(),
+                idle: !busy,
+                wanted: &intents,
+                tenants: intents.iter().filter(|_| !busy).map(|intent| known(intent, &seen, condition)).collect(),
+                orphans: Vec::new(),
+                uid: "uid",
+                cluster: "eu-1",
+                capacity: &capacity,
+                info: ClusterInfo::default(),
+                details: &ClusterDetails::default(),
+                time: Timestamp(1_800_000_000_000 + seconds * 1000),
+            };
+            let message = told.news(&now, false)?;
+            told.taken(&v1::ObserveResponse::default());
+            let trouble = message.tenants.into_iter().next()?.trouble;
+            Some(trouble.map(|trouble| (trouble.kind(), trouble.why)))
+        };
+        let waits = |why: &str| Condition::Progressing(why.to_owned());
+        let late = |why: &str| Condition::Late(why.to_owned());
+        let is = |kind, why: &str| Some(Some((kind, why.to_owned())));
+        use v1::trouble::Kind;
+        assert_eq!(news(&waits("a"), 0, false), Some(None), "on its way");
+        assert_eq!(news(&waits("a"), 4, false), None);
+        assert_eq!(news(&waits("a"), 5, false), is(Kind::Waits, "a"));
+        assert_eq!(news(&waits("b"), 9, false), None, "too soon in other words");
+        assert_eq!(news(&late("b"), 10, false), is(Kind::Blocked, "b"));
+        assert_eq!(news(&late("c"), 15, false), None, "too soon in other words");
+        assert_eq!(news(&late("c"), 20, false), is(Kind::Blocked, "c"));
+        // It is tried again, and still as it was.
+        assert_eq!(news(&late("c"), 21, true), None);
+        assert_eq!(news(&waits("d"), 22, false), is(Kind::Waits, "d"), "it is waited for since the beginning");
+        assert_eq!(news(&Condition::Running, 23, false), Some(None));
+        assert_eq!(news(&waits("e"), 24, false), Some(None));
+        assert_eq!(news(&waits("e"), 29, false), is(Kind::Waits, "e"));
     }
 }

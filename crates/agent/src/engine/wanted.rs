@@ -43,6 +43,11 @@ impl Wanted {
         Self { site, ..Self::default() }
     }
 
+    /// The cluster's name.
+    pub(crate) fn cluster(&self) -> &str {
+        &self.site.cluster
+    }
+
     /// A new stream: what comes is all there is. Nothing changes until it is whole.
     pub(crate) fn begins(&mut self) {
         (self.heard, self.begins) = (Heard::default(), true);

@@ -8,14 +8,13 @@ use std::time::Duration;
 use futures::stream::{BoxStream, SelectAll};
 use futures::{FutureExt, Stream, StreamExt, future, stream};
 use kube::core::DynamicResourceScope;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
 use roadstead_core::cluster::Capacity;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::Held;
 use super::growth::{AutoscalerStatus, NodePool};
@@ -23,7 +22,7 @@ use super::slim::{Attachment, Kind, Namespace, Node, NodeDrivers, Pod, Slim, Sto
 use super::tally::{Counted, Options, Step, Tally};
 use super::telling::{Gist, Telling};
 use crate::interpreter::{ClusterFacts, Failed};
-use crate::pauses::Pauses;
+use crate::watching;
 
 /// Objects in one page of a list: 500 pods of 6 KiB are 3 MiB, held twice while they are parsed.
 const PAGE: u32 = 500;
@@ -153,8 +152,10 @@ fn held(tally: &Tally, version: &str) -> Held {
     let census = tally.census().clone();
     let capacity: Capacity = tally.capacity();
     let (ready_nodes, nodes) = (census.ready, census.nodes);
-    let facts = ClusterFacts { uid: tally.uid().to_owned(), capacity, version: version.to_owned(), ready_nodes, nodes };
-    Held { facts, census, storage: tally.storage(), growth: tally.growth() }
+    let growth = tally.growth();
+    let details = census.details(&growth);
+    let facts = ClusterFacts { uid: tally.uid().to_owned(), capacity, version: version.to_owned(), ready_nodes, nodes, details };
+    Held { facts, census, storage: tally.storage(), growth }
 }
 
 /// The cluster's version, again and again.
@@ -213,7 +214,7 @@ fn counted<K: Kind + Counted>(client: &Client, lists: Arc<AtomicU64>) -> BoxStre
 
 /// A kind that may be missing: while it is not served, or may not be read, there is nothing of it.
 fn optional<K: Kind + Counted>(api: Api<Slim<K>>, config: watcher::Config) -> BoxStream<'static, Change> {
-    let missing = |error: watcher::Error| is(&error, &[403, 404]).then(|| Box::new(Tally::unavailable::<K>) as Change);
+    let missing = |error: watcher::Error| watching::is(&error, &[403, 404]).then(|| Box::new(Tally::unavailable::<K>) as Change);
     let steps = steps::<K>(api, config, LONGEST_PAUSE_OPTIONAL);
     steps.filter_map(move |step| future::ready(step.map_or_else(missing, |step| Some(change(step))))).boxed()
 }
@@ -231,37 +232,20 @@ fn steps<K: Kind + Counted>(
 where
     Slim<K>: Resource<DynamicType = (), Scope = DynamicResourceScope>,
 {
-    // A watch that is refused as too old when it is opened would be opened with the same version for ever: it ends here, and another
-    // begins with a list.
-    let fresh = move || {
-        let refused =
-            |event: &Result<_, watcher::Error>| matches!(event, Err(error @ watcher::Error::WatchStartFailed(_)) if is(error, &[410]));
-        watcher::watcher(api.clone(), config.clone()).take_while(move |event| future::ready(!refused(event)))
-    };
-    let events = stream::repeat_with(fresh).flatten().backoff(Pauses::up_to(longest));
-    events.map(|event| match event {
+    let events = watching::events(api, config, longest);
+    let mut told_missing = false;
+    events.map(move |event| match event {
         Ok(Event::Init) => Ok(Step::Begin),
         Ok(Event::InitApply(slim) | Event::Apply(slim)) => Ok(Step::Is(slim.object)),
         Ok(Event::Delete(slim)) => Ok(Step::Gone(slim.object)),
         Ok(Event::InitDone) => Ok(Step::Done),
         Err(error) => {
-            info!(kind = K::NAMES[2], %error, "a watch failed and is tried again");
+            if longest < LONGEST_PAUSE_OPTIONAL || !watching::is(&error, &[404]) {
+                info!(kind = K::NAMES[2], %error, "a watch failed and is tried again");
+            } else if !std::mem::replace(&mut told_missing, true) {
+                debug!(kind = K::NAMES[2], "nobody serves this kind here: there is nothing of it");
+            }
             Err(error)
         }
     })
-}
-
-/// Whether an error is an answer of the API server with one of these codes.
-fn is(error: &watcher::Error, codes: &[u16]) -> bool {
-    let code = match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status)) => status.code,
-        watcher::Error::WatchError(status) => status.code,
-        watcher::Error::InitialListFailed(_)
-        | watcher::Error::WatchStartFailed(_)
-        | watcher::Error::WatchFailed(_)
-        | watcher::Error::NoResourceVersion => return false,
-    };
-    codes.contains(&code)
 }

@@ -14,10 +14,12 @@ use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, Home as HomeSeen, Part, VolumeSeen};
 use serde_json::{Value, json};
 
+use super::body::body;
+use super::known;
 use super::owned::{MANAGER, REST_MANAGER, held};
 use super::record::{self, Record};
-use super::seen::{self, ceded, differs, home_of, namespace_body, secret_hashes};
-use super::store::{Extra, Inner, Live, Store, epoch_of, version};
+use super::seen::{self, ceded, differs, home_of, namespace_body};
+use super::store::{Extra, Inner, Live, Served, Store, epoch_of, version};
 use super::words::{self, REQUEST_WITHIN};
 use super::{Drift, EPOCH_LABEL, TENANT_LABEL, secrets};
 use crate::interpreter::{Failed, Job};
@@ -67,9 +69,14 @@ impl Writer {
         let inner = self.store.read();
         let kind = inner.kind_of(&id.api_version, &id.kind);
         let found = kind.and_then(|kind| Some((kind, inner.kinds[kind].resource.clone()?)));
+        let broken = kind.and_then(|kind| match &inner.kinds[kind].served {
+            Served::Broken(why) => Some(why.clone()),
+            Served::Unknown | Served::Listed | Served::Missing => None,
+        });
         drop(inner);
         let Some((kind, mut resource)) = found else {
-            return Err(Failed::Refused(format!("the cluster serves no {} ({})", id.kind, id.api_version)));
+            let why = broken.unwrap_or_else(|| format!("the cluster serves no {} ({})", id.kind, id.api_version));
+            return Err(Failed::Refused(why));
         };
         // It is written in the version in which it is rendered.
         resource.api_version.clone_from(&id.api_version);
@@ -295,8 +302,7 @@ impl Work<'_> {
             if live.is_some_and(|live| differs(&inner, home, manifest, rendered, live).is_ok()) {
                 return Ok(false);
             }
-            let hashes = |name: &str| secret_hashes(&inner, home, name);
-            let mut body = secrets::with_restarts(&manifest.body, rendered, &hashes).into_owned();
+            let mut body = body(&inner, home, rendered, manifest).into_owned();
             for path in ceded(rendered, manifest, live) {
                 // What is still ours keeps the value that it has; left out, it would be taken away.
                 cede(&mut body, path, live.and_then(|live| live.owned.value_at(path)));
@@ -348,26 +354,36 @@ impl Work<'_> {
         }
         let what = claim.id.to_string();
         let (kind, api) = self.writer.api(&claim.id, &self.namespace)?;
-        let object = serde_json::from_value(claim.body.clone()).map_err(|error| Failed::Refused(format!("{what}: {error}")))?;
+        let mut body = claim.body.clone();
+        body["metadata"]["labels"][EPOCH_LABEL] = self.job.intent.epoch.to_string().into();
+        let object = serde_json::from_value(body).map_err(|error| Failed::Refused(format!("{what}: {error}")))?;
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
         let made = match call(&what, api.create(&params, &object)).await {
             Ok(made) => made,
             Err(failed) => {
                 let there = call_opt(&what, api.get(&claim.id.name)).await?.ok_or(failed)?;
-                let tenant = there
-                    .metadata
-                    .labels
-                    .iter()
-                    .flatten()
-                    .any(|(name, value)| name == TENANT_LABEL && *value == self.job.intent.id.to_string());
-                if !tenant {
-                    return Err(Failed::Refused(format!("{what} is there already and is not this tenant's")));
-                }
+                self.may_take_over(&there, &what)?;
                 there
             }
         };
         self.writer.store.put(kind, made, true);
         if self.job.intent.role != Role::Run { self.record(true).await } else { Ok(()) }
+    }
+
+    /// Whether a claim that is there, and that nothing is written down of, may be the volume that is to be made: another try of ours made it.
+    fn may_take_over(&self, there: &DynamicObject, what: &str) -> Result<(), Failed> {
+        let label = |name: &str| there.metadata.labels.iter().flatten().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
+        if label(TENANT_LABEL) != Some(&*self.job.intent.id.to_string()) {
+            return Err(Failed::Refused(format!("{what} is there already and is not this tenant's")));
+        }
+        let (made, now) = (label(EPOCH_LABEL), self.job.intent.epoch);
+        if made.and_then(epoch_of) == Some(now) {
+            return Ok(());
+        }
+        let made = made.map_or_else(|| "an epoch that is not known".to_owned(), |made| format!("epoch {made}"));
+        Err(Failed::Refused(format!(
+            "{what} is there already, from {made} and not from {now}: it is not known to hold the tenant's data, and is not taken for it"
+        )))
     }
 
     async fn grow_volume(&self, name: &Name) -> Result<(), Failed> {
@@ -421,13 +437,18 @@ impl Work<'_> {
         let uid = self
             .look(|inner| inner.homes.get(&self.namespace).and_then(|home| home.space.as_ref()).map(|space| space.live.uid.to_string()));
         let mut record = known.with(self.job.intent.id, &uid.unwrap_or_default(), rendered);
+        if known.tenant.is_empty() {
+            record.whole =
+                !self.look(|inner| inner.homes.get(&self.namespace).is_some_and(|home| known::has_volumes(inner, home, self.job)));
+        }
         if identities {
-            for made in record.volumes.values_mut().filter(|made| made.uid.is_none()) {
-                made.uid = self.live(&core("PersistentVolumeClaim", &made.claim)).map(|live| live.uid.to_string());
+            for (name, made) in record.volumes.iter_mut().filter(|(_, made)| made.uid.is_none()) {
+                let claim = self.live(&core("PersistentVolumeClaim", &made.claim));
+                made.uid = claim.filter(|claim| known::is_volume(self.job, name, claim)).map(|claim| claim.uid.to_string());
             }
             for (name, made) in record.secrets.iter_mut().filter(|(_, made)| made.hash.is_none()) {
                 made.hash = self.live(&core("Secret", name)).and_then(|live| match live.extra {
-                    Extra::Secret(hashes) => Some(secrets::digest(&hashes)),
+                    Extra::Secret(slim) => Some(secrets::digest(&slim.hashes)),
                     Extra::Nothing | Extra::Claim { .. } => None,
                 });
             }
@@ -458,5 +479,23 @@ pub(super) fn cede(body: &mut Value, path: &[String], value: Option<&Value>) {
     match value {
         Some(value) => drop(parent.insert(last.clone(), value.clone())),
         None => drop(parent.remove(last)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_does_not_answer_is_given_up_in_plain_words() {
+        let why = "Deployment/web: the API server did not answer within 30 s".to_owned();
+        let late = Failed::Later { why, after: None };
+        let never = || std::future::pending::<Result<(), kube::Error>>();
+        let began = Instant::now();
+        assert_eq!(call("Deployment/web", never()).await, Err(late.clone()));
+        assert_eq!(call_opt("Deployment/web", never()).await, Err(late));
+        assert_eq!(began.elapsed(), 2 * REQUEST_WITHIN);
     }
 }

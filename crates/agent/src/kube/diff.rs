@@ -10,9 +10,9 @@ use roadstead_core::reconcile::Part;
 use serde_json::{Value, json};
 
 use super::act::{Work, call, call_opt, cede, core};
+use super::body::body;
 use super::owned::MANAGER;
-use super::secrets;
-use super::seen::{ceded, namespace_body, secret_hashes};
+use super::seen::{ceded, namespace_body};
 use super::store::Extra;
 use super::words;
 use crate::diff::yaml;
@@ -65,8 +65,7 @@ impl Work<'_> {
         self.look(|inner| {
             let Some(home) = inner.homes.get(&self.namespace) else { return manifest.body.clone() };
             let live = inner.peek(home, &manifest.id);
-            let hashes = |name: &str| secret_hashes(inner, home, name);
-            let mut body = secrets::with_restarts(&manifest.body, rendered, &hashes).into_owned();
+            let mut body = body(inner, home, rendered, manifest).into_owned();
             for path in ceded(rendered, manifest, live) {
                 cede(&mut body, path, live.and_then(|live| live.owned.value_at(path)));
             }

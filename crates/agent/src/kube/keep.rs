@@ -7,9 +7,11 @@ use roadstead_class::{SecretPlan, SecretSource};
 use roadstead_core::intent::Role;
 use serde_json::{Value, json};
 
-use super::act::{Work, call_opt};
+use super::act::{Work, call_opt, is_ours_to_delete};
+use super::known;
 use super::owned::MANAGER;
 use super::secrets;
+use super::store::Extra;
 use super::words;
 use crate::interpreter::Failed;
 
@@ -18,38 +20,63 @@ impl Work<'_> {
     pub(super) async fn put_secrets(&self) -> Result<(), Failed> {
         self.record(false).await?;
         for plan in &self.rendered()?.secrets {
-            let data = match &plan.source {
-                SecretSource::Copy { from } => self.template(from).await?,
+            let body = match &plan.source {
+                SecretSource::Copy { from } => {
+                    let (data, of_type) = self.template(from).await?;
+                    self.make_way(plan, &of_type).await?;
+                    secrets::body(plan, data, Some(&of_type))
+                }
                 SecretSource::Generate { keys } => match self.existing(plan).await? {
-                    Some(data) => data,
-                    None => secrets::generate(keys),
+                    Some(data) => secrets::body(plan, data, None),
+                    None => secrets::body(plan, secrets::generate(keys), None),
                 },
             };
-            let body = secrets::body(plan, data);
             let id = &plan.manifest.id;
             self.writer.apply(id, &self.namespace, &body, MANAGER).await?;
         }
         if self.job.intent.role == Role::Run { Ok(()) } else { self.record(true).await }
     }
 
-    async fn template(&self, from: &str) -> Result<Value, Failed> {
+    /// Data and type of a secret that is copied.
+    async fn template(&self, from: &str) -> Result<(Value, String), Failed> {
         let namespace = self.look(|inner| inner.templates_from.clone());
         let api: Api<Secret> = Api::namespaced(self.writer.client.clone(), &namespace);
         // Out of the API server's cache: if it lags, the watch tells of the newer one, and it is copied again.
         let secret = call_opt(&format!("Secret/{from}"), api.get_with(from, &GetParams::any())).await?;
         let secret = secret.ok_or_else(|| Failed::Refused(format!("there is no secret `{from}` in namespace {namespace} to copy")))?;
-        Ok(json!(secret.data.unwrap_or_default()))
+        let of_type = secret.type_.unwrap_or_else(|| secrets::OPAQUE.to_owned());
+        match secrets::not_copied(from, &of_type) {
+            Some(why) => Err(Failed::Refused(why)),
+            None => Ok((json!(secret.data.unwrap_or_default()), of_type)),
+        }
     }
 
-    /// The data of a secret that was generated; `None` if it never was.
+    /// No Secret ever changes its type: a copy of another one than its original goes, to be made anew. What was generated is nowhere else
+    /// and stays; the API server says then why it cannot be what it is to be.
+    async fn make_way(&self, plan: &SecretPlan, of_type: &str) -> Result<(), Failed> {
+        let id = &plan.manifest.id;
+        let Some(live) = self.live(id) else { return Ok(()) };
+        let is_so = match &live.extra {
+            Extra::Secret(slim) => *slim.of_type == *of_type,
+            Extra::Nothing | Extra::Claim { .. } => false,
+        };
+        let was_generated = self.look(|inner| {
+            let record = inner.homes.get(&self.namespace).and_then(|home| home.record.as_ref());
+            record.is_none_or(|record| record.secrets.get(&id.name).is_some_and(|made| made.generated))
+        });
+        if is_so || was_generated || !is_ours_to_delete(id, &live) {
+            return Ok(());
+        }
+        self.writer.delete(id, &self.namespace, &live).await
+    }
+
+    /// The data of a secret that was generated; `None` if it never was, as far as its record and the volumes that it protects tell.
     async fn existing(&self, plan: &SecretPlan) -> Result<Option<Value>, Failed> {
         let name = &plan.manifest.id.name;
         let lost = |what: &str| Failed::Refused(format!("the secret `{name}` was generated once and {what} is gone: it is not made again"));
         let api: Api<Secret> = Api::namespaced(self.writer.client.clone(), &self.namespace);
-        let made = self.look(|inner| {
-            let record = inner.homes.get(&self.namespace).and_then(|home| home.record.as_ref());
-            record.is_some_and(|record| record.secrets.get(name).is_some_and(|made| made.generated && made.hash.is_some()))
-        });
+        let made =
+            self.look(|inner| inner.homes.get(&self.namespace).is_some_and(|home| known::was_generated(inner, home, self.job, name)));
         let Some(there) = call_opt(&format!("Secret/{name}"), api.get(name)).await? else {
             return if made { Err(lost("it")) } else { Ok(None) };
         };

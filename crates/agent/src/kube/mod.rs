@@ -2,17 +2,19 @@
 //!
 //! Modules in reading order: `record` (what was made, kept in the tenant's namespace), `owned` and `compare` (what of an object is ours,
 //! and whether it is as rendered), `ready` and `pods` (whether it is ready, and why not), `secrets`; `store` (what is there), `watch` and
-//! `ask` (what feeds it), `seen` (a tenant out of it); `fence` (whether this agent may act), `act`, `keep`, `rest`, `exec` (actions), `diff` (what they would change), `words` (errors).
+//! `ask` (what feeds it), `body` (an object as it is to be there), `known` (what was made and is nowhere else), `seen` (a tenant out of it); `fence` (whether this agent may act), `act`, `keep`, `rest`, `exec` (actions), `diff` (what they would change), `words` (errors).
 //!
 //! It decides nothing. It calls nobody while a tenant is as rendered.
 
 mod act;
 mod ask;
+mod body;
 mod compare;
 mod diff;
 mod exec;
 mod fence;
 mod keep;
+mod known;
 mod owned;
 mod pods;
 mod ready;
@@ -47,7 +49,7 @@ use self::ask::Questions;
 use self::fence::Fence;
 pub use self::owned::{MANAGER, REST_MANAGER};
 use self::store::Store;
-use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Job};
+use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Job, Removals};
 
 /// Whose an object is: the tenant's number, 16 hexadecimal digits. All objects and the namespace carry it.
 pub const TENANT_LABEL: &str = "roadstead.dev/tenant";
@@ -183,14 +185,6 @@ impl KubeInterpreter {
         }
     }
 
-    /// Why the namespace of a tenant does not end, as Kubernetes tells; `None` if it is not on its way out.
-    #[must_use]
-    pub fn why_terminating(&self, id: TenantId) -> Option<String> {
-        let inner = self.writer.store.read();
-        let mut homes = inner.spaces.get(&id)?.iter().filter_map(|name| inner.homes.get(name)?.space.as_ref());
-        homes.find(|space| space.live.deleting)?.stuck.as_deref().map(str::to_owned)
-    }
-
     fn work<'a>(&'a self, job: &'a Job) -> Result<Work<'a>, Failed> {
         let namespace = {
             let inner = self.writer.store.read();
@@ -211,6 +205,21 @@ impl Interpreter for KubeInterpreter {
 
     async fn keep_generation(&self, generation: Revision) -> Result<(), Failed> {
         self.shared.fence.keep(generation).await
+    }
+
+    async fn removals(&self) -> Result<Removals, Failed> {
+        self.shared.fence.removals().await
+    }
+
+    async fn keep_removals(&self, removals: &Removals) -> Result<Removals, Failed> {
+        self.shared.fence.keep_removals(removals).await
+    }
+
+    fn home_of(&self, id: TenantId) -> String {
+        let inner = self.writer.store.read();
+        let names =
+            inner.spaces.get(&id).map(|names| names.iter().map(|name| format!("namespace {name}")).collect::<Vec<_>>().join(" and "));
+        names.unwrap_or_else(|| id.to_string())
     }
 
     fn orphans(&self, orphans: &[TenantId]) {

@@ -27,6 +27,8 @@ pub(super) struct Record {
     /// Whose it is, and of which namespace: a copy elsewhere says nothing.
     pub(super) tenant: String,
     pub(super) namespace_uid: String,
+    /// Whether it was begun before any volume was there. One that was lost and begun anew does not know what was made before.
+    pub(super) whole: bool,
     /// Objects but for secrets and volumes.
     pub(super) objects: BTreeSet<Made>,
     /// By the volume's name.
@@ -153,6 +155,11 @@ impl Record {
             record.secrets.entry(plan.manifest.id.name.clone()).or_default().generated |= generated;
         }
         record
+    }
+
+    /// Whether what it does not tell of was never made. Volumes are written down when all is there that they need.
+    pub(super) fn is_complete(&self) -> bool {
+        self.whole || self.volumes.values().any(|made| made.uid.is_some())
     }
 
     /// What was made for a part and is not rendered any more.

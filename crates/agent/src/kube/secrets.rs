@@ -1,4 +1,4 @@
-//! Secrets: what is kept of them in memory (hashes), how one is generated, and which pods are to be restarted when one changes.
+//! Secrets: what is kept of them in memory (type and hashes), how one is generated, and which pods are to be restarted when one changes.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,12 +13,30 @@ pub(super) type Hashes = BTreeMap<String, String>;
 
 /// The annotation of a pod template that changes with the secrets it uses.
 pub(super) const RESTART_ANNOTATION: &str = "roadstead.dev/secrets";
+/// The type of a Secret that says nothing of it.
+pub(super) const OPAQUE: &str = "Opaque";
+/// The type of a token of an account: it is good where the account is, and the API server takes none without one.
+pub(super) const ACCOUNT_TOKEN: &str = "kubernetes.io/service-account-token";
 /// Bytes of a hash that are kept: enough to tell two values apart, too few to say anything about one.
 const HASH_BYTES: usize = 8;
 
 fn hash(bytes: &[u8]) -> String {
     let hash = blake3::hash(bytes);
     hash.as_bytes()[..HASH_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What is kept of a Secret: its type, and hashes of its values.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct SlimSecret {
+    pub(super) of_type: Box<str>,
+    pub(super) hashes: Hashes,
+}
+
+impl SlimSecret {
+    /// Of one with this type and these hashes.
+    pub(super) fn new(of_type: Option<&str>, hashes: Hashes) -> Self {
+        Self { of_type: of_type.unwrap_or(OPAQUE).into(), hashes }
+    }
 }
 
 /// Hashes of a Secret's `data`.
@@ -48,13 +66,20 @@ pub(super) fn generate(keys: &BTreeMap<String, u32>) -> Value {
     json!(data)
 }
 
-/// A plan's Secret with data.
-pub(super) fn body(plan: &SecretPlan, data: Value) -> Value {
+/// A plan's Secret with data, and with the type of its original if it has one.
+pub(super) fn body(plan: &SecretPlan, data: Value, of_type: Option<&str>) -> Value {
     let mut body = plan.manifest.body.clone();
     if let Some(object) = body.as_object_mut() {
         object.insert("data".to_owned(), data);
+        object.extend(of_type.map(|of_type| ("type".to_owned(), of_type.into())));
     }
     body
+}
+
+/// Why a secret of this type is not copied, if it is not.
+pub(super) fn not_copied(from: &str, of_type: &str) -> Option<String> {
+    let why = || format!("the secret `{from}` is a token of an account, which is good where that account is: it is not copied");
+    (of_type == ACCOUNT_TOKEN).then(why)
 }
 
 /// A workload as it is to be: with a hash of the secrets on whose change its pods are restarted, if it uses any.

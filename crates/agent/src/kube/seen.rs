@@ -10,7 +10,10 @@ use roadstead_core::intent::{Role, VolumeIntent};
 use roadstead_core::reconcile::{Home as HomeSeen, Part, PartSeen, TenantSeen, VolumeSeen};
 use serde_json::{Value, json};
 
+use super::body::body;
 use super::compare::{Ceded, in_step};
+use super::known::{generated, was_generated, was_made_for};
+use super::record::group;
 use super::secrets;
 use super::store::{Confirmed, Extra, Home, Inner, Live, Question, Served};
 use super::{Drift, EPOCH_LABEL, Kind, SHARD_LABEL, TENANT_LABEL, words};
@@ -56,7 +59,7 @@ pub(super) fn home_of(home: Option<&Home>, id: TenantId) -> HomeSeen {
         (None, None) => return HomeSeen::Foreign("a namespace that is no tenant's".to_owned()),
     }
     if space.live.deleting {
-        return HomeSeen::Terminating;
+        return HomeSeen::Terminating(space.stuck.as_deref().map(str::to_owned));
     }
     HomeSeen::Ours(if space.tenant.is_some() { space.epoch } else { Epoch::default() })
 }
@@ -72,7 +75,8 @@ pub(super) fn listed(inner: &Inner) -> Result<(), Failed> {
         }
     }
     // Those that any tenant may have, and all that run anything; others matter to tenants that have them.
-    for state in inner.kinds.iter().filter(|state| super::ALWAYS.iter().any(|(_, kind)| *kind == state.kind.kind)) {
+    let is_such = |kind: &Kind| super::ALWAYS.iter().any(|(api, name)| *name == kind.kind && group(api) == group(&kind.api_version));
+    for state in inner.kinds.iter().filter(|state| is_such(&state.kind)) {
         match &state.served {
             Served::Unknown => return Err(not_listed(&state.kind.kind)),
             Served::Broken(why) => return Err(words::again(why.clone())),
@@ -110,7 +114,7 @@ pub(super) fn labelled(inner: &Inner, id: TenantId, namespace: &str) -> TenantSe
     let Some(home) = inner.homes.get(namespace) else { return TenantSeen::default() };
     let look = Look { inner, home, rendered: None, questions: Vec::new(), namespace, tenant: id, drift: Drift::default() };
     let volumes =
-        look.volume_names(&[]).into_iter().filter_map(|(name, claim)| Some((name, look.volume(&claim, None, None).ok()?))).collect();
+        look.volume_names(&[]).into_iter().filter_map(|(name, claim)| Some((name, look.volume(&claim, None, None, None).ok()?))).collect();
     TenantSeen { home: home_of(Some(home), id), parts: BTreeMap::new(), volumes, at_rest: look.at_rest(), rendering: None }
 }
 
@@ -124,11 +128,9 @@ pub(super) fn seen(
 ) -> Result<TenantSeen, Vec<Question>> {
     let found = namespace.and_then(|namespace| Some((namespace, inner.homes.get(namespace)?)));
     let home_seen = home_of(found.map(|(_, home)| home), job.intent.id);
-    let (Some((namespace, home)), HomeSeen::Ours(_) | HomeSeen::Terminating) = (found, &home_seen) else {
-        if home_seen == HomeSeen::None {
-            none_there(inner, job, namespace)?;
-        }
-        return Ok(TenantSeen { home: home_seen, parts: nothing_there(job), ..TenantSeen::default() });
+    let (Some((namespace, home)), HomeSeen::Ours(_) | HomeSeen::Terminating(_)) = (found, &home_seen) else {
+        let at_rest = home_seen == HomeSeen::None && none_there(inner, job, namespace)?;
+        return Ok(TenantSeen { home: home_seen, parts: nothing_there(job), at_rest, ..TenantSeen::default() });
     };
     let mut look = Look { inner, home, rendered, questions: Vec::new(), namespace, tenant: job.intent.id, drift };
     let rendering = rendered.map(|rendered| rendering(inner, rendered));
@@ -136,7 +138,7 @@ pub(super) fn seen(
     for (name, claim) in look.volume_names(&job.intent.volumes) {
         let known = job.intent.volumes.iter().find(|volume| volume.name == name).and_then(|volume| volume.uid);
         let recorded = home.record.as_ref().and_then(|record| record.volumes.get(name.as_str())).and_then(|made| made.uid.as_deref());
-        match look.volume(&claim, recorded, known) {
+        match look.volume(&claim, recorded, known, Some(job.intent.epoch)) {
             Ok(volume) => drop(seen.volumes.insert(name, volume)),
             Err(question) => look.questions.push(question),
         }
@@ -163,16 +165,21 @@ fn rendering(inner: &Inner, rendered: &Rendered) -> u64 {
     hasher.finish()
 }
 
-/// Whether a namespace that is not seen is not there: asked for where that would be told, as gone or as the loss of what was in it.
-fn none_there(inner: &Inner, job: &Job, namespace: Option<&str>) -> Result<(), Vec<Question>> {
+/// Whether a namespace that is not seen is known not to be there: asked for where that would be told, as gone, as stopped or as the loss of
+/// what was in it.
+fn none_there(inner: &Inner, job: &Job, namespace: Option<&str>) -> Result<bool, Vec<Question>> {
     let intent = &job.intent;
-    if intent.role != Role::Absent && intent.volumes.iter().all(|volume| volume.uid.is_none()) {
-        return Ok(());
+    let is_told = match intent.role {
+        Role::Absent | Role::Stopped => true,
+        Role::Run | Role::Hold | Role::Receive => intent.volumes.iter().any(|volume| volume.uid.is_some()),
+    };
+    if !is_told {
+        return Ok(false);
     }
     let name = namespace.map_or_else(|| namespace_of_tenant(&intent.name, intent.id), str::to_owned);
     let question = Question { tenant: intent.id, namespace: String::new(), kind: "Namespace", name };
     match inner.confirmed(&question, None) {
-        Confirmed::AsSeen => Ok(()),
+        Confirmed::AsSeen => Ok(true),
         Confirmed::Unseen | Confirmed::NotYet => Err(vec![question]),
     }
 }
@@ -228,11 +235,15 @@ impl Look<'_> {
         self.home.objects.get(&kind)?.get(name)
     }
 
-    /// A volume, of which the tenant's record and its intent may know which one it is. Whatever would be called lost is asked for first.
-    fn volume(&self, claim: &str, recorded: Option<&str>, known: Option<VolumeUid>) -> Result<VolumeSeen, Question> {
+    /// A volume, of which the tenant's record and its intent may know which one it is; if neither does, it is what was made for the tenant in
+    /// this epoch. Whatever would be called lost is asked for first.
+    fn volume(&self, claim: &str, recorded: Option<&str>, known: Option<VolumeUid>, epoch: Option<Epoch>) -> Result<VolumeSeen, Question> {
         let live = self.claim(claim);
+        let was_made = |live: &Live| epoch.is_none_or(|epoch| was_made_for(live, self.tenant, epoch));
+        if recorded.is_none() && known.is_none() && !live.is_some_and(was_made) {
+            return Ok(VolumeSeen::Never);
+        }
         match live.map(|live| (&live.extra, live.uid.parse::<VolumeUid>(), &*live.uid)) {
-            None if recorded.is_none() && known.is_none() => return Ok(VolumeSeen::Never),
             Some((Extra::Claim { bytes, requested, lost: false, .. }, Ok(uid), text))
                 if recorded.is_none_or(|recorded| recorded == text) && known.is_none_or(|known| known == uid) =>
             {
@@ -290,7 +301,7 @@ impl Look<'_> {
         if part == Part::Secrets {
             wanted += rendered.secrets.len();
             for plan in &rendered.secrets {
-                if let Some(seen) = self.secret(plan, &mut found) {
+                if let Some(seen) = self.secret(job, plan, &mut found) {
                     return seen;
                 }
             }
@@ -381,16 +392,18 @@ impl Look<'_> {
     }
 
     /// A secret; `Some` if it decides about the whole part.
-    fn secret(&mut self, plan: &SecretPlan, found: &mut Found) -> Option<PartSeen> {
+    fn secret(&mut self, job: &Job, plan: &SecretPlan, found: &mut Found) -> Option<PartSeen> {
         let name = &plan.manifest.id.name;
         let lost = || match Name::new(name) {
             Ok(name) => PartSeen::Lost(name),
             Err(_) => PartSeen::Blocked(format!("the secret `{name}` was generated once and is not there any more")),
         };
-        let recorded = self.home.record.as_ref().and_then(|record| record.secrets.get(name));
-        let data = match &plan.source {
+        let original = match &plan.source {
             SecretSource::Copy { from } => match self.inner.templates.get(from) {
-                Some(data) => Some(data),
+                Some(original) => match secrets::not_copied(from, &original.of_type) {
+                    Some(why) => return Some(PartSeen::Blocked(why)),
+                    None => Some(original),
+                },
                 None => {
                     return Some(PartSeen::Blocked(format!(
                         "the secret `{from}`, which `{name}` is copied from, is not in the template namespace"
@@ -401,12 +414,12 @@ impl Look<'_> {
         };
         let live = self.inner.peek(self.home, &plan.manifest.id);
         let hashes = live.map(|live| match &live.extra {
-            Extra::Secret(hashes) => secrets::missing_key(plan, hashes).is_none(),
+            Extra::Secret(slim) => secrets::missing_key(plan, &slim.hashes).is_none(),
             Extra::Nothing | Extra::Claim { .. } => false,
         });
         let is_lost = match hashes {
             Some(is_whole) => !is_whole,
-            None => data.is_none() && recorded.is_some_and(|made| made.generated && made.hash.is_some()),
+            None => original.is_none() && was_generated(self.inner, self.home, job, name),
         };
         if is_lost {
             let question = self.question("Secret", name);
@@ -422,9 +435,17 @@ impl Look<'_> {
         let live = live?;
         found.there += 1;
         let ceded = ["data".to_owned()];
-        let ceded: &[&[String]] = if data.is_none() { &[&ceded] } else { &[] };
-        let body = secrets::body(plan, data.map_or(Value::Null, |data| json!(data)));
+        let ceded: &[&[String]] = if original.is_none() { &[&ceded] } else { &[] };
+        let data = original.map_or(Value::Null, |original| json!(original.hashes));
+        let body = secrets::body(plan, data, original.map(|original| &*original.of_type));
         found.wrong |= in_step(&body, &live.owned, Ceded::new(ceded)).is_err();
+        if let Extra::Secret(slim) = &live.extra
+            && generated(self.home, name).is_some_and(|hash| original.is_none() && hash != secrets::digest(&slim.hashes))
+        {
+            found
+                .waits
+                .get_or_insert_with(|| format!("the secret `{name}` is not the one that was generated: somebody has changed its data"));
+        }
         None
     }
 
@@ -484,8 +505,7 @@ pub(super) fn ceded<'a>(rendered: &'a Rendered, manifest: &Manifest, live: Optio
 /// # Errors
 /// The first field that is not, or that it is held at rest.
 pub(super) fn differs(inner: &Inner, home: &Home, manifest: &Manifest, rendered: &Rendered, live: &Live) -> Result<(), String> {
-    let hashes = |name: &str| secret_hashes(inner, home, name);
-    let body = secrets::with_restarts(&manifest.body, rendered, &hashes);
+    let body = body(inner, home, rendered, manifest);
     let ceded = ceded(rendered, manifest, Some(live));
     in_step(&body, &live.owned, Ceded::new(&ceded)).map_err(|difference| difference.to_string())?;
     if live.held { Err("what keeps it at rest".to_owned()) } else { Ok(()) }
@@ -493,15 +513,14 @@ pub(super) fn differs(inner: &Inner, home: &Home, manifest: &Manifest, rendered:
 
 /// A hash of all that a part is to be, also of what of it does not come from the class.
 pub(super) fn hash_of(inner: &Inner, home: &Home, job: &Job, rendered: &Rendered, part: Part) -> String {
-    let hashes = |name: &str| secret_hashes(inner, home, name);
     let mut hasher = blake3::Hasher::new();
     for manifest in rendered.parts.get(&part).into_iter().flatten() {
-        hasher.update(secrets::with_restarts(&manifest.body, rendered, &hashes).to_string().as_bytes());
+        hasher.update(body(inner, home, rendered, manifest).to_string().as_bytes());
     }
     if part == Part::Bounds {
-        let mut body = namespace_body(job, rendered);
-        body["metadata"]["labels"][EPOCH_LABEL] = Value::Null;
-        hasher.update(body.to_string().as_bytes());
+        let mut space = namespace_body(job, rendered);
+        space["metadata"]["labels"][EPOCH_LABEL] = Value::Null;
+        hasher.update(space.to_string().as_bytes());
     }
     hasher.finalize().to_hex()[..16].to_owned()
 }
@@ -511,13 +530,4 @@ pub(super) fn namespace_differs(inner: &Inner, job: &Job, rendered: &Rendered, n
     let epoch = ["metadata", "labels", EPOCH_LABEL].map(str::to_owned);
     let space = inner.homes.get(namespace).and_then(|home| home.space.as_ref());
     space.is_none_or(|space| in_step(&namespace_body(job, rendered), &space.live.owned, Ceded::new(&[&epoch])).is_err())
-}
-
-/// Hashes of a secret of the tenant.
-pub(super) fn secret_hashes(inner: &Inner, home: &Home, name: &str) -> Option<secrets::Hashes> {
-    let kind = inner.kind_of("v1", "Secret")?;
-    match &home.objects.get(&kind)?.get(name)?.extra {
-        Extra::Secret(hashes) => Some(hashes.clone()),
-        Extra::Nothing | Extra::Claim { .. } => None,
-    }
 }

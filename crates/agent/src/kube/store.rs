@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use super::owned::{Names, Owned, held};
 use super::pods::SlimPod;
 use super::record::{self, Record, group};
+use super::secrets::SlimSecret;
 use super::{EPOCH_LABEL, Kind, TENANT_LABEL, ready, secrets};
 use crate::interpreter::Changed;
 
@@ -55,15 +56,17 @@ pub(super) struct Live {
 #[derive(Clone, Debug)]
 pub(super) enum Extra {
     Nothing,
-    /// A PersistentVolumeClaim: how large it is and is to be, whether it has lost its volume, which one that is.
+    /// A PersistentVolumeClaim: whose it is and of which epoch, how large it is and is to be, whether it has lost its volume, which one that is.
     Claim {
+        tenant: Option<TenantId>,
+        epoch: Option<Epoch>,
         bytes: u64,
         requested: u64,
         lost: bool,
         volume: Box<str>,
     },
-    /// A Secret: hashes of its values.
-    Secret(secrets::Hashes),
+    /// A Secret.
+    Secret(SlimSecret),
 }
 
 impl Live {
@@ -82,7 +85,7 @@ impl Live {
                 if let Some(data) = live.get_mut("data").filter(|data| data.is_object()) {
                     *data = serde_json::to_value(&hashes).unwrap_or_default();
                 }
-                Extra::Secret(hashes)
+                Extra::Secret(SlimSecret::new(live["type"].as_str(), hashes))
             }
             "PersistentVolumeClaim" => claim(&live),
             _ => Extra::Nothing,
@@ -111,6 +114,8 @@ fn claim(live: &Value) -> Extra {
     let size = |path: &str| live.pointer(path).and_then(super::compare::nano).and_then(|nano| u64::try_from(nano / 1_000_000_000).ok());
     let requested = size("/spec/resources/requests/storage").unwrap_or(0);
     Extra::Claim {
+        tenant: live["metadata"]["labels"][TENANT_LABEL].as_str().and_then(tenant_of),
+        epoch: live["metadata"]["labels"][EPOCH_LABEL].as_str().and_then(epoch_of),
         bytes: size("/status/capacity/storage").unwrap_or(requested),
         requested,
         lost: live["status"]["phase"] == "Lost",
@@ -253,7 +258,7 @@ pub(super) struct Inner {
     /// PersistentVolume by VolumeAttachment.
     pub(super) attachments: HashMap<String, String>,
     /// Secrets that are copied from, by name.
-    pub(super) templates: BTreeMap<String, secrets::Hashes>,
+    pub(super) templates: BTreeMap<String, SlimSecret>,
     /// The namespace that they are in.
     pub(super) templates_from: String,
     /// Lists other than of kinds that have been read once: pods, nodes, attachments, templates.

@@ -11,16 +11,18 @@ use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::discovery::Scope;
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use super::pods::SlimPod;
+use super::secrets::SlimSecret;
 use super::store::{Home, Inner, KindId, Served, Store, version};
 use super::{Kind, TENANT_LABEL, secrets, words};
-use crate::pauses::Pauses;
+use crate::watching;
 
 /// What is watched beside the kinds of tenants' objects.
 pub(super) const LISTS: [&str; 4] = ["pods", "nodes", "volume attachments", "secrets to copy"];
@@ -68,7 +70,7 @@ async fn follow<K>(
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let mut there = BTreeSet::new();
-    let mut stream = watcher(api, watcher::Config::default()).backoff(Pauses::up_to(LONGEST_PAUSE)).boxed();
+    let mut stream = watching::events(api, watcher::Config::default(), LONGEST_PAUSE).boxed();
     while let Some(event) = stream.next().await {
         match event {
             Ok(watcher::Event::Init) => there.clear(),
@@ -93,15 +95,25 @@ async fn follow<K>(
     }
 }
 
-/// Finds out how a kind is served; `None` if it is not.
-async fn discover(client: &Client, store: &Store, kind: KindId) -> Result<Option<ApiResource>, kube::Error> {
+/// How a kind is served.
+enum Found {
+    Not,
+    InNamespaces(ApiResource),
+    /// One for the whole cluster, which is no tenant's.
+    OfTheCluster,
+}
+
+/// Finds out how a kind is served.
+async fn discover(client: &Client, store: &Store, kind: KindId) -> Result<Found, kube::Error> {
     let wanted = store.read().kinds[kind].kind.clone();
     let (group, version) = wanted.api_version.split_once('/').unwrap_or(("", &wanted.api_version));
     let found = kube::discovery::pinned_kind(client, &GroupVersionKind::gvk(group, version, &wanted.kind)).await;
     match found {
-        Ok((resource, _)) => Ok(Some(resource)),
-        Err(kube::Error::Discovery(_)) => Ok(None),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        // The first is the namespaces themselves.
+        Ok((_, capabilities)) if kind != 0 && capabilities.scope == Scope::Cluster => Ok(Found::OfTheCluster),
+        Ok((resource, _)) => Ok(Found::InNamespaces(resource)),
+        Err(kube::Error::Discovery(_)) => Ok(Found::Not),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Found::Not),
         Err(error) => Err(error),
     }
 }
@@ -110,14 +122,21 @@ async fn discover(client: &Client, store: &Store, kind: KindId) -> Result<Option
 async fn follow_kind(store: Arc<Store>, client: Client, kind: KindId) {
     loop {
         match discover(&client, &store, kind).await {
-            Ok(Some(resource)) => {
+            Ok(Found::InNamespaces(resource)) => {
                 store.shared(|inner| inner.kinds[kind].resource = Some(resource.clone()));
                 match watch_kind(&store, &client, kind, &resource).await {
                     Ok(()) => {}
                     Err(error) => debug!(kind = %resource.kind, %error, "a kind is not served any more"),
                 }
             }
-            Ok(None) => not_served(&store, kind, Served::Missing),
+            Ok(Found::Not) => not_served(&store, kind, Served::Missing),
+            Ok(Found::OfTheCluster) => {
+                let Kind { api_version, kind: what } = store.read().kinds[kind].kind.clone();
+                let why = format!(
+                    "{what} ({api_version}) objects are in no namespace here, so none can be a tenant's: have them made by the cluster's operators"
+                );
+                not_served(&store, kind, Served::Broken(why));
+            }
             Err(error) => {
                 let what = store.read().kinds[kind].kind.kind.clone();
                 if store.read().kinds[kind].served != Served::Listed {
@@ -146,7 +165,7 @@ async fn watch_kind(store: &Store, client: &Client, kind: KindId, resource: &Api
     let all = matches!(resource.kind.as_str(), "Namespace" | "PersistentVolumeClaim");
     let config = if all { watcher::Config::default() } else { watcher::Config::default().labels(TENANT_LABEL) };
     let mut there = BTreeSet::new();
-    let mut stream = watcher(api, config).backoff(Pauses::up_to(LONGEST_PAUSE)).boxed();
+    let mut stream = watching::events(api, config, LONGEST_PAUSE).boxed();
     loop {
         match stream.try_next().await {
             Ok(Some(watcher::Event::Init)) => there.clear(),
@@ -270,9 +289,9 @@ fn attachments_there(inner: &Inner) -> Vec<Place> {
 
 fn template_is(store: &Store, secret: Secret) {
     let data = serde_json::to_value(secret.data.clone().unwrap_or_default()).unwrap_or_default();
-    let (name, hashes) = (secret.name_any(), secrets::hashes(&data));
-    if store.read().templates.get(&name) != Some(&hashes) {
-        store.shared(|inner| drop(inner.templates.insert(name, hashes)));
+    let (name, slim) = (secret.name_any(), SlimSecret::new(secret.type_.as_deref(), secrets::hashes(&data)));
+    if store.read().templates.get(&name) != Some(&slim) {
+        store.shared(|inner| drop(inner.templates.insert(name, slim)));
     }
 }
 

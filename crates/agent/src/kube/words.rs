@@ -8,6 +8,8 @@ use crate::interpreter::Failed;
 
 /// How long one request may take.
 pub(super) const REQUEST_WITHIN: Duration = Duration::from_secs(30);
+/// When to come again where an API server that has too many requests does not say: as it says itself.
+const COME_AGAIN: Duration = Duration::from_secs(1);
 /// The longest message that is passed on, in bytes: the placement service keeps less.
 const MAX_MESSAGE_BYTES: usize = 600;
 
@@ -68,9 +70,7 @@ fn refused(status: &Status, what: &str) -> Failed {
     let after = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0);
     let after = after.map(|seconds| Duration::from_secs(seconds.into()));
     match status.code {
-        429 => {
-            Failed::Later { why: format!("{what}: the API server has too many requests"), after: after.or(Some(Duration::from_secs(1))) }
-        }
+        429 => Failed::TooMany { why: format!("{what}: the API server has too many requests"), after: after.unwrap_or(COME_AGAIN) },
         403 if causes().any(|cause| cause.reason == "NamespaceTerminating") => again(format!("{what}: its namespace is being deleted")),
         403 if message.contains("exceeded quota") || message.contains("status unknown for quota") => {
             Failed::Refused(format!("{what}: the quota does not allow it: {}", after_colon(message, "exceeded quota")))
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn what_may_work_later_is_told_apart_from_what_is_refused() {
         let later = |status: &Status| matches!(refused(status, "Deployment/web"), Failed::Later { .. });
-        assert!(later(&status(429, "")));
+        assert!(matches!(refused(&status(429, ""), "Deployment/web"), Failed::TooMany { after: COME_AGAIN, .. }));
         assert!(later(&status(500, "etcdserver: request timed out")));
         assert!(later(&status(503, "")));
         assert!(later(&cause("NamespaceTerminating", "", "")));

@@ -21,11 +21,13 @@ use roadstead_api::v1::ObjectDiff;
 use roadstead_class::namespace_of;
 use roadstead_core::cluster::Capacity;
 use roadstead_core::id::{Incarnation, Revision, TenantId};
+use roadstead_core::observed::ClusterDetails;
 use roadstead_core::reconcile::{Action, TenantSeen};
+use roadstead_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Job};
+use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Job, Removals};
 use record::write_whole;
 use tenant::{Look, Tenant};
 
@@ -39,6 +41,16 @@ const CLUSTER_FILE: &str = "cluster.json";
 struct ClusterRecord {
     uid: String,
     generation: (u16, u64),
+    /// Removals of late: by the tenant's number in 16 hexadecimal digits, when each was begun in milliseconds since 1970.
+    #[serde(default)]
+    removals: BTreeMap<String, u64>,
+}
+
+impl ClusterRecord {
+    fn removals(&self) -> Removals {
+        let of = |(id, begun): (&String, &u64)| Some((TenantId(u64::from_str_radix(id, 16).ok()?), Timestamp(*begun)));
+        self.removals.iter().filter_map(of).collect()
+    }
 }
 
 /// A cluster that is a folder. Cheap to clone.
@@ -74,7 +86,7 @@ impl Local {
         let cluster = if file.exists() {
             serde_json::from_slice(&std::fs::read(&file)?).map_err(io::Error::other)?
         } else {
-            let cluster = ClusterRecord { uid: uid.to_owned(), generation: (0, 0) };
+            let cluster = ClusterRecord { uid: uid.to_owned(), generation: (0, 0), removals: BTreeMap::new() };
             write_whole(&file, &serde_json::to_vec_pretty(&cluster).map_err(io::Error::other)?)?;
             cluster
         };
@@ -128,17 +140,34 @@ impl Local {
     }
 
     /// What is written down of the cluster: another agent of the same folder may have written it last.
-    fn kept(&self) -> Result<(u16, u64), Failed> {
+    fn kept(&self) -> Result<ClusterRecord, Failed> {
         let read = || -> io::Result<ClusterRecord> {
             serde_json::from_slice(&std::fs::read(self.folder.join(CLUSTER_FILE))?).map_err(io::Error::other)
         };
-        let kept = read().map_err(|error| Failed::Later { why: format!("{CLUSTER_FILE} cannot be read: {error}"), after: None })?;
-        Ok(kept.generation)
+        read().map_err(|error| Failed::Later { why: format!("{CLUSTER_FILE} cannot be read: {error}"), after: None })
+    }
+
+    /// Writes something else down of the cluster: into what is kept, and into what this agent knows. Until it is written no other agent of this folder
+    /// writes.
+    fn keep<T>(&self, change: impl FnOnce(&mut ClusterRecord, &mut ClusterRecord) -> Result<T, Failed>) -> Result<T, Failed> {
+        let failed = |error: io::Error| Failed::Later { why: format!("{CLUSTER_FILE} cannot be written: {error}"), after: None };
+        let mut cluster = lock(&self.cluster);
+        let alone = File::open(&*self.folder).map_err(failed)?;
+        alone.lock().map_err(failed)?;
+        let before = self.kept()?;
+        let (mut next, mut known) = (before.clone(), cluster.clone());
+        let changed = change(&mut next, &mut known)?;
+        if next != before {
+            let bytes = serde_json::to_vec_pretty(&next).map_err(|error| Failed::Refused(error.to_string()))?;
+            write_whole(&self.folder.join(CLUSTER_FILE), &bytes).map_err(failed)?;
+        }
+        *cluster = known;
+        Ok(changed)
     }
 
     /// Whether no other agent has acted on a newer intent than this one.
     fn is_newest(&self) -> Result<(), Failed> {
-        let ((incarnation, index), mine) = (self.kept()?, lock(&self.cluster).generation);
+        let ((incarnation, index), mine) = (self.kept()?.generation, lock(&self.cluster).generation);
         if (incarnation, index) <= mine {
             return Ok(());
         }
@@ -189,26 +218,39 @@ impl Interpreter for Local {
     const SETTLES: Duration = Duration::ZERO;
 
     async fn generation(&self) -> Result<Revision, Failed> {
-        let (incarnation, index) = self.kept()?;
+        let (incarnation, index) = self.kept()?.generation;
         lock(&self.cluster).generation = (incarnation, index);
         Ok(Revision { incarnation: Incarnation(incarnation), index })
     }
 
+    async fn removals(&self) -> Result<Removals, Failed> {
+        let kept = self.kept()?;
+        lock(&self.cluster).removals.clone_from(&kept.removals);
+        Ok(kept.removals())
+    }
+
+    async fn keep_removals(&self, removals: &Removals) -> Result<Removals, Failed> {
+        self.keep(|kept, known| {
+            if kept.removals == known.removals {
+                kept.removals = removals.iter().map(|(id, begun)| (id.to_string(), begun.0)).collect();
+            }
+            known.removals.clone_from(&kept.removals);
+            Ok(kept.removals())
+        })
+    }
+
     async fn keep_generation(&self, generation: Revision) -> Result<(), Failed> {
-        let failed = |error: io::Error| Failed::Later { why: format!("the generation cannot be written: {error}"), after: None };
-        let mut cluster = lock(&self.cluster);
-        // Until it is written no other agent of this folder writes another.
-        let alone = File::open(&*self.folder).map_err(failed)?;
-        alone.lock().map_err(failed)?;
-        let (incarnation, index) = self.kept()?;
-        if (incarnation, index) > (generation.incarnation.0, generation.index) {
-            return Err(Failed::Refused(format!("generation {incarnation}.{index} was acted on here, which is newer than {generation}")));
-        }
-        let next = ClusterRecord { generation: (generation.incarnation.0, generation.index), ..cluster.clone() };
-        let bytes = serde_json::to_vec_pretty(&next).map_err(|error| Failed::Refused(error.to_string()))?;
-        write_whole(&self.folder.join(CLUSTER_FILE), &bytes).map_err(failed)?;
-        *cluster = next;
-        Ok(())
+        self.keep(|kept, known| {
+            let (incarnation, index) = kept.generation;
+            if (incarnation, index) > (generation.incarnation.0, generation.index) {
+                return Err(Failed::Refused(format!(
+                    "generation {incarnation}.{index} was acted on here, which is newer than {generation}"
+                )));
+            }
+            kept.generation = (generation.incarnation.0, generation.index);
+            known.generation = kept.generation;
+            Ok(())
+        })
     }
 
     fn seen(&self, job: &Job) -> Result<TenantSeen, Failed> {
@@ -268,6 +310,7 @@ impl Interpreter for Local {
     fn facts(&self) -> Result<ClusterFacts, Failed> {
         let capacity = lock(&self.capacity).clone();
         let nodes = capacity.nodes.iter().map(|node| node.count).sum();
-        Ok(ClusterFacts { uid: lock(&self.cluster).uid.clone(), capacity, version: "local".to_owned(), ready_nodes: nodes, nodes })
+        let uid = lock(&self.cluster).uid.clone();
+        Ok(ClusterFacts { uid, capacity, version: "local".to_owned(), ready_nodes: nodes, nodes, details: ClusterDetails::default() })
     }
 }

@@ -109,7 +109,7 @@ impl Tenant {
     pub(super) fn seen(&mut self, job: Option<&Job>) -> TenantSeen {
         let look = self.look();
         if look.going {
-            return TenantSeen { home: Home::Terminating, ..TenantSeen::default() };
+            return TenantSeen { home: Home::Terminating(None), ..TenantSeen::default() };
         }
         if !look.there {
             let taken = self.folder.exists();

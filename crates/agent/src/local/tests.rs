@@ -229,6 +229,17 @@ async fn what_is_not_named_any_more_is_left_as_it_is_and_told_as_an_orphan() {
     assert_eq!(world.pid("db"), pid);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_who_is_only_to_be_stopped_nothing_is_made_before_it_is_to_run() {
+    let mut world = World::new().await;
+    world.hear(message(5, vec![tenant(Role::Stopped)])).await;
+    world.until_observed(Observed::Stopped).await;
+    assert!(!world.tenant().exists());
+    world.hear(message(6, vec![tenant(Role::Run)])).await;
+    world.until_observed(Observed::Running).await;
+    assert!(world.record().workloads.is_some());
+}
+
 /// As where a hibernated tenant is deleted: nothing else is wanted here, but that it is stopped means something else there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_told_is_told_again_when_only_the_generation_has_moved() {
@@ -381,6 +392,65 @@ async fn of_two_agents_the_one_with_the_older_intent_does_nothing() {
         assert!(matches!(local.act(&job, &action).await, Err(Failed::Later { why, .. }) if why.contains("acted on generation 0.9")));
     }
     assert_eq!(world.pid("db"), pid);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_ready_within_the_time_of_its_class_says_so() {
+    let mut world = World::new().await;
+    let template = serde_json::json!({"ready": {"within": "2s"}, "local": {"db": {"run": ["sh", "-c", "exit 3"]}}});
+    let class = v1::Class { template_json: template.to_string(), ..class() };
+    let tenants = vec![v1::TenantIntent { volumes: Vec::new(), ..tenant(Role::Run) }];
+    let message = v1::WatchIntentResponse { classes: vec![class], tenants, generation: Some(revision(5)), ..Default::default() };
+    world.hear(Heard::Intent(Box::new(message))).await;
+    let late = |seen: &v1::SeenTenant| seen.trouble.as_ref().is_some_and(|trouble| trouble.kind() == Kind::Blocked);
+    world.until("it is late", late).await;
+    let why = &world.last.trouble.as_ref().unwrap().why;
+    assert!(why.starts_with("not ready within 2s: process db: "), "{why}");
+}
+
+/// Takes in what is told until each of so many tenants is as wanted, or gone.
+async fn until_all(world: &mut World, count: usize, is: impl Fn(&v1::SeenTenant) -> bool) {
+    let mut last = BTreeMap::new();
+    let wait = async {
+        while last.values().filter(|seen| is(seen)).count() < count {
+            let message = world.told.recv().await.unwrap();
+            world.heard.send(Heard::Taken(v1::ObserveResponse::default())).await.unwrap();
+            last.extend(message.tenants.into_iter().map(|seen| (seen.uid.clone(), seen)));
+        }
+    };
+    let waited = tokio::time::timeout(PATIENCE, wait).await;
+    assert!(waited.is_ok(), "{last:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_begins_again_and_again_removes_no_more_than_one_that_goes_on() {
+    const ALL: usize = 12;
+    const UNASKED: usize = 5;
+    let mut world = World::new().await;
+    let of = |number: usize, role: Role| v1::TenantIntent { uid: format!("{number:016x}"), name: format!("t-{number}"), ..tenant(role) };
+    let all = |role: Role| (0..ALL).map(|number| of(number, role)).collect::<Vec<_>>();
+    world.hear(message(5, all(Role::Hold))).await;
+    until_all(&mut world, ALL, |seen| seen.observed() == Observed::Stopped).await;
+    for generation in 6..9 {
+        world.hear(message(generation, all(Role::Absent))).await;
+        let is_over = |seen: &v1::SeenTenant| {
+            seen.observed() == Observed::Absent || seen.trouble.as_ref().is_some_and(|trouble| trouble.kind() == Kind::HeldBack)
+        };
+        until_all(&mut world, ALL, is_over).await;
+        let left = std::fs::read_dir(world.folder.path().join("c0/tenants")).unwrap().count();
+        assert_eq!(left, ALL - UNASKED, "in generation {generation}");
+        world = world.restart().await;
+    }
+    // Nor does a second one, which has read what is kept before the first began any.
+    let other = Local::open(&world.folder.path().join("c0"), "uid-c0", Capacity::default()).unwrap();
+    let kept = other.removals().await.unwrap();
+    assert_eq!(kept.len(), UNASKED);
+    let theirs = kept.iter().map(|(id, begun)| (*id, *begun)).chain([(TenantId(77), Timestamp(1))]).collect();
+    let local = world.ends.0.clone().unwrap();
+    assert_eq!(local.keep_removals(&theirs).await.as_ref(), Ok(&theirs));
+    let ours = kept.iter().map(|(id, begun)| (*id, *begun)).chain([(TenantId(78), Timestamp(2))]).collect();
+    assert_eq!(other.keep_removals(&ours).await.as_ref(), Ok(&theirs), "those of the first come first");
+    assert_eq!(other.keep_removals(&ours).await.as_ref(), Ok(&ours), "once they are known");
 }
 
 /// What an agent answers to a question.

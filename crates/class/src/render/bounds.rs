@@ -58,8 +58,11 @@ impl Here<'_> {
         let everybody = json!({});
         let policy = |name: &str, spec: Value| self.own("networking.k8s.io/v1", "NetworkPolicy", name, json!({"spec": spec}));
         let within = json!([{"podSelector": everybody}]);
+        let asked =
+            self.site.dns_addresses.iter().map(|address| Ok(json!({"ipBlock": {"cidr": self.address("DNS", address)?.to_string()}})));
+        let asked = std::iter::once(Ok(namespace(&self.site.dns_namespace))).chain(asked).collect::<Result<Vec<Value>, RenderError>>()?;
         let dns = json!([{
-            "to": [namespace(&self.site.dns_namespace)],
+            "to": asked,
             "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}],
         }]);
         let mut policies = vec![
@@ -94,12 +97,14 @@ impl Here<'_> {
         Ok(policies)
     }
 
+    /// A block of addresses that the cluster's facts name.
+    fn address(&self, which: &'static str, text: &str) -> Result<Cidr, RenderError> {
+        text.parse().map_err(|problem| RenderError::Site { cluster: self.site.cluster.clone(), which, address: text.to_owned(), problem })
+    }
+
     fn egress(&self) -> Result<Vec<Value>, RenderError> {
         let cluster = || self.site.cluster.clone();
-        let read = |denied: &String| {
-            denied.parse::<Cidr>().map_err(|problem| RenderError::Site { cluster: cluster(), denied: denied.clone(), problem })
-        };
-        let denied = self.site.denied.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let denied = self.site.denied.iter().map(|denied| self.address("denied", denied)).collect::<Result<Vec<_>, _>>()?;
         let rule = |egress: &crate::template::Egress| {
             if let Some(denied) = denied.iter().find(|denied| denied.contains(egress.cidr)) {
                 return Err(RenderError::Denied { cidr: egress.cidr.to_string(), denied: denied.to_string(), cluster: cluster() });

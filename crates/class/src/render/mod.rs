@@ -115,12 +115,14 @@ pub enum RenderError {
         cluster: String,
     },
     /// A fact about the cluster is none.
-    #[error("cluster {cluster}: denied address {denied:?}: {problem}")]
+    #[error("cluster {cluster}: {which} address {address:?}: {problem}")]
     Site {
         /// Cluster.
         cluster: String,
+        /// Which of its addresses, in a word.
+        which: &'static str,
         /// What it says.
-        denied: String,
+        address: String,
         /// Why it is none.
         problem: String,
     },
@@ -151,6 +153,7 @@ pub fn render(class: &Class, tenant: &TenantIntent, site: &Site) -> Result<Rende
     let objects = here.objects(&values)?;
     let mut rendered = Rendered {
         digest: String::new(),
+        class_digest: class.digest.clone(),
         namespace: here.namespace(),
         parts: BTreeMap::new(),
         secrets: here.secrets(),
@@ -292,7 +295,7 @@ impl Here<'_> {
 
     fn secrets(&self) -> Vec<SecretPlan> {
         let plan = |secret: &crate::template::Secret| SecretPlan {
-            // A copied secret has the type of its original.
+            // A copied secret gets the type of its original with its data, and no other type may stand in the way.
             manifest: self.own(
                 "v1",
                 "Secret",

@@ -1,4 +1,4 @@
-//! A tenant's hostnames: an Ingress or an HTTPRoute, as the cluster has it.
+//! A tenant's hostnames: an Ingress or HTTPRoutes, as the cluster has it.
 
 use serde_json::{Value, json};
 
@@ -6,8 +6,10 @@ use super::Here;
 use crate::rendered::Manifest;
 use crate::site::Entry;
 
-/// What the one object is called.
+/// What the object is called; a second one has its number behind it.
 const NAME: &str = "tenant";
+/// Hostnames of one HTTPRoute; its definition allows no more.
+const HOSTNAMES_OF_ROUTE: usize = 16;
 
 impl Here<'_> {
     pub(super) fn routes(&self) -> Vec<Manifest> {
@@ -25,12 +27,16 @@ impl Here<'_> {
                 vec![self.own("networking.k8s.io/v1", "Ingress", NAME, json!({"spec": spec}))]
             }
             Entry::Gateway { name, namespace } => {
-                let spec = json!({
-                    "parentRefs": [{"name": name, "namespace": namespace}],
-                    "hostnames": hostnames,
-                    "rules": [{"backendRefs": [{"name": expose.service, "port": expose.port}]}],
-                });
-                vec![self.own("gateway.networking.k8s.io/v1", "HTTPRoute", NAME, json!({"spec": spec}))]
+                let route = |(index, hostnames): (usize, &[String])| {
+                    let spec = json!({
+                        "parentRefs": [{"name": name, "namespace": namespace}],
+                        "hostnames": hostnames,
+                        "rules": [{"backendRefs": [{"name": expose.service, "port": expose.port}]}],
+                    });
+                    let called = if index == 0 { NAME.to_owned() } else { format!("{NAME}-{}", index + 1) };
+                    self.own("gateway.networking.k8s.io/v1", "HTTPRoute", &called, json!({"spec": spec}))
+                };
+                hostnames.chunks(HOSTNAMES_OF_ROUTE).enumerate().map(route).collect()
             }
         }
     }

@@ -186,10 +186,10 @@ fn more_than_the_requests_say_is_refused() {
     assert_eq!(
         found,
         [
-            "spec.requests.largestPod.memory: is 67108864 bytes, but with its defaults one pod asks for 134217728 bytes, surge of updates included",
+            "spec.requests.largestPod.memory: is 64Mi, but with its defaults one pod asks for 128Mi, surge of updates included",
             "spec.requests.cpu: is 400m, but with the largest values the manifests ask for 500m, surge of updates included",
             "spec.requests.pods: is 3, but with the largest values the manifests ask for 5, surge of updates included",
-            "spec.requests.largestPod.memory: is 67108864 bytes, but with the largest values one pod asks for 134217728 bytes, surge of updates included",
+            "spec.requests.largestPod.memory: is 64Mi, but with the largest values one pod asks for 128Mi, surge of updates included",
         ]
     );
 }
@@ -335,6 +335,23 @@ fn yaml_beyond_the_limits_is_refused() {
 }
 
 #[test]
+fn an_expression_without_quotes_is_told_to_be_put_into_them() {
+    for (replicas, shown) in [
+        ("replicas: {{ values.web }}", "{{ values.web }}"),
+        ("replicas: {{ values.web }}-more", "{{ values.web }}"),
+        ("replicas: [{{ values.web | default(1) }}]", "{{ values.web | default(1) }}"),
+    ] {
+        let manifest = format!("apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  {replicas}\n");
+        let found = problems(roomy(), &manifest);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let hint = format!("; put the expression of line 5 into quotes, as in \"{shown}\"");
+        assert!(found[0].contains("is no YAML: ") && found[0].ends_with(&hint), "{found:?}");
+    }
+    let found = problems(roomy(), "metadata: {name: \"{{ values.web }}\"}\na: [");
+    assert!(!found[0].contains("quotes"), "what is in quotes already is not what is wrong: {found:?}");
+}
+
+#[test]
 fn templates_beyond_the_limits_are_refused() {
     let parsed = |template: String| {
         let mut version = given::version("shop", &roomy(), Vec::new());
@@ -407,7 +424,7 @@ fn volumes_keep_their_storage_and_never_shrink() {
         found,
         [
             "spec.volumes[0].storage: was `fast` and would be `bulk`: a claim keeps its storage for good, so give the volume another name",
-            "spec.volumes[0].size: was 10737418240 bytes and would be 5368709120: volumes never shrink",
+            "spec.volumes[0].size: was 10Gi and would be 5Gi: volumes never shrink",
         ]
     );
     assert_eq!(

@@ -204,11 +204,37 @@ fn what_a_cluster_denies_is_taken_out_of_the_egress() {
     let spec = |cidr: &str| json!({"network": {"egress": [{"cidr": cidr}]}});
     let egress =
         |cidr: &str| rendered(spec(cidr), "", &json!({})).map(|rendered| body(&rendered, "NetworkPolicy/egress")["spec"]["egress"].clone());
-    assert_eq!(egress("0.0.0.0/0").unwrap(), json!([{"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}}]}]));
-    assert_eq!(egress("::/0").unwrap(), json!([{"to": [{"ipBlock": {"cidr": "::/0", "except": ["fd00:ec2::254/128"]}}]}]));
+    assert_eq!(
+        egress("0.0.0.0/0").unwrap(),
+        json!([{"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16", "168.63.129.16/32"]}}]}])
+    );
+    let except = ["fd00:ec2::254/128", "fd20:ce::254/128"];
+    assert_eq!(egress("::/0").unwrap(), json!([{"to": [{"ipBlock": {"cidr": "::/0", "except": except}}]}]));
     assert_eq!(egress("10.0.0.0/8").unwrap(), json!([{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]));
     let error = egress("169.254.169.254/32").unwrap_err().to_string();
     assert_eq!(error, "egress to 169.254.169.254/32 is denied to every tenant of cluster eu-1, which denies 169.254.0.0/16");
+}
+
+#[test]
+fn names_are_asked_for_where_the_cluster_says() {
+    let class = class_of(json!({}), "").unwrap();
+    let dns = |addresses: &[&str]| {
+        let site = Site { dns_addresses: addresses.iter().map(|&address| address.to_owned()).collect(), ..given::site() };
+        render(&class, &given::tenant(&class, &json!({})), &site)
+            .map(|rendered| body(&rendered, "NetworkPolicy/dns")["spec"]["egress"].clone())
+    };
+    let namespace = json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}});
+    assert_eq!(dns(&[]).unwrap()[0]["to"], json!([namespace]));
+    let told = dns(&["169.254.20.10/32", "fd00::a/128"]).unwrap();
+    let block = |cidr: &str| json!({"ipBlock": {"cidr": cidr}});
+    assert_eq!(told[0]["to"], json!([namespace, block("169.254.20.10/32"), block("fd00::a/128")]));
+    assert_eq!(
+        told[0]["ports"],
+        json!([{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]),
+        "and nothing else is open there"
+    );
+    let error = dns(&["169.254.20.10"]).unwrap_err().to_string();
+    assert_eq!(error, "cluster eu-1: DNS address \"169.254.20.10\": must be a block of addresses, as in 10.0.0.0/8 or fd00::/8");
 }
 
 #[test]
@@ -223,6 +249,12 @@ fn hostnames_go_the_way_that_the_cluster_has() {
     let ingress = &body(&gateway, "NetworkPolicy/entry")["spec"]["ingress"][0];
     assert_eq!(ingress["ports"], json!([{"protocol": "TCP", "port": 8080}]));
     assert_eq!(ingress["from"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], json!("gateways"));
+    // No route may have more than 16.
+    let names: Vec<String> = (0..20).map(|number| format!("shop-{number}.acme.example")).collect();
+    let many = roadstead_core::intent::TenantIntent { hostnames: names.clone(), ..tenant.clone() };
+    let many = render(&class, &many, &site(Entry::Gateway { name: "public".to_owned(), namespace: "gateways".to_owned() })).unwrap();
+    let routed = ["HTTPRoute/tenant", "HTTPRoute/tenant-2"].map(|route| body(&many, route)["spec"]["hostnames"].clone());
+    assert_eq!(routed, [json!(names[..16]), json!(names[16..])]);
     let none = render(&class, &tenant, &site(Entry::None)).unwrap();
     let names: Vec<String> = none.manifests().map(|manifest| manifest.id.to_string()).collect();
     assert!(!names.iter().any(|name| name == "NetworkPolicy/entry" || name.starts_with("Ingress/")), "{names:?}");

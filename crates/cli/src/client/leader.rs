@@ -84,6 +84,24 @@ impl Client {
         let each = self.inner.servers.iter().map(|(server, services)| async move { (server.clone(), status_of(services).await) });
         futures::future::join_all(each).await
     }
+
+    /// The same of all members: those that the context does not name are asked at the address that they have for clients.
+    ///
+    /// # Errors
+    /// A member's address is none.
+    pub async fn status_of_members(&self) -> Result<Vec<(String, Result<v1::GetStatusResponse, String>)>, Failure> {
+        let mut answers = self.status_of_each().await;
+        let found: Vec<&v1::GetStatusResponse> = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok()).collect();
+        let has_answered = |member: &v1::Member| found.iter().any(|status| status.member_id == member.id);
+        let members = found.iter().max_by_key(|status| status.committed).map(|status| status.members.clone()).unwrap_or_default();
+        let silent: Vec<v1::Member> = members.into_iter().filter(|member| !has_answered(member)).collect();
+        let others = silent.into_iter().filter(|member| !answers.iter().any(|(server, _)| *server == member.client_address));
+        let others = others.map(|member| Ok((self.services_of(&member.client_address)?, member.client_address)));
+        let others = others.collect::<Result<Vec<_>, Failure>>()?;
+        let each = others.into_iter().map(|(services, address)| async move { (address, status_of(&services).await) });
+        answers.extend(futures::future::join_all(each).await);
+        Ok(answers)
+    }
 }
 
 /// That there is no leader, and why.

@@ -248,6 +248,7 @@ impl ClassSpec {
             template_json: template_of(self),
             revision: None,
             tenants: 0,
+            digest: String::new(),
         }
     }
 }

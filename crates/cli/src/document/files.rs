@@ -204,7 +204,8 @@ fn read_source(source: &Source, loaded: &mut Vec<Loaded>, problems: &mut Vec<Pro
     match tree::parse(text) {
         Err((place, message)) => {
             let field = key_on_line(text.lines().nth(usize::try_from(place.line.saturating_sub(1)).unwrap_or(0)).unwrap_or(""));
-            problems.push(problem((place.line > 0).then_some(place), field, message));
+            let hint = roadstead_class::unquoted_expression(text).map(|hint| format!("; {hint}")).unwrap_or_default();
+            problems.push(problem((place.line > 0).then_some(place), field, message + &hint));
         }
         Ok(nodes) => {
             for node in nodes {

@@ -63,7 +63,7 @@ pub enum Desired {
     Running,
     /// Stopped, keeps its place and volumes.
     Hibernated,
-    /// Stopped, volumes kept aside.
+    /// As `Hibernated`.
     Archived,
 }
 

@@ -1,6 +1,7 @@
 //! Where the agent's account may act: in tenants' namespaces and, a little, in its own. Said by a ValidatingAdmissionPolicy, because RBAC
 //! cannot. Beside it, what keeps the account's requests and everybody else's out of each other's way.
 
+use roadstead_agent::probe::{DIALER, LISTENER};
 use roadstead_class::TENANT_LABEL;
 use serde_json::{Value, json};
 
@@ -53,6 +54,17 @@ fn policy(privileged: bool) -> Value {
                  request.operation in ['CREATE', 'UPDATE'] && request.name == '{IDENTITY_SECRET}' && object.type == 'kubernetes.io/tls'"
             ),
         },
+        // Nothing may be mounted into them, least of all the Secrets that are beside them; they are nobody's account.
+        {
+            "name": "isOwnProbe",
+            "expression": format!(
+                "request.namespace == '{NAMESPACE}' && request.resource.group == '' && request.resource.resource == 'pods' && \
+                 (!has(request.subResource) || request.subResource == '') && request.name in ['{LISTENER}', '{DIALER}'] && \
+                 (request.operation == 'DELETE' || (request.operation == 'CREATE' && !has(object.spec.volumes) && \
+                 has(object.spec.automountServiceAccountToken) && !object.spec.automountServiceAccountToken && \
+                 object.spec.containers.all(c, !has(c.env) && !has(c.envFrom)) && !has(object.spec.initContainers)))"
+            ),
+        },
     ]);
     let validations = [
         check(
@@ -99,7 +111,8 @@ fn policy(privileged: bool) -> Value {
             &format!(
                 "variables.isNamespace || namespaceObject == null || \
                  (has(namespaceObject.metadata.labels) && '{TENANT_LABEL}' in namespaceObject.metadata.labels) || \
-                 (request.namespace == '{NAMESPACE}' && request.resource.resource in {OWN_RESOURCES}) || variables.isOwnCertificate"
+                 (request.namespace == '{NAMESPACE}' && request.resource.resource in {OWN_RESOURCES}) || variables.isOwnCertificate || \
+                 variables.isOwnProbe"
             ),
             &format!(
                 "This namespace is no tenant's: the agent writes in namespaces with the label {TENANT_LABEL}, which they get when they are \

@@ -1,16 +1,18 @@
 //! Joining a Kubernetes cluster: from what is known of it to the manifests of its agent.
 //!
-//! In reading order: this module (what is known, and all manifests in order), [`site`] (how the cluster is furnished), [`rights`] (what the
-//! agent's account may do, and why), [`confine`] (where it may do it), [`workload`] (what runs), [`cluster`] (writing them to a cluster).
-//! All but the last are pure: the same input gives the same manifests.
+//! In reading order: this module (what is known, and all manifests in order), [`site`] (how the cluster is furnished), [`issuers`] (whether
+//! a token would let anybody in), [`rights`] (what the agent's account may do, and why), [`confine`] (where it may do it), [`workload`] (what
+//! runs), [`cluster`] (writing them to a cluster). All but the last are pure: the same input gives the same manifests.
 
 pub mod site;
+pub mod issuers;
 pub mod rights;
 pub mod confine;
 pub mod workload;
 pub mod cluster;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde_json::Value;
 
@@ -93,6 +95,17 @@ impl Joining {
     }
 }
 
+/// Whether an address is that of whoever uses it, and so another one in each pod.
+#[must_use]
+pub fn is_loopback(server: &str) -> bool {
+    let address = server.split_once("://").map_or(server, |(_, rest)| rest);
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_start_matches('[').trim_end_matches(']');
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback() || address.is_unspecified(),
+        Err(_) => host.eq_ignore_ascii_case("localhost") || host.to_ascii_lowercase().ends_with(".localhost"),
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -133,5 +146,17 @@ pub(crate) mod tests {
         assert!(kinds(&Joining { certificate, ..example() }));
         assert!(kinds(&with_token()));
         assert!(!kinds(&Joining { certificate: Certificate::Own(None), ..example() }));
+    }
+
+    #[test]
+    fn an_address_of_the_pod_itself_is_known_for_what_it_is() {
+        for own in
+            ["127.0.0.1:7420", "127.8.0.1:7420", "localhost:7420", "LocalHost:1", "[::1]:7420", "0.0.0.0:7420", "https://127.0.0.1:7420"]
+        {
+            assert!(is_loopback(own), "{own}");
+        }
+        for other in ["r1.example.com:7420", "10.0.0.1:7420", "[fd00::1]:7420", "https://rs:7420", "localhost.example.com:7420"] {
+            assert!(!is_loopback(other), "{other}");
+        }
     }
 }

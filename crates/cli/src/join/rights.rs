@@ -42,6 +42,7 @@ pub fn manifests(joining: &Joining) -> Vec<Value> {
     let own = [
         rule("coordination.k8s.io", &["leases"], &["get", "create", "update", "patch"], "which of the two replicas acts"),
         rule("", &["configmaps"], &["get", "create", "update", "patch"], "the newest generation that was acted on"),
+        rule("", &["pods"], &["create", "delete"], "two pods that find out whether network policies hold, and nothing else"),
     ];
     vec![
         role("ClusterRole", None, &everywhere),
@@ -62,6 +63,7 @@ fn rules(joining: &Joining) -> Vec<Rule> {
         ),
         rule("karpenter.sh", &["nodepools"], &SEE, "what autoscaled nodes may still add"),
         rule("", &["events"], &["get", "list"], "why a workload has no pods"),
+        rule("", &["pods"], &["delete"], "those of a stopped tenant that have ended: they stay, and would be taken for running ones"),
         rule("", &["namespaces"], &KEEP, "one for each tenant"),
         rule("", &["resourcequotas", "limitranges"], &KEEP, "what bounds a tenant"),
         rule("networking.k8s.io", &["networkpolicies"], &KEEP, "what a tenant may reach, and who may reach it"),
@@ -188,6 +190,11 @@ mod tests {
         assert!(!verbs(&example(), "", "persistentvolumeclaims").contains(&"delete".to_owned()));
         let text = serde_json::to_string(&manifests(&example())).expect("it is JSON");
         assert!(!["\"*\"", "escalate", "\"bind\"", "impersonate", "deletecollection"].iter().any(|word| text.contains(word)), "{text}");
+    }
+
+    #[test]
+    fn pods_are_seen_and_taken_away_and_never_made_or_changed() {
+        assert_eq!(verbs(&example(), "", "pods"), ["get", "list", "watch", "delete"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How a cluster is furnished: its storage, its entry, its DNS. Flags of `join`, which become flags of its agent.
 
 use clap::Args;
-use roadstead_class::{Entry, Site};
+use roadstead_class::{Entry, Site, read_cidr};
 
 /// The namespace of the secrets that classes copy, unless another is named.
 const TEMPLATE_NAMESPACE: &str = "roadstead-templates";
@@ -28,8 +28,11 @@ pub struct SiteSettings {
     /// Namespace of the cluster's DNS.
     #[arg(long, value_name = "NAMESPACE", default_value = "kube-system")]
     pub dns_namespace: String,
-    /// Addresses that no tenant may reach, as a CIDR; repeatable. The metadata addresses of the large clouds if left out.
-    #[arg(long = "deny", value_name = "CIDR")]
+    /// Address at which pods ask for names outside of that namespace, as a CIDR: of NodeLocal DNSCache, say; repeatable.
+    #[arg(long = "dns-address", value_name = "CIDR", value_parser = read_cidr)]
+    pub dns_addresses: Vec<String>,
+    /// Addresses that no tenant may reach, as a CIDR, beside the metadata addresses of the large clouds; repeatable.
+    #[arg(long = "deny", value_name = "CIDR", value_parser = read_cidr)]
     pub denied: Vec<String>,
     /// Namespace of the secrets that classes copy.
     #[arg(long, value_name = "NAMESPACE", default_value = TEMPLATE_NAMESPACE)]
@@ -45,6 +48,7 @@ impl Default for SiteSettings {
             ingress: None,
             gateway: None,
             dns_namespace: Site::default().dns_namespace,
+            dns_addresses: Vec::new(),
             denied: Vec::new(),
             template_namespace: TEMPLATE_NAMESPACE.to_owned(),
         }
@@ -85,11 +89,11 @@ impl SiteSettings {
             other_storage: self.other_storage.clone(),
             entry,
             dns_namespace: self.dns_namespace.clone(),
+            dns_addresses: self.dns_addresses.clone(),
             ..Site::default()
         };
-        if !self.denied.is_empty() {
-            site.denied.clone_from(&self.denied);
-        }
+        let more: Vec<String> = self.denied.iter().filter(|cidr| !site.denied.contains(cidr)).cloned().collect();
+        site.denied.extend(more);
         site
     }
 
@@ -117,6 +121,9 @@ impl SiteSettings {
         if self.dns_namespace != usual.dns_namespace {
             flag("dns-namespace", &self.dns_namespace);
         }
+        for cidr in &self.dns_addresses {
+            flag("dns-address", cidr);
+        }
         for cidr in &self.denied {
             flag("deny", cidr);
         }
@@ -130,6 +137,7 @@ impl SiteSettings {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use roadstead_class::METADATA;
 
     use super::*;
 
@@ -154,17 +162,28 @@ mod tests {
             ingress: Some(pair("nginx", "entry")),
             gateway: None,
             dns_namespace: "dns".to_owned(),
+            dns_addresses: vec!["169.254.20.10/32".to_owned()],
             denied: vec!["10.0.0.0/8".to_owned()],
             template_namespace: "shared".to_owned(),
         };
         assert_eq!(read(&told.flags()), told);
         let told = SiteSettings { ingress: None, gateway: Some(pair("gateways", "public")), ..told };
         assert_eq!(read(&told.flags()), told);
+        assert_eq!(told.site("eu-1").dns_addresses, ["169.254.20.10/32"]);
         assert_eq!(told.site("eu-1").entry, Entry::Gateway { name: "public".to_owned(), namespace: "gateways".to_owned() });
     }
 
     #[test]
-    fn a_site_that_denies_nothing_of_its_own_denies_the_clouds_metadata() {
-        assert_eq!(SiteSettings::default().site("eu-1").denied, Site::default().denied);
+    fn an_address_that_is_no_block_is_refused_before_any_tenant_is_rendered() {
+        for flag in ["--dns-address=169.254.20.10", "--deny=10.0.0.1/8"] {
+            assert!(Flags::try_parse_from(["agent", flag]).is_err(), "{flag}");
+        }
+    }
+
+    #[test]
+    fn whatever_a_site_denies_of_its_own_it_denies_the_clouds_metadata() {
+        assert_eq!(SiteSettings::default().site("eu-1").denied, METADATA);
+        let told = read(&["--deny=10.0.0.0/8".to_owned(), "--deny=169.254.0.0/16".to_owned()]);
+        assert_eq!(told.site("eu-1").denied, [&METADATA[..], &["10.0.0.0/8"]].concat());
     }
 }

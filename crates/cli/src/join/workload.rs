@@ -1,6 +1,7 @@
 //! What runs: two replicas of the agent in a namespace of their own, and the certificate that they show or the token that they get it for.
 
 use k8s_openapi::ByteString;
+use roadstead_agent::probe::{DIALER, LABEL, LISTENER, NO_EGRESS_PORT, NO_INGRESS_PORT, OPEN_PORT};
 use serde_json::{Value, json};
 
 use super::{AGENT, Certificate, IDENTITY_SECRET, Joining, NAMESPACE, TOKEN_SECRET, Token, WHY};
@@ -71,10 +72,33 @@ pub fn manifests(joining: &Joining) -> Vec<Value> {
         object("networking.k8s.io/v1", "NetworkPolicy", AGENT, json!({"spec": {"podSelector": selector(), "policyTypes": ["Ingress"]}}));
     closed["metadata"]["annotations"] = json!({ WHY: "the agent dials out; nobody has to reach it" });
     all.push(closed);
+    all.extend(policies_that_are_tried());
     let budget = json!({"spec": {"maxUnavailable": 1, "selector": selector()}});
     all.push(object("policy/v1", "PodDisruptionBudget", AGENT, budget));
     all.push(deployment(joining));
     all
+}
+
+/// What the agent's two pods try each other under: one port is allowed by both policies, one by that of what goes out alone, one by that of
+/// what comes in alone.
+fn policies_that_are_tried() -> [Value; 2] {
+    let part = |part: &str| json!({"podSelector": {"matchLabels": {LABEL: part}}});
+    let ports = |ports: [u16; 2]| json!(ports.map(|port| json!({"port": port, "protocol": "TCP"})));
+    let incoming = json!({"from": [part("dialer")], "ports": ports([OPEN_PORT, NO_EGRESS_PORT])});
+    let outgoing = json!({"to": [part("listener")], "ports": ports([OPEN_PORT, NO_INGRESS_PORT])});
+    let policy = |name: &str, of: &str, rest: Value| {
+        let mut spec = part(of);
+        if let (Value::Object(spec), Value::Object(rest)) = (&mut spec, rest) {
+            spec.extend(rest);
+        }
+        let mut policy = object("networking.k8s.io/v1", "NetworkPolicy", name, json!({"spec": spec}));
+        policy["metadata"]["annotations"] = json!({ WHY: "the agent finds out by it whether policies hold in this cluster" });
+        policy
+    };
+    [
+        policy(LISTENER, "listener", json!({"policyTypes": ["Ingress"], "ingress": [incoming]})),
+        policy(DIALER, "dialer", json!({"policyTypes": ["Egress"], "egress": [outgoing]})),
+    ]
 }
 
 /// Where the pods find what they begin with: mount and volume.
@@ -100,6 +124,7 @@ fn deployment(joining: &Joining) -> Value {
             [format!("--cert={PKI}/tls.crt"), format!("--key={PKI}/tls.key"), format!("--ca={PKI}/ca.crt")]
         }
     });
+    args.push(format!("--probe-image={}", joining.image));
     args.extend(joining.site.flags());
     let container = json!({
         "name": "agent",
@@ -154,7 +179,8 @@ mod tests {
         let deployment = deployment(&example());
         let pod = &deployment["spec"]["template"]["spec"];
         let args = ["--cluster=eu-1", "--server=r1.example.com:7420", "--cert=/pki/tls.crt", "--key=/pki/tls.key", "--ca=/pki/ca.crt"];
-        assert_eq!(pod["containers"][0]["args"], json!(args));
+        let image = format!("--probe-image={}", example().image);
+        assert_eq!(pod["containers"][0]["args"], json!([args.as_slice(), &[&*image]].concat()));
         assert_eq!(pod["volumes"][0]["secret"]["secretName"], "given");
     }
 

@@ -4,6 +4,7 @@
 
 pub mod table;
 pub mod objects;
+pub mod details;
 pub mod status;
 pub mod bars;
 pub mod diff;

@@ -217,7 +217,7 @@ fn tenant_cells(tenant: &v1::Tenant, wide: bool) -> Cells {
     let binding = status.binding.as_ref();
     let mut cells = vec![
         tenant.name.clone(),
-        status::standing(&status),
+        status::standing(tenant),
         spec.owner,
         format!("{}@{}", spec.class, spec.version),
         binding.map_or_else(|| "-".to_owned(), |binding| binding.cluster.clone()),

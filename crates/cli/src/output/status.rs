@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use roadstead_api::v1;
 use serde::Serialize;
 
+use super::details::ClusterDetails;
 use super::objects::dash;
 use crate::document::quantity::Span;
 use crate::document::resources::{Capacity, Requests, Resources};
@@ -30,12 +31,42 @@ pub fn phase(phase: v1::Phase) -> &'static str {
     }
 }
 
-/// How a tenant is, for people: its phase, and behind it that it is misplaced, and what kind of trouble it has. Each stands by itself in its
-/// document's status.
+/// What stands in the place of the phase of a tenant that is to be at rest and is not yet.
+pub const STOPPING: &str = "Stopping";
+
+/// How far a tenant is, for people: its phase, but for one that is to be at rest whether it is. Its phase says only that it has a place and
+/// was not seen running there.
 #[must_use]
-pub fn standing(status: &v1::TenantStatus) -> String {
+pub fn stage(tenant: &v1::Tenant) -> &'static str {
+    let status = tenant.status.clone().unwrap_or_default();
+    let at_rest = match tenant.spec.as_ref().map(v1::TenantSpec::desired).unwrap_or_default() {
+        v1::Desired::Unspecified | v1::Desired::Running => return phase(status.phase()),
+        v1::Desired::Hibernated => "Hibernated",
+        v1::Desired::Archived => "Archived",
+    };
+    let trouble = status.trouble.as_ref().map(v1::Trouble::kind);
+    match (status.phase(), trouble) {
+        (v1::Phase::Running, _) => STOPPING,
+        // What has been lost keeps nobody from resting.
+        (v1::Phase::Placed, None | Some(v1::trouble::Kind::VolumeLost | v1::trouble::Kind::SecretLost)) => at_rest,
+        (v1::Phase::Placed, Some(_)) => STOPPING,
+        (other, _) => phase(other),
+    }
+}
+
+/// Whether a tenant is as it is to be: it runs, or is at rest.
+#[must_use]
+pub fn is_as_wanted(tenant: &v1::Tenant) -> bool {
+    ["Running", "Hibernated", "Archived"].contains(&stage(tenant))
+}
+
+/// How a tenant is, for people: how far it is, and behind it that it is misplaced, and what kind of trouble it has. Phase and trouble stand by
+/// themselves in its document's status.
+#[must_use]
+pub fn standing(tenant: &v1::Tenant) -> String {
+    let status = tenant.status.clone().unwrap_or_default();
     let trouble = status.trouble.as_ref().map(|trouble| trouble_kind(trouble.kind()));
-    let words = [Some(phase(status.phase())), status.misplaced.then_some(MISPLACED), trouble];
+    let words = [Some(stage(tenant)), status.misplaced.then_some(MISPLACED), trouble];
     words.into_iter().flatten().collect::<Vec<_>>().join(",")
 }
 
@@ -151,6 +182,8 @@ struct ClusterStatus {
     last_contact_age: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     removals: Option<WaitingRemovals>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<ClusterDetails>,
 }
 
 /// Removals that wait for an operator, or to which one has agreed.
@@ -203,6 +236,7 @@ pub fn cluster(status: &v1::ClusterStatus) -> serde_json::Value {
         }),
         last_contact: status.has_agent.then(|| contact_time(status)),
         last_contact_age: contact_age(status),
+        details: status.details.as_ref().map(ClusterDetails::of),
         removals: status.removals.as_ref().map(|removals| WaitingRemovals {
             waiting: removals.waiting,
             first: removals.first.clone(),
@@ -257,7 +291,7 @@ pub fn made_of(status: &v1::ClusterStatus) -> [String; 3] {
 /// A class's status as a value.
 #[must_use]
 pub fn class(class: &v1::Class) -> serde_json::Value {
-    serde_json::json!({ "tenants": class.tenants })
+    serde_json::json!({ "tenants": class.tenants, "digest": class.digest })
 }
 
 fn value<T: Serialize>(status: &T) -> serde_json::Value {

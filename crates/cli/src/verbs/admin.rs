@@ -241,7 +241,7 @@ fn status_value(found: &v1::GetStatusResponse) -> serde_json::Value {
         "applied": status::revision(found.applied.as_ref()), "featureLevel": found.feature_level, "digest": found.digest,
         "digestIndex": found.digest_index, "tenants": found.tenants, "pending": found.pending, "clusters": found.clusters,
         "fencedClusters": found.fenced_clusters, "version": found.version, "logBackend": found.log_backend,
-        "members": members.collect::<Vec<_>>(),
+        "issuesCertificates": found.issues_certificates, "members": members.collect::<Vec<_>>(),
     })
 }
 
@@ -256,6 +256,9 @@ fn status_text(found: &v1::GetStatusResponse) -> String {
     ));
     text.push_str(&format!("state        {} tenants, {} waiting, {} clusters\n", found.tenants, found.pending, found.clusters));
     text.push_str(&format!("level        {}, digest {} at {}\n", found.feature_level, dash_or(&found.digest), found.digest_index));
+    if found.issues_certificates == Some(true) {
+        text.push_str("issues       agents' certificates\n");
+    }
     if !found.fenced_clusters.is_empty() {
         text.push_str(&format!("FENCED       waits for the agents of {}\n", found.fenced_clusters.join(", ")));
     }

@@ -8,14 +8,19 @@ use clap::{Args, ValueEnum};
 use roadstead_agent::engine::Settings;
 use roadstead_agent::identity::keeper::Dial;
 use roadstead_agent::identity::{Credentials, Keeper, Keeping, Place};
+use roadstead_agent::interpreter::ClusterFacts;
 use roadstead_agent::inventory::{Inventory, Options};
 use roadstead_agent::kube::{Drift, Kind, KubeInterpreter, client};
 use roadstead_agent::lease::Election;
+use roadstead_agent::probe::Probe;
 use roadstead_agent::session::Session;
+use roadstead_core::observed::{ClusterDetails, NetworkPolicies};
 use roadstead_server::identity::{Caller, Role};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::given::{self, Entrance};
 use crate::client::config::Context;
 use crate::client::{Connection, address, endpoints, endpoints_by};
 use crate::document::tenant::checked_name;
@@ -84,6 +89,10 @@ pub struct Agent {
     /// What is done about changes by hand.
     #[arg(long, default_value = "repair")]
     on_drift: OnDrift,
+    /// Image with `roadstead` in it, for two pods in the agent's namespace that find out whether network policies hold: soon after the start
+    /// and each day. Left out, that stays unknown.
+    #[arg(long, value_name = "IMAGE")]
+    probe_image: Option<String>,
     /// What is logged to stderr, as in info.
     #[arg(long, default_value = "info", env = "ROADSTEAD_LOG")]
     log_filter: String,
@@ -103,8 +112,9 @@ impl Agent {
     /// No way to the cluster, certificates that cannot be used.
     pub async fn run(self) -> Result<(), Failure> {
         super::server::log_to_stderr(&self.log_filter, self.log_json)?;
-        let shown = self.shown()?;
-        let cluster = client(self.kube_config().await?).map_err(|error| Failure::failed(format!("the cluster: {error}")))?;
+        let shown = self.shown().await?;
+        let kubeconfig = |error: kube::Error| Failure::usage(format!("{}: it cannot be used: {error}", self.way()));
+        let cluster = client(self.kube_config().await?).map_err(kubeconfig)?;
         let stop = CancellationToken::new();
         let signal = stop.clone();
         tokio::spawn(async move {
@@ -142,7 +152,8 @@ impl Agent {
 
     async fn kube_config(&self) -> Result<kube::Config, Failure> {
         let bad = |error: &dyn std::fmt::Display| {
-            Failure::failed(format!("no way to the cluster: {error}")).hint("run it in a pod with a service account, or give --kubeconfig")
+            let hint = "run it in a pod with a service account, or give --kubeconfig FILE of the cluster";
+            Failure::usage(format!("{}: no way to the cluster: {error}", self.way())).hint(hint)
         };
         let Some(file) = &self.kubeconfig else { return kube::Config::infer().await.map_err(|error| bad(&error)) };
         let kubeconfig = kube::config::Kubeconfig::read_from(file).map_err(|error| bad(&error))?;
@@ -150,12 +161,22 @@ impl Agent {
         kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| bad(&error))
     }
 
+    /// By what the cluster is reached, as it was said.
+    fn way(&self) -> String {
+        self.kubeconfig.as_ref().map_or_else(|| "without --kubeconfig".to_owned(), |file| format!("--kubeconfig {}", file.display()))
+    }
+
     /// Which certificate is shown, and the cluster that it names.
-    fn shown(&self) -> Result<Shown, Failure> {
+    async fn shown(&self) -> Result<Shown, Failure> {
         if let (Some(cluster), true) = (&self.cluster, self.identity_secret.is_some() || self.identity_dir.is_some()) {
             let cluster = checked_name(cluster).map_err(Failure::usage)?.0;
             let servers = self.connection.resolve_servers()?;
             servers.iter().try_for_each(|server| address(server).map(drop))?;
+            let entrance = Entrance { token: self.token_file.as_ref(), authorities: self.connection.ca.as_ref() };
+            match &self.identity_dir {
+                Some(folder) => entrance.check_beside(folder).await?,
+                None => entrance.check_mounted()?,
+            }
             return Ok(Shown::Kept { cluster, servers });
         }
         if self.token_file.is_some() {
@@ -163,6 +184,9 @@ impl Agent {
                 .hint("--identity-secret NAME in a cluster, --identity-dir DIR elsewhere, and --cluster NAME"));
         }
         let context = self.connection.resolve()?;
+        given::certificates("--ca", &context.ca)?;
+        given::certificates("--cert", &context.cert)?;
+        given::read("--key", &context.key)?;
         endpoints(&context)?;
         let cluster = own_cluster(&context.cert)?;
         if let Some(wanted) = self.cluster.as_ref().filter(|wanted| **wanted != cluster) {
@@ -212,11 +236,20 @@ impl Agent {
         let inventory = Arc::new(Inventory::start(cluster.clone(), Options::default()));
         let mut held = inventory.held();
         let (sender, facts) = watch::channel(None);
-        let forward = tokio::spawn(async move {
+        let (found, mut tried) = watch::channel(None);
+        let mut beside = JoinSet::new();
+        if let Some(image) = &self.probe_image {
+            beside.spawn(Probe::new(cluster.clone(), &self.namespace, image).keep(found));
+        }
+        beside.spawn(async move {
             loop {
-                sender.send_replace(held.borrow_and_update().as_ref().map(|held| held.facts.clone()));
-                if held.changed().await.is_err() {
-                    return;
+                let policies: NetworkPolicies = tried.borrow_and_update().clone().unwrap_or_default();
+                let facts = held.borrow_and_update().as_ref().map(|held| held.facts.clone());
+                sender.send_replace(facts.map(|facts| ClusterFacts { details: ClusterDetails { policies, ..facts.details }, ..facts }));
+                tokio::select! {
+                    changed = held.changed() => if changed.is_err() { return },
+                    // Without a probe nothing ever comes.
+                    Ok(()) = tried.changed() => {}
                 }
             }
         });
@@ -237,7 +270,7 @@ impl Agent {
         });
         let settings = Settings { site, ..Settings::default() };
         let ended = roadstead_agent::run(interpreter, settings, session, stop).await;
-        forward.abort();
+        beside.shutdown().await;
         ended.map_err(|error| Failure::failed(format!("the agent has ended: {error}")))
     }
 }

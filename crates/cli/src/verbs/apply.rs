@@ -99,7 +99,7 @@ pub struct Apply {
     /// Ask the service what would become of it, but change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Wait until the tenants run.
+    /// Wait until the tenants run, or are at rest if they are to be.
     #[arg(long)]
     wait: bool,
     /// Refuse a tenant for which there is no room instead of letting it wait.

@@ -10,15 +10,16 @@ use serde::Serialize;
 use super::kinds::{Word, named, of_kind, one_of_kind};
 use crate::apply::put::{place_of, send};
 use crate::client::{Client, Connection, Services, request_id};
-use crate::document::Kind;
+use crate::document::quantity::Span;
 use crate::document::tenant::{ClassRef, timestamp_from_wire};
+use crate::document::{Kind, duration_from_wire};
 use crate::failure::{Failure, Several};
-use crate::output::{json, out};
+use crate::output::{dash_lines, json, out};
 
 /// See [`super::Cli`].
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  roadstead delete tenant acme                 # undelete brings it back
+  roadstead delete tenant acme                 # its volumes are kept
   roadstead delete tenant acme --purge --wait  # they are not
   roadstead delete class/shop@3.1.0 pool/attic --dry-run")]
 pub struct Delete {
@@ -49,6 +50,8 @@ impl Delete {
         let begun = Instant::now();
         let (mut released, mut all) = (Vec::new(), Several::default());
         for (kind, name) in named {
+            // A tenant that waits is gone as soon as it is released.
+            let before = if kind == Kind::Tenant { client.tenant(&name, false).await.ok() } else { None };
             let deleted = self.one(&client, kind, &name).await;
             let refused = deleted.is_err();
             all.add(deleted)?;
@@ -58,12 +61,21 @@ impl Delete {
             let dry = if self.dry_run { " (dry run)" } else { "" };
             out(&format!("{}/{name} deleted{dry}\n", kind.lower()));
             if kind == Kind::Tenant {
+                let before = before.unwrap_or_default();
+                let retain = if self.purge { None } else { retention(&client, &before).await };
+                out(&dash_lines(&prospect_of(&name, &before, retain, self.purge)));
                 released.push(name);
             }
         }
         all.finish()?;
         if self.wait && !self.dry_run {
             super::wait::until_released(&client, &released, self.connection.timeout.saturating_sub(begun.elapsed())).await?;
+            for name in &released {
+                let until = client.tenant(name, false).await.ok().and_then(|tenant| tenant.status?.retained_until);
+                if let Some(until) = until {
+                    out(&format!("tenant/{name} has stopped; undelete brings it back until {}\n", timestamp_from_wire(&until)));
+                }
+            }
         }
         Ok(())
     }
@@ -282,6 +294,28 @@ impl Forget {
     }
 }
 
+/// How long a tenant's class keeps volumes; `None` if who asks may not know.
+async fn retention(client: &Client, tenant: &v1::Tenant) -> Option<Span> {
+    let spec = tenant.spec.as_ref()?;
+    let class = client.class(&ClassRef { name: spec.class.clone(), version: spec.version.clone() }, false).await.ok()?;
+    class.retain.as_ref().map(duration_from_wire)
+}
+
+/// What becomes of the volumes of a tenant that was deleted, and until when it can be brought back.
+fn prospect_of(name: &str, before: &v1::Tenant, retain: Option<Span>, purge: bool) -> String {
+    let status = before.status.clone().unwrap_or_default();
+    let back = format!("until then `roadstead undelete {name}` brings it back");
+    match (status.phase(), status.retained_until, retain) {
+        (v1::Phase::Pending, _, _) => "it had no place yet, and so no volumes: nothing can be brought back".to_owned(),
+        (v1::Phase::Purging, _, _) => "its volumes are being deleted already: nothing brings it back".to_owned(),
+        _ if purge => "its volumes go with it as soon as it has stopped: nothing brings it back".to_owned(),
+        (v1::Phase::Retained, Some(until), _) => format!("its volumes are kept until {}; {back}", timestamp_from_wire(&until)),
+        (_, _, Some(Span(0))) => "its volumes go as soon as it has stopped, for its class retains nothing".to_owned(),
+        (_, _, Some(retain)) => format!("its volumes are kept for {retain} once it has stopped; {back}"),
+        (_, _, None) => format!("its volumes are kept for its class's retention once it has stopped; {back}"),
+    }
+}
+
 /// Whether a tenant is on its way out, or out but for its volumes: nothing is left of it without its cluster.
 fn is_leaving(tenant: &v1::Tenant) -> bool {
     match tenant.status.clone().unwrap_or_default().phase() {
@@ -306,4 +340,30 @@ fn prospects(cluster: &str, verb: &str, homeless: usize, leaving: usize) -> Stri
         text.push_str(&format!("  {} that {are} deleted already {verb} be gone, and cannot be undeleted\n", tenants(leaving)));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(phase: v1::Phase) -> v1::Tenant {
+        v1::Tenant { status: Some(v1::TenantStatus { phase: phase.into(), ..v1::TenantStatus::default() }), ..v1::Tenant::default() }
+    }
+
+    #[test]
+    fn deleting_says_until_when_a_tenant_can_be_brought_back() {
+        let week = Some(Span(7 * 24 * 3600 * 1000));
+        let said = |phase, retain, purge| prospect_of("acme", &tenant(phase), retain, purge);
+        let kept = said(v1::Phase::Running, week, false);
+        assert!(kept.contains("kept for 7d") && kept.contains("`roadstead undelete acme`"), "{kept}");
+        assert!(said(v1::Phase::Running, None, false).contains("for its class's retention"));
+        for lost in [said(v1::Phase::Running, week, true), said(v1::Phase::Retained, week, true), said(v1::Phase::Pending, week, false)] {
+            assert!(!lost.contains("undelete") && lost.contains("back"), "{lost}");
+        }
+        assert!(!said(v1::Phase::Placed, Some(Span(0)), false).contains("undelete"));
+        let mut retained = tenant(v1::Phase::Retained);
+        let until = Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 0 });
+        retained.status = retained.status.map(|status| v1::TenantStatus { retained_until: until, ..status });
+        assert!(prospect_of("acme", &retained, week, false).contains("kept until 2027-01-15T08:00:00Z"));
+    }
 }

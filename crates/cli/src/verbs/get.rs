@@ -9,6 +9,7 @@ use crate::document::tenant::ClassRef;
 use crate::export::candidates::{HEADINGS, MORE_HEADINGS, candidates};
 use crate::failure::{Exit, Failure, joined};
 use crate::kube_api::Management;
+use crate::output::details::about_policies;
 use crate::output::objects::{Object, dash, render};
 use crate::output::{Format, Table, colour, json, out, status, yaml};
 
@@ -254,6 +255,7 @@ impl Describe {
             out(&yaml(&[object.document(true)])?);
             if let Object::Cluster(cluster) = &object {
                 out(&next_for_removals(cluster));
+                out(&about_policies(cluster));
             }
             let (what, more) = match &object {
                 Object::Tenant(tenant) => ("its history", events_of(&client, &tenant.name).await),

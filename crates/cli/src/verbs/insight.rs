@@ -9,7 +9,7 @@ use crate::apply::put::{place_of, send};
 use crate::client::{Connection, Services};
 use crate::document::quantity::{Bytes, Cpu};
 use crate::document::{Kind, Spec};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output::bars::{bar, percent};
 use crate::output::{Paint, Table, colour, dash_lines, out, paint, status};
 
@@ -50,9 +50,10 @@ impl Explain {
 /// An explanation as text.
 #[must_use]
 pub fn explained(name: &str, answer: &v1::ExplainTenantResponse, colour: bool) -> String {
-    let tenant_status = answer.tenant.as_ref().and_then(|tenant| tenant.status.clone()).unwrap_or_default();
+    let tenant = answer.tenant.clone().unwrap_or_default();
+    let tenant_status = tenant.status.clone().unwrap_or_default();
     let place = match &tenant_status.binding {
-        Some(_) => format!("{} {}", status::standing(&tenant_status), place_of(&tenant_status)),
+        Some(_) => format!("{} {}", status::standing(&tenant), place_of(&tenant_status)),
         None => place_of(&tenant_status),
     };
     let mut text = format!("{} {place}\n", paint(&format!("tenant/{name}"), Paint::Bold, colour));
@@ -315,7 +316,14 @@ impl Events {
     pub async fn run(self) -> Result<(), Failure> {
         let name = one_of_kind(Kind::Tenant, &self.name)?;
         let client = self.connection.connect()?;
-        out(super::get::events_of(&client, &name).await?.trim_start());
+        let found = super::get::events_of(&client, &name).await.map_err(|failure| match failure.exit {
+            Exit::NotFound => failure.hint(
+                "a tenant's history goes with the tenant, once its cluster has told that nothing is left of it: nothing is kept of one that \
+                 was purged; `roadstead watch tenants` shows changes as they come",
+            ),
+            Exit::Failed | Exit::Usage | Exit::Conflict | Exit::Unavailable | Exit::Permission | Exit::Interrupted => failure,
+        });
+        out(found?.trim_start());
         Ok(())
     }
 }

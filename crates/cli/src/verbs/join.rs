@@ -23,7 +23,8 @@ use crate::document::files::load;
 use crate::document::tenant::{ClassRef, checked_name};
 use crate::failure::{Exit, Failure};
 use crate::join::cluster::{KubeCluster, Written};
-use crate::join::{Certificate, Joining, Kind, SiteSettings, Token};
+use crate::join::issuers::{Issuers, issuers};
+use crate::join::{Certificate, Joining, Kind, SiteSettings, Token, is_loopback};
 use crate::output::{Objects, json, out, yaml};
 use crate::pki::authority::CERTIFICATE_DAYS;
 use crate::pki::{Role, Store, Subject};
@@ -57,6 +58,9 @@ The service makes a one-time token, which is put into a Secret: the agent exchan
 certificate of its cluster, and renews that by itself. Its key never leaves the cluster. With
 --apply the token is for that cluster alone, and none is made while the agent's certificate is
 good. An agent whose certificate has ended joins again in the same way, as itself.
+
+The region is that of the cluster's document if left out; with --pki or --certificate-secret the
+service is asked for it only with --from-service.
 What is needed and why: docs/joining.md.")]
 pub struct Join {
     /// Name of the cluster, as its document has it.
@@ -124,6 +128,21 @@ impl Join {
         }
         let servers = self.connection.resolve_servers()?;
         let Needed { mut kinds, runs_commands } = self.needed().await?;
+        let mut site = self.site.clone();
+        if self.asks_service() {
+            let declared = self.connection.connect()?.cluster(&cluster, false).await.map_err(|failure| undeclared(failure, &cluster))?;
+            if site.region.is_empty() {
+                site.region = declared.spec.unwrap_or_default().region;
+            }
+        }
+        let own: Vec<&str> = servers.iter().map(String::as_str).filter(|server| is_loopback(server)).collect();
+        if !own.is_empty() {
+            eprintln!(
+                "warning: the agent will look for replicas at {}, which from within a pod is that pod itself: name them as pods reach \
+                 them, with --server HOST:PORT",
+                own.join(", ")
+            );
+        }
         let kube = if self.apply {
             let kube = KubeCluster::connect(self.kubeconfig.as_ref(), self.kube_context.as_deref()).await?;
             kube.find_plurals(&mut kinds).await?;
@@ -136,7 +155,7 @@ impl Join {
             cluster,
             image: self.image.clone(),
             servers,
-            site: self.site.clone(),
+            site,
             kinds,
             runs_commands,
             privileged: self.allow_privileged,
@@ -159,6 +178,11 @@ impl Join {
                 Ok(())
             }
         }
+    }
+
+    /// Whether the service is asked anyhow; without a token and its classes all can be made without it.
+    fn asks_service(&self) -> bool {
+        self.from_service || (self.pki.is_none() && self.certificate_secret.is_none())
     }
 
     /// What classes need: those of the files, and of the service if it is to be asked.
@@ -216,6 +240,7 @@ impl Join {
             }
             None => self.uid.clone().unwrap_or_default(),
         };
+        self.check_issuers().await?;
         let token = if self.dry_run { "made when it is written".to_owned() } else { self.new_token(cluster, &uid).await? };
         Ok(Certificate::Own(Some(Token { token, authorities: self.authorities()? })))
     }
@@ -237,6 +262,23 @@ impl Join {
         read(&self.connection.resolve()?.ca)
     }
 
+    /// Refuses to make a token that nobody would exchange: the agent alone would say so, and not before it runs.
+    async fn check_issuers(&self) -> Result<(), Failure> {
+        match issuers(&self.connection.connect()?.status_of_members().await?) {
+            Issuers::Some => Ok(()),
+            Issuers::None => Err(Failure::failed("no replica issues certificates, so that a token would let no agent in")
+                .hint("start a replica with --issuer-cert and --issuer-key: `roadstead pki issue issuer NAME` makes both")
+                .hint("or issue the agent's certificate here and now: --pki DIR, the folder of `roadstead pki`")),
+            Issuers::Unknown(why) => {
+                eprintln!(
+                    "note: no replica that answered issues certificates, and without one the agent is not let in; {}",
+                    why.join("; ")
+                );
+                Ok(())
+            }
+        }
+    }
+
     /// A token of which the service hears the digest only.
     async fn new_token(&self, cluster: &str, uid: &str) -> Result<String, Failure> {
         let secret: [u8; 32] = rand::random();
@@ -248,17 +290,15 @@ impl Join {
             uid: uid.to_owned(),
             life: Some(life),
         };
-        let undeclared = |failure: Failure| {
-            let absent = failure.exit == Exit::NotFound;
-            if absent { failure.hint("declare it first: `roadstead apply -f cluster.yaml`") } else { failure }
-        };
-        let until = self.connection.connect()?.put_token(&request).await.map_err(undeclared)?;
+        let made = self.connection.connect()?.put_token(&request).await;
+        let until = made.map_err(|failure| undeclared(failure, cluster))?;
         let until = jiff::Timestamp::from_second(until.seconds).unwrap_or_default();
         eprintln!("note: the token is good once, until {until}; a newer one for {cluster} takes its place");
         Ok(token)
     }
 
     async fn only_token(&self, cluster: &str, file: &Path) -> Result<(), Failure> {
+        self.check_issuers().await?;
         let token = self.new_token(cluster, self.uid.as_deref().unwrap_or_default()).await?;
         let failed = |error: std::io::Error| Failure::failed(format!("cannot write {}: {error}", file.display()));
         let mut options = std::fs::OpenOptions::new();
@@ -270,6 +310,14 @@ impl Join {
         out(&format!("\nNext: roadstead agent --cluster {cluster} --identity-dir identity --token-file {token} \\\n"));
         out(&format!("          --server {servers} --ca {}\n", context.ca.display()));
         Ok(())
+    }
+}
+
+/// With what to do about a cluster that the service does not have.
+fn undeclared(failure: Failure, cluster: &str) -> Failure {
+    match failure.exit {
+        Exit::NotFound => failure.hint(format!("declare cluster {cluster} first: `roadstead apply -f cluster.yaml`")),
+        Exit::Failed | Exit::Usage | Exit::Conflict | Exit::Unavailable | Exit::Permission | Exit::Interrupted => failure,
     }
 }
 

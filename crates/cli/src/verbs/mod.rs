@@ -12,6 +12,8 @@ pub mod watch;
 pub mod admin;
 pub mod server;
 pub mod agent;
+pub mod probe;
+pub mod given;
 pub mod join;
 pub mod export;
 pub mod dev;
@@ -96,6 +98,9 @@ enum Verb {
     Server(server::ServerVerb),
     /// Make the Kubernetes cluster that this runs in carry its tenants.
     Agent(Box<agent::Agent>),
+    /// What runs in the two pods by which an agent finds out whether network policies hold.
+    #[command(subcommand, hide = true)]
+    Probe(probe::Probe),
     /// Let a Kubernetes cluster join: print the manifests of its agent, or apply them.
     Join(Box<join::Join>),
     /// Tell other programs of the fleet.
@@ -160,6 +165,7 @@ impl Verb {
             Self::Admin(verb) => verb.run().await,
             Self::Server(verb) => verb.run().await,
             Self::Agent(verb) => verb.run().await,
+            Self::Probe(verb) => verb.run().await,
             Self::Join(verb) => verb.run().await,
             Self::Export(verb) => verb.run().await,
             Self::Dev(verb) => verb.run().await,

@@ -16,22 +16,20 @@ const MAX_NAMED: usize = 5;
 /// Above so many tenants the listing is read instead of each by itself.
 const MANY: usize = 20;
 
-/// Waits until all of these tenants run.
+/// Waits until all of these tenants run, or are at rest if they are to be.
 ///
 /// # Errors
 /// The time is over; who is missing, and why.
 pub async fn until_running(client: &Client, names: &[String], timeout: Duration) -> Result<(), Failure> {
     let wanted = |tenant: &v1::Tenant| {
-        let status = tenant.status.clone().unwrap_or_default();
-        match status.phase() {
-            v1::Phase::Running => Ok(()),
-            _ => {
-                let why = status.trouble.as_ref().map_or(&status.reason, |trouble| &trouble.why);
-                Err(format!("{} is {}: {why}", tenant.name, status::standing(&status)))
-            }
+        if status::is_as_wanted(tenant) {
+            return Ok(());
         }
+        let status = tenant.status.clone().unwrap_or_default();
+        let why = status.trouble.as_ref().map_or(&status.reason, |trouble| &trouble.why);
+        Err(format!("{} is {}: {why}", tenant.name, status::standing(tenant)))
     };
-    until(client, names, timeout, "running", |found| match found {
+    until(client, names, timeout, "as they are to be", |found| match found {
         Some(tenant) => wanted(tenant),
         None => Err("it is gone".to_owned()),
     })

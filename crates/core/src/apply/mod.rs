@@ -32,7 +32,7 @@ use crate::time::Timestamp;
 pub(crate) use cluster::{check_cluster_spec, check_delete};
 pub(crate) use fleet::{check_class_version, check_policy, check_pool};
 pub(crate) use join::{check_spending, check_token};
-pub(crate) use observed::{check_observation, facts_after};
+pub(crate) use observed::{check_details, check_observation, facts_after};
 pub(crate) use report::{check_uid, comes_from_later};
 pub(crate) use tenant::{check_adopt, check_quota_with, check_undelete, check_update, find_tenant};
 
@@ -50,6 +50,9 @@ pub const ENROLS: FeatureLevel = FeatureLevel(5);
 
 /// From this level on removals that wait for an operator are a trouble of their own, and operators agree to them.
 pub const AGREES: FeatureLevel = FeatureLevel(6);
+
+/// From this level on clusters have details: what may still be added to them, how their nodes are, whether network policies hold.
+pub const DETAILS: FeatureLevel = FeatureLevel(7);
 
 /// What applying one entry did.
 #[derive(Clone, Debug, Default)]
@@ -212,6 +215,7 @@ impl<'a> Applier<'a> {
             Command::PutToken { cluster, token } => self.put_token(cluster, token),
             Command::SpendToken(spending) => self.spend_token(spending),
             Command::AllowRemovals { cluster, tenants } => self.allow_removals(cluster, tenants),
+            Command::NoteCluster(found) => self.note_cluster(found),
         }
     }
 
@@ -291,7 +295,8 @@ fn acts_on_knowledge(command: &Command) -> bool {
         | Command::Incarnate { .. }
         | Command::WaiveFence { .. }
         | Command::PutToken { .. }
-        | Command::SpendToken(_) => false,
+        | Command::SpendToken(_)
+        | Command::NoteCluster(_) => false,
     }
 }
 

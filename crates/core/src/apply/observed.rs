@@ -1,9 +1,14 @@
-//! What agents tell beyond phases: tenants' volumes and troubles, what a cluster is made of. About another epoch it is ignored.
+//! What agents tell beyond phases: tenants' volumes and troubles, what a cluster is made of, and its details. About another epoch it is
+//! ignored.
 
-use super::{Applier, Change, Fate, invalid, not_found};
-use crate::command::{Kind, Rejection};
+use super::{Applier, Change, Fate, check_uid, invalid, not_found};
+use crate::command::{Done, Kind, Rejection};
 use crate::id::ClusterId;
-use crate::observed::{MAX_VERSION_BYTES, MAX_VOLUMES, MAX_WHY_BYTES, Observation, SeenTenant, TenantFacts, Trouble};
+use crate::observed::{
+    ClusterDetails, KnownDetails, MAX_DETAIL_BYTES, MAX_DETAILS, MAX_VERSION_BYTES, MAX_VOLUMES, MAX_WHY_BYTES, Observation, SeenTenant,
+    TenantFacts, Trouble,
+};
+use crate::request::ClusterFound;
 use crate::state::State;
 
 impl Applier<'_> {
@@ -26,6 +31,23 @@ impl Applier<'_> {
             self.changes.push(Change::Cluster { before: Some(cluster.clone()), after: Some(cluster) });
         }
         Ok(if self.changes.is_empty() { done } else { self.done() })
+    }
+
+    pub(super) fn note_cluster(&mut self, found: &ClusterFound) -> Fate {
+        check_details(&found.details)?;
+        let name = found.cluster.as_str();
+        let cluster = self.state.cluster(name).ok_or_else(|| not_found(Kind::Cluster, name))?.clone();
+        check_uid(&cluster, &found.uid)?;
+        let known = self.state.details_of(cluster.id);
+        if known.is_some_and(|known| known.details == found.details) {
+            return Ok(Done::Changed { revision: cluster.changed });
+        }
+        let same = known.filter(|known| known.details.policies == found.details.policies);
+        let policies_since = same.map_or(self.time(), |known| known.policies_since);
+        let known = KnownDetails { details: found.details.clone(), policies_since };
+        self.state.observed.put_details(cluster.id, known);
+        self.changes.push(Change::Cluster { before: Some(cluster.clone()), after: Some(cluster) });
+        Ok(self.done())
     }
 }
 
@@ -66,4 +88,27 @@ pub(crate) fn check_observation(observation: &Observation) -> Result<(), Rejecti
         Some((field, _)) => Err(invalid(field, format!("is longer than {MAX_VERSION_BYTES} bytes"))),
         None => Ok(()),
     }
+}
+
+/// Whether details keep their bounds.
+pub(crate) fn check_details(details: &ClusterDetails) -> Result<(), Rejection> {
+    let ClusterDetails { policies, growth, open_nodes: _, zones, taints, pressure: _ } = details;
+    if policies.why.len() > MAX_WHY_BYTES {
+        return Err(invalid("details.network_policies.why", format!("is longer than {MAX_WHY_BYTES} bytes")));
+    }
+    let groups = growth.groups.iter().map(|group| &group.name);
+    let lists: [(&str, Vec<&String>); 3] = [
+        ("details.growth.groups", groups.collect()),
+        ("details.zones", zones.iter().map(|(name, _)| name).collect()),
+        ("details.taints", taints.iter().map(|(name, _)| name).collect()),
+    ];
+    for (field, names) in lists {
+        if names.len() > MAX_DETAILS {
+            return Err(invalid(field, format!("names {}, at most {MAX_DETAILS}", names.len())));
+        }
+        if names.iter().any(|name| name.len() > MAX_DETAIL_BYTES) {
+            return Err(invalid(field, format!("has a name that is longer than {MAX_DETAIL_BYTES} bytes")));
+        }
+    }
+    Ok(())
 }

@@ -13,7 +13,7 @@ use crate::cluster::Cluster;
 use crate::command::FeatureLevel;
 use crate::id::{ClusterId, Revision, TenantId};
 use crate::join::JoinToken;
-use crate::observed::{ClusterInfo, TenantFacts};
+use crate::observed::{ClusterInfo, KnownDetails, TenantFacts};
 use crate::policy::Policy;
 use crate::pool::Pool;
 use crate::request::Principal;
@@ -47,10 +47,12 @@ enum Section {
     JoinTokens = 11,
     /// See `TenantFacts`.
     Agreements = 12,
+    /// See `TenantFacts`.
+    ClusterDetails = 13,
 }
 
 impl Section {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Scalars,
         Self::Principals,
         Self::Pools,
@@ -62,6 +64,7 @@ impl Section {
         Self::ClusterInfos,
         Self::JoinTokens,
         Self::Agreements,
+        Self::ClusterDetails,
         Self::End,
     ];
 
@@ -107,6 +110,7 @@ enum Item<'a> {
     ClusterInfo(ClusterId, &'a ClusterInfo),
     JoinToken(ClusterId, &'a JoinToken),
     Agreement(TenantId, Agreement),
+    ClusterDetails(ClusterId, &'a KnownDetails),
     End(End),
 }
 
@@ -124,6 +128,7 @@ impl Item<'_> {
             Self::ClusterInfo(..) => Section::ClusterInfos,
             Self::JoinToken(..) => Section::JoinTokens,
             Self::Agreement(..) => Section::Agreements,
+            Self::ClusterDetails(..) => Section::ClusterDetails,
             Self::End(_) => Section::End,
         }
     }
@@ -141,6 +146,7 @@ impl Item<'_> {
             Self::ClusterInfo(id, info) => write(&(id, info), bytes),
             Self::JoinToken(id, token) => write(&(id, token), bytes),
             Self::Agreement(id, agreement) => write(&(id, agreement), bytes),
+            Self::ClusterDetails(id, known) => write(&(id, known), bytes),
             Self::End(end) => write(end, bytes),
         }
     }
@@ -170,7 +176,8 @@ pub fn snapshot(state: &State) -> Box<dyn Iterator<Item = Vec<u8>> + Send + '_> 
         .chain(state.observed.tenants().map(|(id, facts)| Item::TenantFacts(*id, facts)))
         .chain(state.observed.clusters().map(|(id, info)| Item::ClusterInfo(*id, info)))
         .chain(state.tokens.iter().map(|(id, token)| Item::JoinToken(*id, token)))
-        .chain(state.agreements.iter().map(|(id, agreement)| Item::Agreement(id, agreement)));
+        .chain(state.agreements.iter().map(|(id, agreement)| Item::Agreement(id, agreement)))
+        .chain(state.observed.details().iter().map(|(id, known)| Item::ClusterDetails(*id, known)));
     Box::new(Chunks { state, items: Box::new(items), body: Body::default(), ready: Vec::new(), number: 0, count: 0, ended: false })
 }
 
@@ -317,6 +324,7 @@ impl DecodedChunk {
             | Section::ClusterInfos
             | Section::JoinTokens
             | Section::Agreements
+            | Section::ClusterDetails
             | Section::End => Items::Bytes,
         };
         Ok(Self { section, continues, number: u32::from_le_bytes([*n0, *n1, *n2, *n3]), chunk, items })
@@ -480,6 +488,11 @@ impl SnapshotReader {
             Section::Agreements => {
                 let ((id, agreement), rest) = read_prefix::<(TenantId, Agreement)>(bytes)?;
                 self.builder.agreement(id, agreement);
+                Ok(rest)
+            }
+            Section::ClusterDetails => {
+                let ((id, known), rest) = read_prefix::<(ClusterId, KnownDetails)>(bytes)?;
+                self.builder.cluster_details(id, known);
                 Ok(rest)
             }
             Section::End => {

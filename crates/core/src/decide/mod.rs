@@ -187,7 +187,8 @@ impl Working {
                     | Command::WaiveFence { .. }
                     | Command::PutToken { .. }
                     | Command::SpendToken(_)
-                    | Command::AllowRemovals { .. },
+                    | Command::AllowRemovals { .. }
+                    | Command::NoteCluster(_),
                     _,
                 ) => {}
             }

@@ -8,7 +8,7 @@ use crate::id::{ClusterId, Name, Revision, ShardId};
 use crate::join::{Digest, JoinToken, MAX_TOKEN_LIFE, Spending};
 use crate::ledger::Share;
 use crate::observed::{Observation, TroubleKind};
-use crate::request::{Ask, Observed, ObservedTenant, Report};
+use crate::request::{Ask, ClusterFound, Observed, ObservedTenant, Report};
 use crate::resources::{PodSize, Requests, Resources};
 use crate::schedule;
 use crate::state::State;
@@ -65,6 +65,7 @@ impl Working {
             Ask::PutToken { cluster, digest, uid, life } => return put_token(state, cluster, *digest, uid, *life, now),
             Ask::SpendToken(spending) => return spend_token(state, spending, now),
             Ask::AllowRemovals { cluster, count } => allow_removals(state, cluster, *count)?,
+            Ask::NoteCluster(found) => return note_cluster(state, found),
         }))
     }
 
@@ -194,7 +195,8 @@ fn acts_on_knowledge(ask: &Ask) -> bool {
         | Ask::PutPolicy { .. }
         | Ask::WaiveFence { .. }
         | Ask::PutToken { .. }
-        | Ask::SpendToken(_) => false,
+        | Ask::SpendToken(_)
+        | Ask::NoteCluster(_) => false,
     }
 }
 
@@ -249,6 +251,18 @@ fn observe_decision(state: &State, observation: &Observation) -> Decided {
     apply::check_uid(known, &report.uid)?;
     apply::check_observation(&observation)?;
     Ok(Decision::Propose(Command::Observe(Box::new(observation))))
+}
+
+/// What is known already, or what not every replica understands yet, changes nothing: it is told again.
+fn note_cluster(state: &State, found: &ClusterFound) -> Decided {
+    let cluster = state.cluster_by_id(find_cluster(state, &found.cluster)?).ok_or(Rejection::Stale)?;
+    apply::check_uid(cluster, &found.uid)?;
+    apply::check_details(&found.details)?;
+    let is_known = state.details_of(cluster.id).is_some_and(|known| known.details == found.details);
+    if is_known || state.level() < apply::DETAILS {
+        return Ok(Decision::Answer(Outcome::Done(Done::Changed { revision: cluster.changed })));
+    }
+    Ok(Decision::Propose(Command::NoteCluster(Box::new(found.clone()))))
 }
 
 /// Not before every replica understands what comes of it.

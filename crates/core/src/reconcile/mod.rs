@@ -9,6 +9,7 @@
 //! - what no intent names is left as it is;
 //! - only [`Role::Absent`] deletes;
 //! - a volume that has ever been there is never made again;
+//! - of a tenant that is only to be stopped nothing is made where nothing of it is;
 //! - nothing runs but under [`Role::Run`].
 
 mod tenant;
@@ -19,11 +20,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{Epoch, Name, Revision, TenantId, VolumeUid};
-use crate::intent::{ClusterIntent, TenantIntent};
+use crate::intent::{ClusterIntent, Role, TenantIntent};
 use crate::time::{Millis, Timestamp};
-
-#[cfg(doc)]
-use crate::intent::Role;
 
 pub use memory::Memory;
 
@@ -71,8 +69,8 @@ pub enum Home {
     None,
     /// It is this tenant's, and was last acted on in this epoch.
     Ours(Epoch),
-    /// It is on its way out: it still counts, and nothing can be made in it.
-    Terminating,
+    /// It is on its way out: it still counts, and nothing can be made in it. In plain words what holds it, where that is known.
+    Terminating(Option<String>),
     /// Something of the name is there that is not this tenant's.
     Foreign(String),
 }
@@ -143,7 +141,9 @@ pub enum Condition {
     Running,
     /// On its way; in plain words what is waited for.
     Progressing(String),
-    /// Nothing runs, and all volumes are there.
+    /// On its way for longer than its class gives it ([`Memory::judged`]); in plain words for how long, and what is waited for.
+    Late(String),
+    /// Nothing runs, and all volumes that were made are there.
     Stopped,
     /// Nothing is left.
     Absent,
@@ -169,8 +169,8 @@ pub struct Step {
 /// How much at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Tenants whose running objects are being changed at a time, until each is seen complete. New ones do not count: nobody uses them yet.
-    /// Nor does one that is put back as it was complete before: that is no risk, and leaving it broken is.
+    /// Tenants whose running objects are being changed at a time, until each is seen complete, whichever agent began. New ones do not count: nobody
+    /// uses them yet. Nor does one that is put back as it was complete before: that is no risk, and leaving it broken is.
     pub in_work: usize,
     /// How long a changed tenant may take to be complete before it gives its place to the next.
     pub patience: Millis,
@@ -203,6 +203,9 @@ pub struct Round {
     pub stale: bool,
 }
 
+/// What is said of a tenant that is stopped before its removal, while no more removals are carried out unasked.
+const WILL_WAIT: &str = "it is being stopped; then its removal waits for an operator, because more are to be removed than go unasked";
+
 /// What comes next. It changes nothing but `memory`.
 pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, memory: &mut Memory, now: Timestamp) -> Round {
     if intent.generation < seen.generation {
@@ -210,21 +213,36 @@ pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, me
     }
     let nothing = TenantSeen::default();
     let seen_of = |wanted: &TenantIntent| seen.tenants.get(&wanted.id).unwrap_or(&nothing);
-    let mut all: Vec<(&TenantIntent, Step)> = intent.tenants.iter().map(|wanted| (wanted, tenant::step(wanted, seen_of(wanted)))).collect();
+    let mut all = Vec::with_capacity(intent.tenants.len());
+    for wanted in &intent.tenants {
+        let there = seen.tenants.get(&wanted.id);
+        // Of one that is not among them it is not known yet what is there.
+        if let Some(there) = there {
+            memory.meets(wanted, there, now);
+        }
+        all.push((wanted, tenant::step(wanted, there.unwrap_or(&nothing))));
+    }
     // Shard by shard: what a change breaks, it breaks in one shard first.
     all.sort_by_key(|(wanted, _)| (wanted.shard, wanted.id));
     memory.forget_all_but(&all, now, limits);
     let may_remove = limits.removals.max(seen.tenants.len() * limits.removals_per_mille / 1000);
     let mut round = Round::default();
+    let mut unready = BTreeMap::new();
     for (wanted, mut step) in all {
         let id = wanted.id;
-        if memory.rests(id, now) {
+        if will_be_held_back(wanted, seen_of(wanted), &step) && !memory.has_room(id, may_remove) {
+            step.condition = Condition::Progressing(WILL_WAIT.to_owned());
+        }
+        if memory.rests(id, now) || memory.is_at_rest(wanted.shard, now) {
             step.actions.clear();
         }
         if step.actions.contains(&Action::Delete) && !wanted.removal_agreed && !memory.may_delete(id, may_remove, now) {
             step.actions.retain(|action| *action != Action::Delete);
             step.condition = Condition::HeldBack;
             round.held_back.push(id);
+        }
+        if wanted.role == Role::Run && matches!(step.condition, Condition::Progressing(_)) {
+            unready.insert(id, memory.unready_since(id).unwrap_or(now));
         }
         let seen = seen_of(wanted);
         let is_repair = memory.notes(wanted, seen, &step);
@@ -233,9 +251,16 @@ pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, me
         }
         round.steps.push((id, step));
     }
+    memory.are_unready(unready);
     let named: BTreeSet<TenantId> = intent.tenants.iter().map(|wanted| wanted.id).collect();
     round.orphans = seen.tenants.keys().filter(|id| !named.contains(id)).copied().collect();
     round
+}
+
+/// Whether a tenant is on its way to a removal that has to be agreed to unless there is room for it.
+fn will_be_held_back(wanted: &TenantIntent, seen: &TenantSeen, step: &Step) -> bool {
+    let is_there = matches!(seen.home, Home::Ours(_)) && matches!(step.condition, Condition::Progressing(_));
+    wanted.role == Role::Absent && !wanted.removal_agreed && is_there && !step.actions.contains(&Action::Delete)
 }
 
 /// Whether something that runs is changed: what is new, or goes, is nobody's risk but its own.

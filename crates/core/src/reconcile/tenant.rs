@@ -10,8 +10,15 @@ pub(super) fn step(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
         Home::Ours(epoch) if *epoch > wanted.epoch => {
             idle(Condition::Blocked(format!("it was acted on in epoch {epoch}, which is newer than {}", wanted.epoch)))
         }
-        Home::Terminating if wanted.role == Role::Absent => idle(Condition::Progressing("its namespace is being deleted".to_owned())),
-        Home::Terminating => idle(Condition::Blocked("its namespace is being deleted, and nothing can be made in it".to_owned())),
+        Home::Terminating(held) => {
+            let held = held.as_ref().map(|by| format!(": {by}")).unwrap_or_default();
+            idle(match wanted.role {
+                Role::Absent => Condition::Progressing(format!("its namespace is being deleted{held}")),
+                Role::Run | Role::Hold | Role::Receive | Role::Stopped => {
+                    Condition::Blocked(format!("its namespace is being deleted, and nothing can be made in it{held}"))
+                }
+            })
+        }
         Home::None | Home::Ours(_) => by_role(wanted, seen),
     }
 }
@@ -26,9 +33,16 @@ fn by_role(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
     let claim = if seen.home == Home::Ours(wanted.epoch) { Vec::new() } else { vec![Action::Claim] };
     match wanted.role {
         Role::Run => run(wanted, seen, claim),
+        // There is nothing to stop or to keep; and what was told of it before may end it any time, which leaves what is made now as an orphan.
+        Role::Stopped if is_nothing(seen) => idle(Condition::Stopped),
         Role::Stopped | Role::Hold | Role::Receive => rest(wanted, seen, claim),
         Role::Absent => absent(seen, claim),
     }
+}
+
+/// Whether nothing of it is there: neither where its objects would be, nor anything that runs.
+fn is_nothing(seen: &TenantSeen) -> bool {
+    seen.home == Home::None && seen.at_rest
 }
 
 /// Whether a volume that was made is not there any more, or another one is in its place: by what is seen, or by what the intent knows.
@@ -92,13 +106,15 @@ fn absent(seen: &TenantSeen, mut actions: Vec<Action>) -> Step {
     if seen.home == Home::None {
         return idle(Condition::Absent);
     }
+    let goes = seen.at_rest && actions.is_empty();
     if actions.is_empty() {
         if *of(seen, Part::Routes) != PartSeen::Missing {
             actions.push(Action::Unroute);
         }
         actions.push(if seen.at_rest { Action::Delete } else { Action::Stop });
     }
-    Step { actions, condition: Condition::Progressing("it is being removed".to_owned()) }
+    let words = if goes { "it is being removed" } else { "it is being stopped, and then removed" };
+    Step { actions, condition: Condition::Progressing(words.to_owned()) }
 }
 
 /// Makes a part if it is not as rendered; what it waits for, if anything.

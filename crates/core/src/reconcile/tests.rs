@@ -45,6 +45,8 @@ fn carry_out(wanted: &TenantIntent, seen: &mut TenantSeen, action: &Action) {
         Action::Claim => {
             assert!(!matches!(seen.home, Home::Ours(known) if known > wanted.epoch), "an older epoch claims nothing");
             if seen.home == Home::None {
+                let is_to_be = matches!(wanted.role, Role::Run | Role::Hold | Role::Receive);
+                assert!(is_to_be || !seen.at_rest, "nothing is made under {:?} where nothing is", wanted.role);
                 seen.at_rest = true;
             }
             seen.home = Home::Ours(wanted.epoch);
@@ -78,19 +80,24 @@ fn carry_out(wanted: &TenantIntent, seen: &mut TenantSeen, action: &Action) {
                 (Role::Absent, true, &Home::Ours(wanted.epoch)),
                 "only what is named absent goes"
             );
-            *seen = TenantSeen { home: Home::Terminating, ..TenantSeen::default() };
+            *seen = TenantSeen { home: Home::Terminating(None), ..TenantSeen::default() };
         }
     }
 }
 
 /// Time passes: pods become ready, namespaces end.
 fn settle(seen: &mut TenantSeen) {
-    if seen.home == Home::Terminating {
-        *seen = TenantSeen::default();
+    if matches!(seen.home, Home::Terminating(_)) {
+        *seen = nothing();
     }
     for part in seen.parts.values_mut().filter(|part| matches!(part, PartSeen::Waits(_))) {
         *part = PartSeen::Ready;
     }
+}
+
+/// Nothing of it is there, and that is known.
+fn nothing() -> TenantSeen {
+    TenantSeen { at_rest: true, ..TenantSeen::default() }
 }
 
 fn one(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
@@ -110,14 +117,14 @@ fn any_seen() -> impl Strategy<Value = TenantSeen> {
     let home = prop_oneof![
         2 => Just(Home::None),
         6 => (1..7_u64).prop_map(|index| Home::Ours(epoch(index))),
-        1 => Just(Home::Terminating),
+        1 => proptest::option::of(Just("a finalizer".to_owned())).prop_map(Home::Terminating),
         1 => Just(Home::Foreign("a namespace of somebody else".to_owned())),
     ];
     let volume = prop_oneof![Just(VolumeSeen::Never), (1..30_u64).prop_map(there), Just(VolumeSeen::Lost)];
     (home, proptest::collection::vec(any_part(), 4), proptest::collection::vec(volume, 2), any::<bool>()).prop_map(
         |(home, parts, volumes, at_rest)| {
             if home == Home::None {
-                return TenantSeen::default();
+                return TenantSeen { at_rest, ..TenantSeen::default() };
             }
             let volumes = [name("data"), name("logs")].into_iter().zip(volumes).collect();
             TenantSeen { home, parts: Part::ALL.into_iter().zip(parts).collect(), volumes, at_rest, rendering: None }
@@ -227,6 +234,59 @@ fn many_deletions_at_once_wait_for_an_operator() {
     }
 }
 
+#[test]
+fn who_begins_anew_counts_the_removals_that_were_begun_before() {
+    let tenants = (0..100).map(|id| wanted(id, 1, Role::Absent)).collect();
+    let intent = ClusterIntent { generation: epoch(1), tenants };
+    let mut seen = ClusterSeen { generation: epoch(1), tenants: (0..100).map(|id| (TenantId(id), resting(1))).collect() };
+    let limits = Limits::default();
+    let mut kept = BTreeMap::new();
+    let mut gone = BTreeSet::new();
+    // It crashes every minute, with whatever it has begun carried out.
+    for minute in 0..20 {
+        let (mut memory, now) = (Memory::default(), Timestamp(1_000_000 + minute * 60_000));
+        memory.removals_are(kept, now);
+        let round = reconcile(&intent, &seen, &limits, &mut memory, now);
+        kept = memory.removals().clone();
+        for (id, _) in round.steps.iter().filter(|(_, step)| step.actions.contains(&Action::Delete)) {
+            gone.insert(*id);
+            seen.tenants.insert(*id, TenantSeen::default());
+        }
+        assert_eq!(gone.len(), if minute < 10 { 5 } else { 10 }, "minute {minute}");
+    }
+    // By a clock that went back an hour they count for ten minutes, not for seventy.
+    let (mut memory, now) = (Memory::default(), Timestamp(0));
+    memory.removals_are(kept, now);
+    assert_eq!(deletions(&reconcile(&intent, &seen, &limits, &mut memory, now)), 0);
+    assert_eq!(deletions(&reconcile(&intent, &seen, &limits, &mut memory, Timestamp(600_000))), 5);
+}
+
+#[test]
+fn who_is_stopped_for_a_removal_that_will_be_held_back_is_not_said_to_be_removed() {
+    let intent = ClusterIntent { generation: epoch(1), tenants: (0..6).map(|id| wanted(id, 1, Role::Absent)).collect() };
+    let runs = |id| (TenantId(id), TenantSeen { at_rest: id < 5, ..resting(1) });
+    let mut seen = ClusterSeen { generation: epoch(1), tenants: (0..6).map(runs).collect() };
+    let (limits, mut memory) = (Limits::default(), Memory::default());
+    let said = |round: &Round| match &round.steps.last().unwrap().1.condition {
+        Condition::Progressing(words) => words.clone(),
+        other => panic!("{other:?}"),
+    };
+    let full = reconcile(&intent, &seen, &limits, &mut memory, Timestamp(0));
+    assert_eq!((deletions(&full), full.held_back.len()), (5, 0));
+    assert!(said(&full).contains("its removal waits for an operator"), "{}", said(&full));
+    assert_eq!(full.steps.last().unwrap().1.actions, [Action::Stop]);
+    let room = reconcile(&intent, &seen, &limits, &mut memory, Timestamp(600_000));
+    assert_eq!(deletions(&room), 5);
+
+    seen.tenants.retain(|id, _| id.0 == 5);
+    let alone = ClusterIntent { generation: epoch(1), tenants: intent.tenants[5..].to_vec() };
+    let room = reconcile(&alone, &seen, &limits, &mut Memory::default(), Timestamp(0));
+    assert_eq!(said(&room), "it is being stopped, and then removed");
+    let agreed = ClusterIntent { tenants: vec![TenantIntent { removal_agreed: true, ..intent.tenants[5].clone() }], ..alone };
+    let agreed = reconcile(&agreed, &seen, &limits, &mut memory, Timestamp(600_001));
+    assert_eq!(said(&agreed), "it is being stopped, and then removed");
+}
+
 fn busy(round: &Round) -> Vec<u64> {
     round.steps.iter().filter(|(_, step)| !step.actions.is_empty()).map(|(id, _)| id.0).collect()
 }
@@ -259,6 +319,29 @@ fn so_many_that_run_are_changed_at_a_time_shard_by_shard_until_they_are_complete
     set(&mut seen, 20, PartSeen::Blocked("no such image".to_owned()));
     assert_eq!(round(&seen, 3), [2, 12], "nor does one keep its place that cannot go on");
     assert_eq!(round(&seen, 600_001).len(), 18 + 2, "nor one that takes too long");
+}
+
+#[test]
+fn who_begins_anew_finds_those_in_work_that_are_on_their_way() {
+    let (intent, mut seen) = to_be_changed();
+    let limits = Limits::default();
+    let first = busy(&reconcile(&intent, &seen, &limits, &mut Memory::default(), Timestamp(0)));
+    first.iter().for_each(|id| set(&mut seen, *id, PartSeen::Waits("a pod".to_owned())));
+    // One of them has been changed by half, and one of those behind them has not been looked at yet.
+    seen.tenants.get_mut(&TenantId(first[7])).unwrap().parts.insert(Part::Routes, PartSeen::Differs);
+    let unknown = seen.tenants.remove(&TenantId(99)).unwrap();
+    let mut memory = Memory::default();
+    let mut round = |seen: &ClusterSeen, now| busy(&reconcile(&intent, seen, &limits, &mut memory, Timestamp(now)));
+    assert_eq!(round(&seen, 1), [first[7], 99], "it goes on with what was begun, and changes nothing else");
+    seen.tenants.insert(TenantId(99), unknown);
+    assert_eq!(round(&seen, 2), [first[7]]);
+    set(&mut seen, first[0], PartSeen::Ready);
+    assert_eq!(round(&seen, 3), [first[7], 2], "one is complete, and another one takes its place");
+    // One that was complete and is not ready any more is not being changed.
+    set(&mut seen, first[0], PartSeen::Waits("its pod has ended".to_owned()));
+    set(&mut seen, first[1], PartSeen::Ready);
+    assert_eq!(round(&seen, 4), [first[7], 2, 12]);
+    assert_eq!(round(&seen, 600_004).len(), 20, "and nobody keeps its place for ever");
 }
 
 #[test]
@@ -314,6 +397,73 @@ fn who_fails_rests_longer_each_time_and_gives_its_place_away() {
     assert!(!memory.rests(TenantId(0), now), "nobody told it to wait");
 }
 
+proptest! {
+    /// Whoever of a shard is told to come again later, and whatever moves meanwhile: nobody of that shard does anything before, all others go on,
+    /// and then it goes on as if nothing had been: nobody is taken for one that failed, and nobody has lost its place.
+    #[test]
+    fn a_shard_that_is_told_to_come_later_does_and_nobody_else(
+        told in proptest::collection::vec((0..100_u64, 1..20_000_u64), 1..6),
+        moves in proptest::collection::vec(0..100_u64, 0..20),
+        at in 0..40_000_u64,
+    ) {
+        let (intent, seen) = to_be_changed();
+        let shard = |id: u64| intent.tenants[id as usize].shard;
+        // All may be changed at once, so that no limit but this one counts.
+        let (limits, mut memory) = (Limits { in_work: 100, ..Limits::default() }, Memory::default());
+        prop_assert_eq!(busy(&reconcile(&intent, &seen, &limits, &mut memory, Timestamp(0))).len(), 100);
+        told.iter().for_each(|(id, after)| memory.shard_rests(shard(*id), Timestamp(0), Millis(*after)));
+        moves.iter().for_each(|id| memory.try_again(TenantId(*id)));
+        let rests = |id: &u64| told.iter().any(|(of, after)| shard(*of) == shard(*id) && *after > at);
+        let first = told.iter().map(|(of, _)| told.iter().filter(|(id, _)| shard(*id) == shard(*of)).map(|(_, after)| *after).max()).min().flatten();
+        prop_assert_eq!(memory.next_try(), first.map(Timestamp));
+        let mut goes_on = busy(&reconcile(&intent, &seen, &limits, &mut memory, Timestamp(at)));
+        goes_on.sort_unstable();
+        prop_assert_eq!(goes_on, (0..100).filter(|id| !rests(id)).collect::<Vec<_>>());
+        prop_assert!((0..100).all(|id| memory.failures(TenantId(id)) == 0));
+        prop_assert_eq!(busy(&reconcile(&intent, &seen, &limits, &mut memory, Timestamp(20_000))).len(), 100);
+    }
+}
+
+#[test]
+fn who_is_told_to_come_later_keeps_its_place_among_those_that_are_changed() {
+    let (intent, seen) = to_be_changed();
+    let (limits, mut memory) = (Limits { in_work: 1, ..Limits::default() }, Memory::default());
+    assert_eq!(busy(&reconcile(&intent, &seen, &limits, &mut memory, Timestamp(0))), [0]);
+    memory.shard_rests(ShardId(0), Timestamp(0), Millis(5_000));
+    memory.shard_rests(ShardId(0), Timestamp(0), Millis(1_000));
+    assert_eq!(busy(&reconcile(&intent, &seen, &limits, &mut memory, Timestamp(4_999))), [] as [u64; 0], "nobody takes its place");
+    assert_eq!(busy(&reconcile(&intent, &seen, &limits, &mut memory, Timestamp(5_000))), [0], "the longer one counts");
+    assert_eq!(memory.next_try(), None);
+    memory.shard_rests(ShardId(0), Timestamp(5_000), Millis(u64::MAX));
+    assert_eq!(memory.next_try(), Some(Timestamp(305_000)), "not for ever, whatever it is told");
+}
+
+#[test]
+fn who_is_to_run_and_is_not_ready_within_its_time_is_late_until_it_is() {
+    let (mut intent, mut seen) = to_be_changed();
+    intent.tenants.truncate(2);
+    intent.tenants[1].role = Role::Stopped;
+    let (limits, mut memory) = (Limits::default(), Memory::default());
+    let within = Millis::from_secs(300);
+    let mut at = |seen: &ClusterSeen, now: u64| {
+        let now = Timestamp(now);
+        let round = reconcile(&intent, seen, &limits, &mut memory, now);
+        round.steps.into_iter().map(|(id, step)| memory.judged(id, step.condition, within, now)).collect::<Vec<_>>()
+    };
+    let progressing = |why: &str| Condition::Progressing(why.to_owned());
+    assert_eq!(at(&seen, 1000)[0], progressing("its objects are being made"));
+    set(&mut seen, 0, PartSeen::Waits("pod web-0 cannot be scheduled".to_owned()));
+    assert_eq!(at(&seen, 300_999)[0], progressing("pod web-0 cannot be scheduled"));
+    let late = at(&seen, 301_000);
+    assert_eq!(late[0], Condition::Late("not ready within 5m: pod web-0 cannot be scheduled".to_owned()), "since it was begun");
+    assert_eq!(at(&seen, 900_000)[1], progressing("it is being stopped"), "what is to rest is given its time by others");
+    set(&mut seen, 0, PartSeen::Ready);
+    assert_eq!(at(&seen, 900_001)[0], Condition::Running);
+    set(&mut seen, 0, PartSeen::Waits("its pod has ended".to_owned()));
+    assert_eq!(at(&seen, 901_000)[0], progressing("its pod has ended"), "each time anew");
+    assert_eq!(at(&seen, 1_201_000)[0], Condition::Late("not ready within 5m: its pod has ended".to_owned()));
+}
+
 #[test]
 fn a_volume_that_is_known_and_not_there_is_never_made_again() {
     let mut run = wanted(1, 1, Role::Run);
@@ -331,6 +481,22 @@ fn a_volume_that_is_known_and_not_there_is_never_made_again() {
 }
 
 #[test]
+fn of_who_is_only_to_be_stopped_nothing_is_made_where_nothing_is() {
+    for role in Role::ALL {
+        let Step { actions, condition } = one(&wanted(1, 1, role), &nothing());
+        match role {
+            Role::Run | Role::Hold | Role::Receive => assert_eq!(actions.first(), Some(&Action::Claim), "{role:?}"),
+            Role::Stopped => assert_eq!((actions, condition), (vec![], Condition::Stopped)),
+            Role::Absent => assert_eq!((actions, condition), (vec![], Condition::Absent)),
+        }
+    }
+    let mut stopped = wanted(1, 1, Role::Stopped);
+    assert_eq!(one(&stopped, &TenantSeen::default()).actions.first(), Some(&Action::Claim), "something may still run");
+    stopped.volumes[0].uid = Some(VolumeUid(1));
+    assert_eq!(one(&stopped, &nothing()), Step { actions: vec![], condition: Condition::VolumeLost(name("data")) }, "it was there");
+}
+
+#[test]
 fn a_volume_that_may_not_be_able_to_grow_keeps_nothing_from_running() {
     let (mut seen, mut run) = (TenantSeen::default(), wanted(1, 1, Role::Run));
     one(&run, &seen).actions.iter().for_each(|action| carry_out(&run, &mut seen, action));
@@ -338,6 +504,18 @@ fn a_volume_that_may_not_be_able_to_grow_keeps_nothing_from_running() {
     seen.parts.insert(Part::Workloads, PartSeen::Missing);
     run.volumes[0].size.0 += 1;
     assert_eq!(one(&run, &seen).actions, [Action::Put(Part::Workloads), Action::GrowVolume(name("data"))]);
+}
+
+#[test]
+fn what_holds_a_namespace_that_is_on_its_way_out_is_said() {
+    let says = |role: Role, held: Option<&str>| {
+        let home = Home::Terminating(held.map(str::to_owned));
+        one(&wanted(1, 1, role), &TenantSeen { home, ..TenantSeen::default() }).condition
+    };
+    let (going, blocked) = ("its namespace is being deleted", "its namespace is being deleted, and nothing can be made in it");
+    assert_eq!(says(Role::Absent, None), Condition::Progressing(going.to_owned()));
+    assert_eq!(says(Role::Absent, Some("a finalizer")), Condition::Progressing(format!("{going}: a finalizer")));
+    assert_eq!(says(Role::Run, Some("a finalizer")), Condition::Blocked(format!("{blocked}: a finalizer")));
 }
 
 #[test]

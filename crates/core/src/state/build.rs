@@ -12,7 +12,7 @@ use crate::constraint::CompanyTerm;
 use crate::id::{ClusterId, Name, Revision, TenantId};
 use crate::join::JoinToken;
 use crate::ledger::{Claim, Share};
-use crate::observed::{ClusterInfo, TenantFacts};
+use crate::observed::{ClusterInfo, KnownDetails, TenantFacts};
 use crate::pool::Pool;
 use crate::request::Principal;
 use crate::resources::Resources;
@@ -130,6 +130,11 @@ impl Builder {
     /// Adds what was told about a cluster.
     pub(crate) fn cluster_info(&mut self, id: ClusterId, info: ClusterInfo) {
         self.state.observed.put_cluster(id, info);
+    }
+
+    /// Adds details of a cluster.
+    pub(crate) fn cluster_details(&mut self, id: ClusterId, known: KnownDetails) {
+        self.state.observed.put_details(id, known);
     }
 
     /// Adds the token of a cluster.

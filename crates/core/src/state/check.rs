@@ -91,7 +91,8 @@ impl State {
             }
         }
         let unknown = self.observed.tenants().any(|(id, _)| self.tenants.get(*id).is_none());
-        if unknown || self.observed.clusters().any(|(id, _)| !self.clusters.contains_key(id)) {
+        let mut told_of = self.observed.clusters().map(|(id, _)| id).chain(self.observed.details().keys());
+        if unknown || told_of.any(|id| !self.clusters.contains_key(id)) {
             problems.push("what agents have told is about something that is not there".to_owned());
         }
         if self.tokens.iter().any(|(id, _)| !self.clusters.contains_key(id)) {

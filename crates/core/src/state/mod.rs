@@ -28,7 +28,7 @@ use crate::id::{ClusterId, Incarnation, Name, Owner, Revision, ShardId, TenantId
 use crate::intent::{self, Role};
 use crate::join::JoinToken;
 use crate::ledger::{Ledger, Residents, Share};
-use crate::observed::{ClusterInfo, TenantFacts, TroubleKind};
+use crate::observed::{ClusterInfo, KnownDetails, TenantFacts, TroubleKind};
 use crate::policy::Policy;
 use crate::pool::Pool;
 use crate::request::{Principal, Retry};
@@ -345,6 +345,12 @@ impl State {
     #[must_use]
     pub fn info_of(&self, id: ClusterId) -> Option<&ClusterInfo> {
         self.observed.cluster(id).map(|info| &**info)
+    }
+
+    /// Details of a cluster, once its agent has told.
+    #[must_use]
+    pub fn details_of(&self, id: ClusterId) -> Option<&KnownDetails> {
+        self.observed.details().get(&id).map(|known| &**known)
     }
 
     /// Whether, and until when, an operator has agreed to a tenant's removal beyond the limit, as it is bound now.

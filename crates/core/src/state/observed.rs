@@ -6,13 +6,14 @@ use imbl::OrdMap;
 
 use crate::digest::{self, Tag};
 use crate::id::{ClusterId, TenantId};
-use crate::observed::{ClusterInfo, TenantFacts};
+use crate::observed::{ClusterInfo, KnownDetails, TenantFacts};
 
 /// All of it. What holds nothing is not kept.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Observed {
     tenants: OrdMap<TenantId, Arc<TenantFacts>>,
     clusters: OrdMap<ClusterId, Arc<ClusterInfo>>,
+    details: OrdMap<ClusterId, Arc<KnownDetails>>,
     digest: u64,
 }
 
@@ -23,6 +24,10 @@ impl Observed {
 
     pub(crate) fn cluster(&self, id: ClusterId) -> Option<&Arc<ClusterInfo>> {
         self.clusters.get(&id)
+    }
+
+    pub(crate) fn details(&self) -> &OrdMap<ClusterId, Arc<KnownDetails>> {
+        &self.details
     }
 
     pub(crate) fn tenants(&self) -> impl Iterator<Item = (&TenantId, &Arc<TenantFacts>)> {
@@ -56,9 +61,19 @@ impl Observed {
         }
     }
 
+    pub(crate) fn put_details(&mut self, id: ClusterId, known: KnownDetails) {
+        self.digest = self.digest.wrapping_add(digest::of(Tag::ClusterDetails, &(id, &known)));
+        if let Some(before) = self.details.insert(id, Arc::new(known)) {
+            self.digest = self.digest.wrapping_sub(digest::of(Tag::ClusterDetails, &(id, &*before)));
+        }
+    }
+
     pub(crate) fn forget_cluster(&mut self, id: ClusterId) {
         if let Some(before) = self.clusters.remove(&id) {
             self.digest = self.digest.wrapping_sub(digest::of(Tag::ClusterInfo, &(id, &*before)));
+        }
+        if let Some(before) = self.details.remove(&id) {
+            self.digest = self.digest.wrapping_sub(digest::of(Tag::ClusterDetails, &(id, &*before)));
         }
     }
 
@@ -69,6 +84,7 @@ impl Observed {
     pub(crate) fn recomputed_digest(&self) -> u64 {
         let tenants = self.tenants.iter().map(|(id, facts)| digest::of(Tag::TenantFacts, &(id, &**facts)));
         let clusters = self.clusters.iter().map(|(id, info)| digest::of(Tag::ClusterInfo, &(id, &**info)));
-        tenants.chain(clusters).fold(0, u64::wrapping_add)
+        let details = self.details.iter().map(|(id, known)| digest::of(Tag::ClusterDetails, &(id, &**known)));
+        tenants.chain(clusters).chain(details).fold(0, u64::wrapping_add)
     }
 }

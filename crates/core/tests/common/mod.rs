@@ -10,9 +10,11 @@ use roadstead_core::command::{Batch, Command, Done, Envelope, FIRST_LEVEL, Featu
 use roadstead_core::decide::{Contacts, Decision, Working};
 use roadstead_core::id::{Name, Owner, RequestId, Revision, VolumeUid};
 use roadstead_core::join::{Digest, Spending, Spent};
-use roadstead_core::observed::{ClusterInfo, Observation, SeenTenant, TroubleKind};
+use roadstead_core::observed::{
+    ClusterDetails, ClusterInfo, Growth, GrowthGroup, NetworkPolicies, Observation, SeenTenant, TroubleKind, Upheld,
+};
 use roadstead_core::pool::{PoolKind, PoolPolicy, PoolSpec};
-use roadstead_core::request::{Ask, Observed, ObservedTenant, Principal, Report, Request, Retry};
+use roadstead_core::request::{Ask, ClusterFound, Observed, ObservedTenant, Principal, Report, Request, Retry};
 use roadstead_core::resources::{Bytes, Millicores, PodSize, Requests, Resources};
 use roadstead_core::state::State;
 use roadstead_core::tenant::{Desired, Tenant, TenantSpec};
@@ -102,6 +104,15 @@ pub fn place(spec: TenantSpec) -> Ask {
 
 pub fn put_token(cluster: &str, digest: Digest, uid: &str) -> Ask {
     Ask::PutToken { cluster: name(cluster), digest, uid: uid.to_owned(), life: Millis(10_000) }
+}
+
+/// An agent tells details of its cluster: whether policies hold, first of all.
+pub fn found(cluster: &str, ingress: Upheld, egress: Upheld) -> Ask {
+    let policies = NetworkPolicies { ingress, egress, why: String::new() };
+    let growth = GrowthGroup { name: "spare".to_owned(), nodes: Some(3), room: None, held_back: false };
+    let growth = Growth { room: PodSize::default(), groups: vec![growth] };
+    let details = ClusterDetails { policies, growth, open_nodes: 3, zones: vec![("a".to_owned(), 3)], ..ClusterDetails::default() };
+    Ask::NoteCluster(Box::new(ClusterFound { cluster: name(cluster), uid: format!("uid-{cluster}"), details }))
 }
 
 pub fn spend_token(cluster: &str, token: Digest, uid: &str, key: u8) -> Ask {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use roadstead_api::v1;
 use roadstead_class::Schema;
+use roadstead_class::class_digest;
 use roadstead_core::class::{ClassVersion, MAX_TEMPLATE_BYTES, MAX_VERSION_LEN, VolumeSpec};
 use roadstead_core::constraint::limits::MAX_LABEL_LEN;
 use roadstead_core::id::Revision;
@@ -118,5 +119,6 @@ pub fn wire_without_template(class: &ClassVersion, tenants: u32) -> v1::Class {
         template_json: String::new(),
         revision: Some(wire_revision(class.created)),
         tenants,
+        digest: class_digest(class),
     }
 }

@@ -15,7 +15,7 @@ use roadstead_core::resources::{RESOURCE_COUNT, Resource};
 use roadstead_core::state::State;
 
 use super::check::{At, Check};
-use super::{constraints, pod_size, resources, wire_duration, wire_pod_size, wire_resources, wire_revision, wire_timestamp};
+use super::{constraints, details, pod_size, resources, wire_duration, wire_pod_size, wire_resources, wire_revision, wire_timestamp};
 use crate::handle::Heard;
 
 /// The greatest cap on tenants of one cluster: ten times what Kubernetes is known to bear.
@@ -218,6 +218,7 @@ pub fn wire(state: &State, cluster: &Cluster) -> v1::Cluster {
             has_agent: cluster.has_agent,
             last_contact: None,
             removals: wire_removals(state, cluster.id),
+            details: state.details_of(cluster.id).map(details::wire),
         }),
         revision: Some(wire_revision(cluster.changed)),
     }

@@ -9,6 +9,7 @@ pub mod tenant;
 pub mod cluster;
 pub mod class;
 pub mod agent;
+pub mod details;
 pub mod policy;
 pub mod request_id;
 pub mod explain;

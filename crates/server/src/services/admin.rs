@@ -33,13 +33,14 @@ const MAX_ADDRESS_LEN: usize = 261;
 #[derive(Debug)]
 pub struct Admin {
     context: Arc<Context>,
+    issues: bool,
 }
 
 impl Admin {
-    /// On this replica.
+    /// On this replica; `issues` says whether it issues certificates.
     #[must_use]
-    pub fn new(context: Arc<Context>) -> Self {
-        Self { context }
+    pub fn new(context: Arc<Context>, issues: bool) -> Self {
+        Self { context, issues }
     }
 
     async fn status(&self) -> Result<ReplicaStatus, Fault> {
@@ -200,6 +201,7 @@ impl AdminService for Admin {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             log_backend: status.log_backend.to_owned(),
             time: Some(wire_timestamp(state.time())),
+            issues_certificates: Some(self.issues),
         }))
     }
 

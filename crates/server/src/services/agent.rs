@@ -1,14 +1,16 @@
 //! `AgentService`: what is wanted of a cluster, and what its agent tells. Every call is about the cluster that the certificate names.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use roadstead_api::v1;
 use roadstead_api::v1::agent_service_server::AgentService;
+use roadstead_class::class_digest;
 use roadstead_core::command::{Kind, Rejection};
 use roadstead_core::id::Name;
-use roadstead_core::request::Ask;
+use roadstead_core::request::{Ask, ClusterFound, Observed, ObservedTenant};
 use roadstead_core::state::State;
 use tonic::{Code, Request, Response, Status};
 
@@ -17,7 +19,7 @@ use super::intents::Intents;
 use super::reports;
 use crate::auth::Reach;
 use crate::convert::check::{At, Check};
-use crate::convert::{agent, cluster_names};
+use crate::convert::{agent, cluster_names, details};
 use crate::errors::{Fault, rejected};
 
 /// `AgentService` on one replica.
@@ -59,6 +61,25 @@ pub(super) fn check_identity(state: &State, name: &Name, uid: &str) -> Result<()
     Ok(())
 }
 
+/// Whether what was observed is of the class that the tenant has now: what runs from another one was on its way, or is being changed, and
+/// does not run yet. To be stopped, or gone, is the same in every class.
+fn running_as_wanted<'a>(state: &'a State, told: &'a [v1::SeenTenant]) -> impl FnMut(&ObservedTenant) -> bool + 'a {
+    let told: BTreeMap<&str, &str> = told.iter().map(|seen| (seen.uid.as_str(), seen.class_digest.as_str())).collect();
+    let mut digests = BTreeMap::<(Name, String), String>::new();
+    move |observed| {
+        let digest = told.get(observed.id.to_string().as_str()).copied().unwrap_or_default();
+        let tenant = match observed.observed {
+            Observed::Running if !digest.is_empty() => state.tenant_by_id(observed.id),
+            Observed::Running | Observed::Stopped | Observed::Absent => None,
+        };
+        let Some(tenant) = tenant else { return true };
+        let key = (tenant.spec.class.clone(), tenant.spec.version.clone());
+        let of_class =
+            |(name, version): &(Name, String)| state.class(name.as_str(), version).map(|class| class_digest(class)).unwrap_or_default();
+        *digests.entry(key).or_insert_with_key(of_class) == digest
+    }
+}
+
 #[tonic::async_trait]
 impl AgentService for Agents {
     type WatchIntentStream = BoxStream<'static, Result<v1::WatchIntentResponse, Status>>;
@@ -89,9 +110,20 @@ impl AgentService for Agents {
         let name = own_cluster(&reach)?;
         let mut check = Check::default();
         let observation = agent::observation(&mut check, &name, request.get_ref());
-        let observation = check.finish(observation)?;
+        let found = match &request.get_ref().details {
+            None => Some(None),
+            Some(wire) => details::details(&mut check, At::Top("details"), wire).map(Some),
+        };
+        let (mut observation, found) = check.finish(observation.zip(found))?;
+        let state = self.context.state(false).await?;
+        observation.report.tenants.retain(running_as_wanted(&state, &request.get_ref().tenants));
+        let uid = observation.report.uid.clone();
         let ask = Ask::Observe(Box::new(observation));
         let reports::Taken { revision, report_within, complete_wanted } = reports::submit(&self.context, &reach, &name, ask).await?;
+        if let Some(details) = found {
+            let ask = Ask::NoteCluster(Box::new(ClusterFound { cluster: name.clone(), uid, details }));
+            self.context.submit(&reach.caller().principal, None, ask).await?;
+        }
         Ok(Response::new(v1::ObserveResponse { revision: Some(revision), tell_within: Some(report_within), complete_wanted }))
     }
 }

@@ -79,6 +79,7 @@ pub fn router(handle: &Handle, issuer: Option<Issuer>) -> Services {
         .build_v1()
         .expect("the descriptors were made by the same build");
     let placement = Arc::new(Placement::new(Arc::clone(&context)));
+    let issues = issuer.is_some();
     let mut routes = Routes::new(health)
         .add_service(reflection)
         .add_service(limited_placement(Arc::clone(&placement)))
@@ -94,7 +95,7 @@ pub fn router(handle: &Handle, issuer: Option<Issuer>) -> Services {
         )
         .add_service(JoinServiceServer::new(Joins::new(Arc::clone(&context), issuer)).max_decoding_message_size(MAX_JOIN_BYTES))
         .add_service(
-            AdminServiceServer::new(Admin::new(context))
+            AdminServiceServer::new(Admin::new(context, issues))
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_ANSWER_BYTES),
         );

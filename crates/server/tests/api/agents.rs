@@ -3,6 +3,7 @@
 use roadstead_api::v1;
 use roadstead_api::v1::agent_service_client::AgentServiceClient;
 use roadstead_api::v1::fleet_service_client::FleetServiceClient;
+use roadstead_api::v1::network_policies::Upheld;
 use roadstead_api::v1::observed_tenant::Observed;
 use roadstead_api::v1::placement_service_client::PlacementServiceClient;
 use roadstead_api::v1::tenant_intent::Role;
@@ -93,7 +94,17 @@ async fn what_an_agent_tells_stands_with_the_tenant_and_its_cluster() {
         ..Default::default()
     };
     let info = v1::ClusterInfo { version: "v1.34.4".into(), nodes: 3, ready_nodes: 2, ..Default::default() };
-    agent.observe(v1::ObserveRequest { info: Some(info.clone()), ..told("c0", seen.clone()) }).await.unwrap();
+    let policies = v1::NetworkPolicies { ingress: Upheld::Yes.into(), egress: Upheld::No.into(), ..Default::default() };
+    let group = v1::GrowthGroup { name: "spare".into(), nodes: Some(3), room: None, held_back: true };
+    let details = v1::ClusterDetails {
+        network_policies: Some(policies.clone()),
+        growth: Some(v1::Growth { room: Some(v1::PodSize { cpu_millicores: 8000, memory_bytes: 1 << 34 }), groups: vec![group] }),
+        open_nodes: 2,
+        zones: vec![v1::NodeCount { name: "a".into(), nodes: 2 }],
+        ..Default::default()
+    };
+    let message = v1::ObserveRequest { info: Some(info.clone()), details: Some(details.clone()), ..told("c0", seen.clone()) };
+    agent.observe(message).await.unwrap();
     let status = world.get("anvils").await.status.unwrap();
     let trouble = status.trouble.expect("told");
     assert_eq!((trouble.kind(), trouble.why.as_str()), (Kind::Waits, "an image cannot be pulled"));
@@ -101,9 +112,23 @@ async fn what_an_agent_tells_stands_with_the_tenant_and_its_cluster() {
     assert_eq!(status.volumes, [v1::TenantVolume { name: "data".into(), uid: DATA.into() }]);
     let request = v1::GetClusterRequest { name: "c0".into(), ..Default::default() };
     let cluster = world.fleet.get_cluster(request).await.unwrap().into_inner().cluster.unwrap();
-    assert_eq!(cluster.status.unwrap().info, Some(info));
+    let mut status = cluster.status.unwrap();
+    assert_eq!(status.info, Some(info));
+    let since = status.details.as_mut().and_then(|details| details.network_policies.as_mut()?.since.take());
+    assert!(since.is_some());
+    assert_eq!(status.details, Some(details.clone()));
+    let zones = vec![v1::NodeCount::default(); 65];
+    let refused = agent.observe(v1::ObserveRequest { details: Some(v1::ClusterDetails { zones, ..details }), ..told("c0", seen.clone()) });
+    let refused = refused.await.unwrap_err();
+    assert!(refused.code() == Code::InvalidArgument && refused.message().contains("details.zones"), "{refused}");
 
     let running = v1::SeenTenant { observed: Observed::Running.into(), trouble: None, ..seen };
+    let of_another = v1::SeenTenant { class_digest: "0".repeat(32), ..running.clone() };
+    agent.observe(told("c0", of_another)).await.unwrap();
+    assert_eq!(world.get("anvils").await.status.unwrap().phase(), v1::Phase::Placed, "what runs is of another class");
+    let class = v1::GetClassRequest { name: "shop".into(), version: "1.0.0".into(), ..Default::default() };
+    let class = world.fleet.get_class(class).await.unwrap().into_inner().class.unwrap();
+    let running = v1::SeenTenant { class_digest: class.digest, ..running };
     let first = agent.observe(told("c0", running.clone())).await.unwrap().into_inner();
     let status = world.get("anvils").await.status.unwrap();
     assert_eq!((status.phase(), status.trouble), (v1::Phase::Running, None));
@@ -126,6 +151,7 @@ async fn an_agent_tells_nothing_of_another_clusters_tenants() {
             observed: observed.into(),
             volumes: vec![v1::TenantVolume { name: "data".into(), uid: DATA.into() }],
             trouble: Some(v1::Trouble { kind: Kind::VolumeLost.into(), why: "a lie".into(), since: None }),
+            ..Default::default()
         };
         agent.observe(told(other, seen)).await.unwrap();
     }

@@ -330,6 +330,10 @@ async fn without_a_certificate_there_is_one_call_and_none_where_none_are_issued(
     }
     let status = Joins::new(connect(&closed.group, 0, "agent", "c0", &[]).await).enrol(enrol("c0", "t", &key)).await.unwrap_err();
     assert_eq!(reason(&status).1, "NO_ISSUER");
+    for (world, issues) in [(&world, true), (&closed, false)] {
+        let status = world.admin.clone().get_status(v1::GetStatusRequest::default()).await.unwrap().into_inner();
+        assert_eq!(status.issues_certificates, Some(issues), "a replica says of itself whether it issues");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

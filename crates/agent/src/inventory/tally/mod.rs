@@ -24,9 +24,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use roadstead_core::cluster::Capacity;
 use roadstead_core::constraint::{Taint, Toleration};
+use roadstead_core::observed::{self, ClusterDetails, GrowthGroup, MAX_DETAIL_BYTES, MAX_DETAILS, NetworkPolicies, Pressure};
 use roadstead_core::resources::{Bytes, MAX_QUANTITY, Millicores, PodSize, RESOURCE_COUNT, Resource, Resources};
 
-use super::growth::{AutoscalerStatus, Growth, NodePool, growth};
+use super::growth::{AutoscalerStatus, Group, Growth, NodePool, growth};
 use super::slim::Node;
 use nodes::NodeSlot;
 use slots::{Listed, Slots};
@@ -76,6 +77,35 @@ pub struct Census {
     pub taints: BTreeMap<(String, String, bool), u32>,
     /// Nodes short of memory, of disk, of process ids.
     pub pressure: [u32; 3],
+}
+
+impl Census {
+    /// What is told of it, with what may still be added.
+    pub(crate) fn details(&self, growth: &Growth) -> ClusterDetails {
+        let room =
+            |room: PodSize| PodSize { cpu: Millicores(room.cpu.0.min(MAX_QUANTITY)), memory: Bytes(room.memory.0.min(MAX_QUANTITY)) };
+        let cut = |name: &str| name.chars().take(MAX_DETAIL_BYTES / 4).collect::<String>();
+        let taint = |((key, value, hard), nodes): (&(String, String, bool), &u32)| {
+            let equals = if value.is_empty() { "" } else { "=" };
+            let effect = if *hard { "NoSchedule" } else { "PreferNoSchedule" };
+            (cut(&format!("{key}{equals}{value}:{effect}")), *nodes)
+        };
+        let group = |group: &Group| GrowthGroup {
+            name: cut(&group.name),
+            nodes: group.nodes,
+            room: group.room.map(room),
+            held_back: group.held_back,
+        };
+        let [memory, disk, pids] = self.pressure;
+        ClusterDetails {
+            policies: NetworkPolicies::default(),
+            growth: observed::Growth { room: room(growth.room), groups: growth.groups.iter().take(MAX_DETAILS).map(group).collect() },
+            open_nodes: self.open,
+            zones: self.zones.iter().take(MAX_DETAILS).map(|(name, nodes)| (cut(name), *nodes)).collect(),
+            taints: self.taints.iter().take(MAX_DETAILS).map(taint).collect(),
+            pressure: Pressure { memory, disk, pids },
+        }
+    }
 }
 
 #[derive(Debug)]
