@@ -1,10 +1,11 @@
 //! The agent's loop: hears what is wanted, looks at what is there, asks [`roadstead_core::reconcile`] what comes next, has it carried out, tells.
 //!
 //! One task owns all of it; workers carry actions out, one tenant each, and report back. It decides nothing itself. Modules in reading order:
-//! [`wanted`] (what was heard), [`told`] (what the placement service knows), [`troubles`] (what is in the log),
+//! [`wanted`] (what was heard), [`look`] (what is there), [`told`] (what the placement service knows), [`troubles`] (what is in the log),
 //! [`work`] (a tenant that is worked on), this one.
 
 mod wanted;
+mod look;
 mod told;
 mod troubles;
 mod work;
@@ -25,6 +26,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::diff;
 use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Removals};
+use look::look_at;
 use told::{Known, Now, Told};
 use troubles::Troubles;
 use wanted::Wanted;
@@ -407,10 +409,10 @@ impl<I: Interpreter> Engine<I> {
         self.seen.tenants.retain(|id, _| jobs.contains_key(id));
         dirty.extend(jobs.keys().filter(|id| !self.seen.tenants.contains_key(id)));
         self.seen.tenants.extend(strangers);
-        for id in dirty {
-            // One that is worked on is looked at when that is done.
-            let Some(job) = self.wanted.jobs.get(&id).filter(|_| !self.busy.contains_key(&id)) else { continue };
-            match self.interpreter.seen(job) {
+        // One that is worked on is looked at when that is done.
+        let dirty: Vec<TenantId> = dirty.into_iter().filter(|id| !self.busy.contains_key(id)).collect();
+        for (id, seen) in look_at(&self.interpreter, &self.wanted.jobs, &dirty) {
+            match seen {
                 Ok(seen) => {
                     self.unknown.remove(&id);
                     self.seen.tenants.insert(id, seen);
