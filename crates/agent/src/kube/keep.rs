@@ -22,7 +22,7 @@ impl Work<'_> {
         for plan in &self.rendered()?.secrets {
             let body = match &plan.source {
                 SecretSource::Copy { from } => {
-                    let (data, of_type) = self.template(from).await?;
+                    let (data, of_type) = self.template(from, &plan.manifest.id.name).await?;
                     self.make_way(plan, &of_type).await?;
                     secrets::body(plan, data, Some(&of_type))
                 }
@@ -38,12 +38,12 @@ impl Work<'_> {
     }
 
     /// Data and type of a secret that is copied.
-    async fn template(&self, from: &str) -> Result<(Value, String), Failed> {
+    async fn template(&self, from: &str, copy: &str) -> Result<(Value, String), Failed> {
         let namespace = self.look(|inner| inner.templates_from.clone());
         let api: Api<Secret> = Api::namespaced(self.writer.client.clone(), &namespace);
         // Out of the API server's cache: if it lags, the watch tells of the newer one, and it is copied again.
         let secret = call_opt(&format!("Secret/{from}"), api.get_with(from, &GetParams::any())).await?;
-        let secret = secret.ok_or_else(|| Failed::Refused(format!("there is no secret `{from}` in namespace {namespace} to copy")))?;
+        let secret = secret.ok_or_else(|| Failed::Refused(secrets::no_original(from, copy)))?;
         let of_type = secret.type_.unwrap_or_else(|| secrets::OPAQUE.to_owned());
         match secrets::not_copied(from, &of_type) {
             Some(why) => Err(Failed::Refused(why)),

@@ -76,6 +76,11 @@ pub(super) fn body(plan: &SecretPlan, data: Value, of_type: Option<&str>) -> Val
     body
 }
 
+/// Why a secret cannot be copied that is not there.
+pub(super) fn no_original(from: &str, copy: &str) -> String {
+    format!("the secret `{from}`, which `{copy}` is copied from, is not in the template namespace")
+}
+
 /// Why a secret of this type is not copied, if it is not.
 pub(super) fn not_copied(from: &str, of_type: &str) -> Option<String> {
     let why = || format!("the secret `{from}` is a token of an account, which is good where that account is: it is not copied");

@@ -404,11 +404,7 @@ impl Look<'_> {
                     Some(why) => return Some(PartSeen::Blocked(why)),
                     None => Some(original),
                 },
-                None => {
-                    return Some(PartSeen::Blocked(format!(
-                        "the secret `{from}`, which `{name}` is copied from, is not in the template namespace"
-                    )));
-                }
+                None => return Some(PartSeen::Blocked(secrets::no_original(from, name))),
             },
             SecretSource::Generate { .. } => None,
         };
