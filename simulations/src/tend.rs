@@ -226,6 +226,8 @@ impl World {
                 (agent.runs, agent.paused_until) = (Some(caller) == goes_on, 0);
                 // Nobody is there to agree any more.
                 agent.limits.removals = usize::MAX;
+                // Who failed may rest for longer than the group has to settle.
+                agent.intent.tenants.iter().for_each(|wanted| agent.memory.try_again(wanted.id));
             }
         }
         (self.temper.action_fails, self.temper.late_percent) = (0, 0);

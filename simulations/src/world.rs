@@ -31,6 +31,10 @@ use crate::truth::{Key, Truth};
 pub const ORIGIN_MS: u64 = 1_800_000_000_000;
 /// How long the group has, once the faults are over, to answer everybody and to agree.
 const RECOVERY_US: Micros = 40_000_000;
+/// How long the slowest replica may stand still after that, while it catches up.
+const STANDSTILL_US: Micros = 5_000_000;
+/// Catching up, too, has to end by then.
+const LONGEST_RECOVERY_US: Micros = 3 * RECOVERY_US;
 /// Events of one run at most: more are a loop without progress.
 const MAX_EVENTS: u64 = 3_000_000;
 
@@ -375,7 +379,8 @@ impl World {
     }
 
     fn run_on(&mut self) -> Result<(), String> {
-        let deadline = self.temper.storm_us + RECOVERY_US;
+        let mut deadline = self.temper.storm_us + RECOVERY_US;
+        let mut slowest = 0;
         while let Some(Reverse(Scheduled { at, event, .. })) = self.queue.pop() {
             self.now = at;
             self.stats.events += 1;
@@ -385,6 +390,12 @@ impl World {
             self.happen(event)?;
             if self.calm && self.everybody_is_done() && self.everybody_agrees() && self.unsettled().is_none() {
                 return self.at_the_end();
+            }
+            let behind = self.machines.iter().map(|machine| machine.applied).min().unwrap_or(0);
+            if self.calm && behind > slowest {
+                // A follower that was away for long may be on its way for longer, entry by entry.
+                deadline = deadline.max(self.now + STANDSTILL_US).min(self.temper.storm_us + LONGEST_RECOVERY_US);
+                slowest = behind;
             }
             if self.now > deadline {
                 return Err(self.who_waits());
