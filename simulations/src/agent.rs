@@ -319,7 +319,7 @@ fn say(wanted: &TenantIntent, seen: &TenantSeen, condition: &Condition, rests: b
         Condition::Progressing(_) | Condition::Late(_) | Condition::Blocked(_) | Condition::HeldBack => None,
     };
     let uid = |volume: &VolumeSeen| match volume {
-        VolumeSeen::There { uid, .. } => Some(*uid),
+        VolumeSeen::There { uid, .. } | VolumeSeen::Going { uid } => Some(*uid),
         VolumeSeen::Never | VolumeSeen::Lost => None,
     };
     let volumes: Vec<(Name, VolumeUid)> = seen.volumes.iter().filter_map(|(name, volume)| Some((name.clone(), uid(volume)?))).collect();

@@ -9,7 +9,9 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::api::storage::v1::{CSINode, StorageClass, VolumeAttachment};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
+use roadstead_agent::interpreter::Others;
 use roadstead_agent::inventory::{Held, Inventory, Options, UNLIMITED_ATTACHMENTS};
+use roadstead_core::id::TenantId;
 use roadstead_core::resources::{Bytes, Millicores, PodSize};
 use roadstead_tests::process::until;
 use roadstead_tests::testbed::{ControlPlane, Options as PlaneOptions};
@@ -126,7 +128,7 @@ async fn what_there_is_and_what_others_use_follow_nodes_pods_and_namespaces() ->
     let room = first.facts.capacity.nodes.iter().map(|size| size.largest_free.cpu).min();
     assert_eq!(room, Some(Millicores(2_750)));
 
-    inventory.set_orphans(["00000000000000a2".into()]);
+    inventory.hear(Others::Tenants(&[TenantId(0xa2)]));
     held(&inventory, "an orphan is another", |held| others(held) == (700, 3)).await?;
     patch_node(&client, "unready", Some("status"), json!({"status": condition(true)})).await?;
     let more = held(&inventory, "a node gets ready", |held| held.census.open == 3).await?;
@@ -181,6 +183,12 @@ async fn storage_and_attachments_are_told_by_class_and_by_claim() -> Result<()> 
     let (there, used) = (first.facts.capacity.allocatable, first.facts.capacity.used_by_others);
     assert_eq!((there.storage, used.storage), (Bytes(1_040 * GIB), Bytes(20 * GIB)));
     assert_eq!((there.attachments, used.attachments), (25, 1));
+    // What a tenant keeps and nothing asks for any more is as others'.
+    inventory.hear(Others::Volumes(["v1".into()].into()));
+    let used = held(&inventory, "a volume is detached", |held| held.facts.capacity.used_by_others.attachments == 2).await?;
+    assert_eq!(used.facts.capacity.used_by_others.storage, Bytes(30 * GIB));
+    inventory.hear(Others::Volumes([].into()));
+    held(&inventory, "it is asked for again", |held| held.facts.capacity.used_by_others.attachments == 1).await?;
     patch_node(&client, "open", None, json!({"spec": {"unschedulable": true}})).await?;
     let closed = held(&inventory, "the node is cordoned", |held| held.census.open == 0).await?;
     assert_eq!(closed.facts.capacity.allocatable.storage, Bytes(1_000 * GIB));

@@ -152,6 +152,18 @@ async fn a_class_may_drop_a_volume_and_bring_another() -> Result<()> {
     let quotas: Api<ResourceQuota> = Api::namespaced(world.client(), &namespace(1));
     let hard = quotas.get("tenant").await?.spec.and_then(|spec| spec.hard).context("it has bounds")?;
     assert_eq!((&*hard["persistentvolumeclaims"].0, &*hard["requests.storage"].0), ("3", "3221225472"));
+    // What is dropped is known by the volume that it is bound to, once it is.
+    let all: Api<PersistentVolumeClaim> = Api::namespaced(world.client(), &namespace(1));
+    let bound = Patch::Merge(json!({"spec": {"volumeName": "pv-old"}}));
+    all.patch("old", &PatchParams::default(), &bound).await?;
+    let old = (after.intent.id, name("old"));
+    until("it is known", SOON, || async {
+        world.kube.detached(&[old.clone(), (old.0, name("new"))].into());
+        ensure!(world.detached() == ["pv-old".into()].into(), "{:?}", world.detached());
+        Ok(())
+    })
+    .await?;
+    world.settles(&after, &Condition::Running).await?;
     // It is in step so, also for an agent that begins anew.
     let requests = world.requests();
     world.kube.forget_comparisons();

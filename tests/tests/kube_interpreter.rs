@@ -22,7 +22,7 @@ use roadstead_api::v1::object_diff::Change;
 use roadstead_class::{Ceded, Observe, StopStep};
 use roadstead_core::id::TenantId;
 use roadstead_core::intent::Role;
-use roadstead_core::reconcile::{Action, Condition, Home, Part, PartSeen};
+use roadstead_core::reconcile::{Action, Condition, Home, Part, PartSeen, going};
 use roadstead_core::time::Timestamp;
 use roadstead_tests::testbed::{Kwok, NodeShape, Options};
 use serde_json::json;
@@ -266,6 +266,14 @@ async fn what_was_lost_is_not_made_again() -> Result<()> {
     secrets.delete("db", &DeleteParams::default()).await?;
     world.settles(&lost, &Condition::SecretLost(name("db"))).await?;
     claims.delete("data", &DeleteParams::default()).await?;
+    // Its finalizer holds it, as a pod that uses it does; nothing takes the deletion back.
+    world
+        .comes("the claim is seen to go", &lost, || async {
+            let seen = world.kube.seen(&lost).ok();
+            Ok(seen.is_some_and(|seen| going(&lost.intent, &seen) == Some(&name("data"))))
+        })
+        .await?;
+    assert_eq!(claims.list(&ListParams::default()).await?.items.len(), 1);
     claims.patch("data", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await?;
     world.settles(&lost, &Condition::VolumeLost(name("data"))).await?;
     world.another().await?.settles(&lost, &Condition::VolumeLost(name("data"))).await?;

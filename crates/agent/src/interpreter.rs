@@ -2,7 +2,7 @@
 //!
 //! An interpreter looks and carries out. It decides nothing: what comes next is decided by [`roadstead_core::reconcile`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use roadstead_api::v1::ObjectDiff;
 use roadstead_class::Rendered;
 use roadstead_core::cluster::Capacity;
-use roadstead_core::id::{Revision, TenantId};
+use roadstead_core::id::{Name, Revision, TenantId};
 use roadstead_core::intent::TenantIntent;
 use roadstead_core::observed::ClusterDetails;
 use roadstead_core::reconcile::{Action, TenantSeen};
@@ -68,6 +68,15 @@ pub struct ClusterFacts {
 
 /// Removals, and when each was begun.
 pub type Removals = BTreeMap<TenantId, Timestamp>;
+
+/// What is labelled as tenants' and counted by nobody, so that what it uses is others' use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Others<'a> {
+    /// All tenants that no intent names.
+    Tenants(&'a [TenantId]),
+    /// All volumes, by name, that tenants keep although nothing asks for them any more.
+    Volumes(BTreeSet<Box<str>>),
+}
 
 /// What changed since it was last asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -143,6 +152,11 @@ pub trait Interpreter: Clone + Send + Sync + 'static {
     /// Those that are labelled as tenants and named by no intent: nobody counts them, so that what they use is others' use.
     fn orphans(&self, orphans: &[TenantId]) {
         let _ = orphans;
+    }
+
+    /// Volumes that tenants keep although nothing asks for them any more, as after a class has dropped one: nobody counts them, either.
+    fn detached(&self, volumes: &BTreeSet<(TenantId, Name)>) {
+        let _ = volumes;
     }
 
     /// Facts about the cluster, as they are now.

@@ -1,8 +1,8 @@
 //! Changes from one version of a class to another that a cluster could never carry out: fields that the API server lets nobody change.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::check::{rendered, samples};
+use crate::check::{MAX_EXAMPLES, rendered};
 use crate::class::Class;
 use crate::finding::{Finding, Findings};
 use crate::rendered::Rendered;
@@ -30,16 +30,39 @@ const IMMUTABLE: [(&str, &[Field]); 6] = [
 pub fn check_change(old: &Class, new: &Class) -> Vec<Finding> {
     let mut findings = Findings::default();
     volumes(old, new, &mut findings);
-    if let (Some(old), Some(new)) = (sample(old), sample(new)) {
-        objects(&old, &new, &mut findings);
+    // A tenant keeps what was said of it, and has the defaults of its version. What only one of the two accepts is no tenant's.
+    let said = std::iter::once(json!({})).chain(examples(old)).chain(examples(new));
+    let mut tried = Vec::new();
+    for said in said {
+        let (Some(before), Some(after)) = (filled(old, &said), filled(new, &said)) else { continue };
+        let pair = (before, after);
+        if tried.contains(&pair) {
+            continue;
+        }
+        if let (Ok(before), Ok(after)) = (rendered(old, &pair.0), rendered(new, &pair.1)) {
+            objects(&before, &after, &mut findings);
+        }
+        tried.push(pair);
     }
-    findings.0
+    let mut found: Vec<Finding> = Vec::new();
+    for finding in findings.0 {
+        if !found.contains(&finding) {
+            found.push(finding);
+        }
+    }
+    found
 }
 
-/// A class rendered with the first values that it is tried with.
-fn sample(class: &Class) -> Option<Rendered> {
-    let samples = samples(class, &mut Findings::default());
-    rendered(class, &samples.first()?.values).ok()
+/// Values that a class gives as examples of the whole.
+fn examples(class: &Class) -> impl Iterator<Item = Value> {
+    class.schema.examples().iter().take(MAX_EXAMPLES).cloned()
+}
+
+/// Values with a class's defaults; `None` if it does not accept them.
+fn filled(class: &Class, said: &Value) -> Option<Value> {
+    let mut values = said.clone();
+    class.schema.fill_defaults(&mut values);
+    class.schema.violations(&values).is_empty().then_some(values)
 }
 
 fn volumes(old: &Class, new: &Class, findings: &mut Findings) {

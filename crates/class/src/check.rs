@@ -21,7 +21,7 @@ use crate::template::PodSecurity;
 use crate::units::bytes_words;
 
 /// Examples that a class is tried with: each is rendered in full.
-const MAX_EXAMPLES: usize = 16;
+pub(crate) const MAX_EXAMPLES: usize = 16;
 
 /// Values that a class is tried with, and what they are called.
 pub(crate) struct Sample {

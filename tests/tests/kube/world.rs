@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
@@ -13,7 +13,7 @@ use kube::client::{Body, ClientBuilder};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
-use roadstead_agent::interpreter::{ClusterFacts, Failed, Interpreter, Job};
+use roadstead_agent::interpreter::{ClusterFacts, Failed, Interpreter, Job, Others};
 use roadstead_agent::kube::{Drift, KubeInterpreter, Settings};
 use roadstead_class::{Manifest, ObjectId, Rendered, SecretPlan, SecretSource};
 use roadstead_core::id::{Name, Owner, Revision, ShardId, TenantId};
@@ -43,6 +43,7 @@ pub(crate) struct World {
     agents: Client,
     client: Client,
     counts: Arc<Counts>,
+    detached: Detached,
 }
 
 /// What is otherwise than usual.
@@ -86,8 +87,9 @@ impl World {
     async fn of(kubeconfig: PathBuf, client: Client, given: &Given) -> Result<Self> {
         let (counts, faults) = (Arc::new(Counts::default()), Faults::default());
         let agents = agents_client(&kubeconfig, &counts, &faults, given).await?;
-        let kube = interpreter(agents.clone(), given.drift);
-        Ok(Self { plane: None, kubeconfig, kube, faults, agents, client, counts })
+        let detached = Detached::default();
+        let kube = interpreter(agents.clone(), given.drift, detached.clone());
+        Ok(Self { plane: None, kubeconfig, kube, faults, agents, client, counts, detached })
     }
 
     /// Another agent of the same cluster, just started.
@@ -124,6 +126,11 @@ impl World {
     /// Those that write.
     pub(crate) fn writes(&self) -> u64 {
         self.counts.writes.load(Ordering::SeqCst)
+    }
+
+    /// The volumes that were last told to be nobody's.
+    pub(crate) fn detached(&self) -> BTreeSet<Box<str>> {
+        self.detached.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Renders something else.
@@ -231,7 +238,10 @@ async fn agents_client(kubeconfig: &Path, counts: &Arc<Counts>, faults: &Faults,
     Ok(roadstead_agent::kube::client_of(ClientBuilder::try_from(config)?.with_layer(faults).with_layer(&count)))
 }
 
-fn interpreter(client: Client, drift: Drift) -> KubeInterpreter {
+/// See [`World::detached`].
+type Detached = Arc<Mutex<BTreeSet<Box<str>>>>;
+
+fn interpreter(client: Client, drift: Drift, detached: Detached) -> KubeInterpreter {
     let (told, facts) = tokio::sync::watch::channel(Some(ClusterFacts::default()));
     drop(told);
     let settings = Settings {
@@ -242,7 +252,11 @@ fn interpreter(client: Client, drift: Drift) -> KubeInterpreter {
         template_namespace: "templates".to_owned(),
         drift,
         facts,
-        on_orphans: Box::new(|_| {}),
+        on_others: Box::new(move |others| {
+            if let Others::Volumes(volumes) = others {
+                *detached.lock().unwrap_or_else(PoisonError::into_inner) = volumes;
+            }
+        }),
     };
     KubeInterpreter::start(settings)
 }

@@ -15,9 +15,10 @@ use std::time::{Duration, SystemTime};
 
 use roadstead_api::v1;
 use roadstead_class::Site;
-use roadstead_core::id::{Revision, ShardId, TenantId};
+use roadstead_core::id::{Name, Revision, ShardId, TenantId};
+use roadstead_core::intent::Role;
 use roadstead_core::observed::ClusterInfo;
-use roadstead_core::reconcile::{Action, ClusterSeen, Condition, Limits, Memory, Round, Step, reconcile};
+use roadstead_core::reconcile::{Action, ClusterSeen, Condition, Limits, Memory, Round, Step, VolumeSeen, reconcile};
 use roadstead_core::time::{Millis, Timestamp};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -104,6 +105,8 @@ pub struct Engine<I: Interpreter> {
     work: JoinSet<(TenantId, Result<Ended, Failed>)>,
     /// Being answered; those that are left are given up with the agent.
     questions: JoinSet<()>,
+    /// Volumes that are kept without being asked for, as the interpreter was told last.
+    detached: BTreeSet<(TenantId, Name)>,
     /// Worked on just now: what was made is given so long to be seen.
     settling: BTreeMap<TenantId, Instant>,
     /// Why the last attempt failed, in plain words.
@@ -155,6 +158,7 @@ impl<I: Interpreter> Engine<I> {
             busy: BTreeMap::new(),
             work: JoinSet::new(),
             questions: JoinSet::new(),
+            detached: BTreeSet::new(),
             settling: BTreeMap::new(),
             reasons: BTreeMap::new(),
             told: Told::default(),
@@ -371,12 +375,29 @@ impl<I: Interpreter> Engine<I> {
             self.interpreter.orphans(&round.orphans);
         }
         self.round = round;
+        self.tell_detached();
         self.keep_removals().await;
         if self.round.stale {
             let (heard, known) = (self.wanted.intent.generation, self.seen.generation);
             return debug!(%heard, %known, "what was heard is older than what was acted on; nothing is done");
         }
         self.hand_out();
+    }
+
+    /// What a class has dropped is kept, and in no requests any more: it is to be counted all the same.
+    fn tell_detached(&mut self) {
+        let mut detached = BTreeSet::new();
+        for wanted in self.wanted.intent.tenants.iter().filter(|wanted| wanted.role != Role::Absent) {
+            let Some(seen) = self.seen.tenants.get(&wanted.id) else { continue };
+            let is_wanted = |name: &Name| wanted.volumes.iter().any(|volume| volume.name == *name);
+            let is_there = |volume: &VolumeSeen| matches!(volume, VolumeSeen::There { .. } | VolumeSeen::Going { .. });
+            let others = seen.volumes.iter().filter(|(name, volume)| is_there(volume) && !is_wanted(name));
+            detached.extend(others.map(|(name, _)| (wanted.id, name.clone())));
+        }
+        if self.detached != detached {
+            self.interpreter.detached(&detached);
+            self.detached = detached;
+        }
     }
 
     /// Keeps new removals before they are begun; those that are not kept are not begun.

@@ -9,7 +9,7 @@ use roadstead_core::cluster::Capacity;
 use roadstead_core::id::{Epoch, Name, Revision, TenantId, VolumeUid};
 use roadstead_core::intent::TenantIntent;
 use roadstead_core::observed::{ClusterDetails, ClusterInfo, SeenTenant, TroubleKind};
-use roadstead_core::reconcile::{Condition, Home, TenantSeen, VolumeSeen};
+use roadstead_core::reconcile::{Condition, Home, TenantSeen, VolumeSeen, going};
 use roadstead_core::request::Observed;
 use roadstead_core::time::{Millis, Timestamp};
 
@@ -213,6 +213,8 @@ impl Told {
             Condition::HeldBack => Some((TroubleKind::HeldBack, held_back(now.cluster))),
             Condition::Blocked(why) => Some((TroubleKind::Blocked, why.clone())),
         };
+        let going = going(wanted, seen).filter(|_| !matches!(condition, Condition::VolumeLost(_)));
+        let trouble = going.map(|name| (TroubleKind::VolumeLost, will_be_lost(name))).or(trouble);
         if !matches!(condition, Condition::Progressing(_) | Condition::Late(_)) {
             self.waits.remove(&wanted.id);
         }
@@ -251,6 +253,13 @@ fn newer(wanted: &TenantIntent, seen: &TenantSeen) -> Option<Epoch> {
     }
 }
 
+/// What is said of a volume whose deletion has been accepted.
+fn will_be_lost(name: &Name) -> String {
+    format!(
+        "volume {name} is being deleted, which nothing takes back: its data is there only for as long as the pods that use it run; copy it out of them before they are stopped or restarted"
+    )
+}
+
 fn presence(seen: &TenantSeen) -> Observed {
     if seen.at_rest { Observed::Stopped } else { Observed::Running }
 }
@@ -264,7 +273,7 @@ fn orphan(id: TenantId, seen: &TenantSeen) -> Option<Said> {
 
 fn uid_of(volume: &VolumeSeen) -> Option<VolumeUid> {
     match volume {
-        VolumeSeen::There { uid, .. } => Some(*uid),
+        VolumeSeen::There { uid, .. } | VolumeSeen::Going { uid } => Some(*uid),
         VolumeSeen::Never | VolumeSeen::Lost => None,
     }
 }
@@ -272,9 +281,9 @@ fn uid_of(volume: &VolumeSeen) -> Option<VolumeUid> {
 #[cfg(test)]
 mod tests {
     use roadstead_core::id::{Owner, ShardId};
-    use roadstead_core::intent::Role;
+    use roadstead_core::intent::{Role, VolumeIntent};
     use roadstead_core::observed::MAX_WHY_BYTES;
-    use roadstead_core::resources::Requests;
+    use roadstead_core::resources::{Bytes, Requests};
 
     use super::*;
 
@@ -343,6 +352,38 @@ mod tests {
             assert_eq!(uids.len() as u64, COUNT, "each once");
             told.anew();
         }
+    }
+
+    #[test]
+    fn a_volume_that_is_being_deleted_is_told_while_its_tenant_runs() {
+        let (data, uid) = (Name::new("data").expect("it is a name"), VolumeUid(7));
+        let volume = VolumeIntent { name: data.clone(), size: Bytes(1), storage: "fast".to_owned(), uid: Some(uid) };
+        let intents = [TenantIntent { volumes: vec![volume], ..tenant(1) }];
+        let home = Home::Ours(Epoch::default());
+        let seen = TenantSeen { home, volumes: [(data.clone(), VolumeSeen::Going { uid })].into(), ..TenantSeen::default() };
+        let now = |condition| Now {
+            generation: Revision::default(),
+            idle: true,
+            wanted: &intents,
+            tenants: vec![known(&intents[0], &seen, condition)],
+            orphans: Vec::new(),
+            uid: "uid",
+            cluster: "eu-1",
+            capacity: &Capacity::default(),
+            info: ClusterInfo::default(),
+            details: &ClusterDetails::default(),
+            time: Timestamp::default(),
+        };
+        let mut told = Told::default();
+        let mut news = |condition: &Condition| {
+            let tenant = told.news(&now(condition), false).expect("it is news").tenants.remove(0);
+            told.taken(&v1::ObserveResponse::default());
+            let trouble = tenant.trouble.expect("it is told");
+            (tenant.observed(), trouble.kind(), trouble.why.contains("is being deleted"))
+        };
+        assert_eq!(news(&Condition::Running), (v1::observed_tenant::Observed::Running, v1::trouble::Kind::VolumeLost, true));
+        let (_, kind, goes) = news(&Condition::VolumeLost(data));
+        assert_eq!((kind, goes), (v1::trouble::Kind::VolumeLost, false), "gone");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::growth::{AutoscalerStatus, NodePool};
 use super::slim::{Attachment, Kind, Namespace, Node, NodeDrivers, Pod, Slim, StorageClass, StorageLeft, Volume};
 use super::tally::{Counted, Options, Step, Tally};
 use super::telling::{Gist, Telling};
-use crate::interpreter::{ClusterFacts, Failed};
+use crate::interpreter::{ClusterFacts, Failed, Others};
 use crate::watching;
 
 /// Objects in one page of a list: 500 pods of 6 KiB are 3 MiB, held twice while they are parsed.
@@ -45,6 +45,7 @@ type Change = Box<dyn FnOnce(&mut Tally) + Send>;
 pub struct Inventory {
     held: watch::Receiver<Option<Arc<Held>>>,
     orphans: watch::Sender<BTreeSet<Box<str>>>,
+    detached: watch::Sender<BTreeSet<Box<str>>>,
     pod_lists: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
@@ -55,9 +56,10 @@ impl Inventory {
     pub fn start(client: Client, options: Options) -> Self {
         let (sender, held) = watch::channel(None);
         let (orphans, told_orphans) = watch::channel(BTreeSet::new());
+        let (detached, told_detached) = watch::channel(BTreeSet::new());
         let pod_lists = Arc::new(AtomicU64::new(0));
-        let task = tokio::spawn(run(client, options, sender, told_orphans, pod_lists.clone()));
-        Self { held, orphans, pod_lists, task }
+        let task = tokio::spawn(run(client, options, sender, (told_orphans, told_detached), pod_lists.clone()));
+        Self { held, orphans, detached, pod_lists, task }
     }
 
     /// What the cluster holds; `None` until everything was listed once. Changes are coalesced, see [`mod@super::telling`].
@@ -76,9 +78,14 @@ impl Inventory {
         held.as_ref().map(|held| held.facts.clone()).ok_or_else(why)
     }
 
-    /// Tenants, by the value of their namespaces' label, that nobody counts: what they use is told as others'.
-    pub fn set_orphans(&self, orphans: impl IntoIterator<Item = Box<str>>) {
-        self.orphans.send_replace(orphans.into_iter().collect());
+    /// What is labelled as tenants' and counted by nobody: what it uses is told as others'.
+    pub fn hear(&self, others: Others<'_>) {
+        match others {
+            Others::Tenants(orphans) => {
+                drop(self.orphans.send_replace(orphans.iter().map(|id| id.to_string().into_boxed_str()).collect()));
+            }
+            Others::Volumes(detached) => drop(self.detached.send_replace(detached)),
+        }
     }
 
     /// How often all pods were listed: once at the start, and whenever the API server could not tell any more what had changed.
@@ -105,7 +112,7 @@ async fn run(
     client: Client,
     options: Options,
     sender: watch::Sender<Option<Arc<Held>>>,
-    mut orphans: watch::Receiver<BTreeSet<Box<str>>>,
+    (mut orphans, mut detached): (watch::Receiver<BTreeSet<Box<str>>>, watch::Receiver<BTreeSet<Box<str>>>),
     pod_lists: Arc<AtomicU64>,
 ) {
     let mut tally = Tally::new(options);
@@ -124,6 +131,7 @@ async fn run(
             }
             Some(told) = versions.next() => version = told,
             Ok(()) = orphans.changed() => tally.set_orphans(orphans.borrow_and_update().clone()),
+            Ok(()) = detached.changed() => tally.set_detached(detached.borrow_and_update().clone()),
             () = sleep_until(due.unwrap_or(start)), if due.is_some() => {
                 due = None;
                 telling.told(gist(&tally, &version), start.elapsed());

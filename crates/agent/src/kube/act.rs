@@ -349,7 +349,7 @@ impl Work<'_> {
         let seen = seen.map_err(|_| words::again(format!("volume `{name}` is being looked for")))?;
         match seen.volumes.get(name) {
             None | Some(VolumeSeen::Never) => {}
-            Some(VolumeSeen::There { .. }) => return Ok(()),
+            Some(VolumeSeen::There { .. } | VolumeSeen::Going { .. }) => return Ok(()),
             Some(VolumeSeen::Lost) => return Err(Failed::Refused(format!("volume `{name}` was there and is lost: it is not made again"))),
         }
         let what = claim.id.to_string();

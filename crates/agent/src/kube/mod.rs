@@ -49,7 +49,7 @@ use self::ask::Questions;
 use self::fence::Fence;
 pub use self::owned::{MANAGER, REST_MANAGER};
 use self::store::Store;
-use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Job, Removals};
+use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Job, Others, Removals};
 
 /// Whose an object is: the tenant's number, 16 hexadecimal digits. All objects and the namespace carry it.
 pub const TENANT_LABEL: &str = "roadstead.dev/tenant";
@@ -92,8 +92,8 @@ pub enum Drift {
     Report,
 }
 
-/// Hears which namespaces are tenants' that nobody counts.
-pub type OnOrphans = Box<dyn Fn(&[TenantId]) + Send + Sync>;
+/// Hears of what nobody counts.
+pub type OnOthers = Box<dyn Fn(Others<'_>) + Send + Sync>;
 
 /// What the interpreter needs to know.
 pub struct Settings {
@@ -109,8 +109,8 @@ pub struct Settings {
     pub drift: Drift,
     /// Facts about the cluster, once there are any.
     pub facts: Receiver<Option<ClusterFacts>>,
-    /// See [`OnOrphans`].
-    pub on_orphans: OnOrphans,
+    /// See [`OnOthers`].
+    pub on_others: OnOthers,
 }
 
 /// A client that tries nothing again by itself.
@@ -154,7 +154,7 @@ struct Shared {
     questions: Arc<Questions>,
     fence: Fence,
     facts: Receiver<Option<ClusterFacts>>,
-    on_orphans: OnOrphans,
+    on_others: OnOthers,
     /// Aborted when this is dropped.
     tasks: Mutex<JoinSet<()>>,
 }
@@ -174,7 +174,7 @@ impl KubeInterpreter {
         let questions = Arc::new(Questions::default());
         tasks.spawn(ask::answer(writer.clone(), questions.clone()));
         tasks.spawn(ask::explain(writer.clone()));
-        let shared = Shared { questions, fence, facts: settings.facts, on_orphans: settings.on_orphans, tasks: Mutex::new(tasks) };
+        let shared = Shared { questions, fence, facts: settings.facts, on_others: settings.on_others, tasks: Mutex::new(tasks) };
         Self { writer, shared: Arc::new(shared) }
     }
 
@@ -223,7 +223,15 @@ impl Interpreter for KubeInterpreter {
     }
 
     fn orphans(&self, orphans: &[TenantId]) {
-        (self.shared.on_orphans)(orphans);
+        (self.shared.on_others)(Others::Tenants(orphans));
+    }
+
+    fn detached(&self, volumes: &BTreeSet<(TenantId, Name)>) {
+        let names = {
+            let inner = self.writer.store.read();
+            volumes.iter().filter_map(|(id, volume)| seen::volume_of(&inner, *id, volume)).collect()
+        };
+        (self.shared.on_others)(Others::Volumes(names));
     }
 
     fn seen(&self, job: &Job) -> Result<TenantSeen, Failed> {

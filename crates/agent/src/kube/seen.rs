@@ -109,6 +109,17 @@ pub(super) fn new_kinds(inner: &Inner, home: Option<&Home>, rendered: Option<&Re
     Ok(new)
 }
 
+/// The PersistentVolume of a tenant's volume, once its claim is bound to one.
+pub(super) fn volume_of(inner: &Inner, id: TenantId, volume: &Name) -> Option<Box<str>> {
+    let home = inner.homes.get(inner.spaces.get(&id)?.first()?)?;
+    let claim = home.record.as_ref()?.volumes.get(volume.as_str())?;
+    let live = home.objects.get(&inner.kind_of("v1", "PersistentVolumeClaim")?)?.get(claim.claim.as_str())?;
+    match &live.extra {
+        Extra::Claim { volume, .. } if !volume.is_empty() => Some(volume.clone()),
+        Extra::Claim { .. } | Extra::Nothing | Extra::Secret(_) => None,
+    }
+}
+
 /// What is known of a tenant without an intent.
 pub(super) fn labelled(inner: &Inner, id: TenantId, namespace: &str) -> TenantSeen {
     let Some(home) = inner.homes.get(namespace) else { return TenantSeen::default() };
@@ -247,6 +258,9 @@ impl Look<'_> {
             Some((Extra::Claim { bytes, requested, lost: false, .. }, Ok(uid), text))
                 if recorded.is_none_or(|recorded| recorded == text) && known.is_none_or(|known| known == uid) =>
             {
+                if live.is_some_and(|live| live.deleting) {
+                    return Ok(VolumeSeen::Going { uid });
+                }
                 // What it has been asked to grow to it is growing to: that is waited for, and not asked for again.
                 return Ok(VolumeSeen::There { bytes: *bytes.max(requested), uid });
             }

@@ -415,6 +415,22 @@ fn changes_that_no_cluster_allows_are_refused() {
 }
 
 #[test]
+fn a_change_is_tried_with_every_example_and_with_what_both_versions_make_of_it() {
+    let job = workload("Job", "");
+    let class = |image: &str, schema: &Value| class_of(with("values", schema.clone()), &job.replace("registry.example/web:1", image)).unwrap();
+    let by_size = |large: &str| format!("\"registry.example/web:{{{{ '{large}' if values.size == 'large' else '1' }}}}\"");
+    let schema = |default: &str| {
+        let size = json!({"type": "string", "enum": ["small", "large"], "default": default});
+        json!({"properties": {"size": size}, "examples": [{"size": "large"}]})
+    };
+    let told = ["spec.manifests: Job/web: spec.template would change, which no cluster allows: give the object another name"];
+    let small = schema("small");
+    assert_eq!(changed(class(&by_size("2"), &small), class(&by_size("2"), &small)), Vec::<String>::new());
+    assert_eq!(changed(class(&by_size("2"), &small), class(&by_size("3"), &small)), told, "of the example alone, and told once");
+    assert_eq!(changed(class(&by_size("2"), &small), class(&by_size("2"), &schema("large"))), told, "of who says nothing");
+}
+
+#[test]
 fn volumes_keep_their_storage_and_never_shrink() {
     let class = |volumes: Value| class_of(with("volumes", volumes), "").unwrap();
     let before = || class(json!([{"name": "data", "size": "10Gi", "storage": "fast"}]));

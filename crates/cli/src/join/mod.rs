@@ -1,10 +1,12 @@
 //! Joining a Kubernetes cluster: from what is known of it to the manifests of its agent.
 //!
-//! In reading order: this module (what is known, and all manifests in order), [`site`] (how the cluster is furnished), [`issuers`] (whether
+//! In reading order: this module (what is known, and all manifests in order), [`site`] (how the cluster is furnished), [`counting`] (what counts
+//! there and cannot be seen), [`issuers`] (whether
 //! a token would let anybody in), [`rights`] (what the agent's account may do, and why), [`confine`] (where it may do it), [`workload`] (what
 //! runs), [`cluster`] (writing them to a cluster). All but the last are pure: the same input gives the same manifests.
 
 pub mod site;
+pub mod counting;
 pub mod issuers;
 pub mod rights;
 pub mod confine;
@@ -16,6 +18,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+pub use counting::Counting;
 pub use site::SiteSettings;
 
 /// The agent's own namespace.
@@ -73,6 +76,8 @@ pub struct Joining {
     pub servers: Vec<String>,
     /// How the cluster is furnished.
     pub site: SiteSettings,
+    /// What counts there and cannot be seen.
+    pub counting: Counting,
     /// Kinds that classes use, with the plural that the cluster has for them; without one it is guessed.
     pub kinds: BTreeMap<Kind, Option<String>>,
     /// Whether classes run commands in pods to bring tenants to rest.
@@ -121,6 +126,7 @@ pub(crate) mod tests {
             image: "roadstead:0.1.0".to_owned(),
             servers: vec!["r1.example.com:7420".to_owned()],
             site: SiteSettings::default(),
+            counting: Counting::default(),
             kinds: BTreeMap::new(),
             runs_commands: false,
             certificate: Certificate::Secret("given".to_owned()),

@@ -126,6 +126,7 @@ fn deployment(joining: &Joining) -> Value {
     });
     args.push(format!("--probe-image={}", joining.image));
     args.extend(joining.site.flags());
+    args.extend(joining.counting.flags());
     let container = json!({
         "name": "agent",
         "image": joining.image,

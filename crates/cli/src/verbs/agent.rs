@@ -9,7 +9,7 @@ use roadstead_agent::engine::Settings;
 use roadstead_agent::identity::keeper::Dial;
 use roadstead_agent::identity::{Credentials, Keeper, Keeping, Place};
 use roadstead_agent::interpreter::ClusterFacts;
-use roadstead_agent::inventory::{Inventory, Options};
+use roadstead_agent::inventory::Inventory;
 use roadstead_agent::kube::{Drift, Kind, KubeInterpreter, client};
 use roadstead_agent::lease::Election;
 use roadstead_agent::probe::Probe;
@@ -25,7 +25,7 @@ use crate::client::config::Context;
 use crate::client::{Connection, address, endpoints, endpoints_by};
 use crate::document::tenant::checked_name;
 use crate::failure::Failure;
-use crate::join::SiteSettings;
+use crate::join::{Counting, SiteSettings};
 
 /// The lease that one of the agent's replicas holds.
 const LEASE: &str = "roadstead-agent";
@@ -101,6 +101,8 @@ pub struct Agent {
     log_json: bool,
     #[command(flatten)]
     site: SiteSettings,
+    #[command(flatten)]
+    counting: Counting,
     #[command(flatten)]
     connection: Connection,
 }
@@ -233,7 +235,7 @@ impl Agent {
     }
 
     async fn carry(&self, cluster: &kube::Client, name: &str, session: Session, stop: CancellationToken) -> Result<(), Failure> {
-        let inventory = Arc::new(Inventory::start(cluster.clone(), Options::default()));
+        let inventory = Arc::new(Inventory::start(cluster.clone(), self.counting.options()));
         let mut held = inventory.held();
         let (sender, facts) = watch::channel(None);
         let (found, mut tried) = watch::channel(None);
@@ -266,7 +268,7 @@ impl Agent {
                 OnDrift::Report => Drift::Report,
             },
             facts,
-            on_orphans: Box::new(move |orphans| inventory.set_orphans(orphans.iter().map(|id| id.to_string().into_boxed_str()))),
+            on_others: Box::new(move |others| inventory.hear(others)),
         });
         let settings = Settings { site, ..Settings::default() };
         let ended = roadstead_agent::run(interpreter, settings, session, stop).await;

@@ -24,7 +24,7 @@ use crate::document::tenant::{ClassRef, checked_name};
 use crate::failure::{Exit, Failure};
 use crate::join::cluster::{KubeCluster, Written};
 use crate::join::issuers::{Issuers, issuers};
-use crate::join::{Certificate, Joining, Kind, SiteSettings, Token, is_loopback};
+use crate::join::{Certificate, Counting, Joining, Kind, SiteSettings, Token, is_loopback};
 use crate::output::{Objects, json, out, yaml};
 use crate::pki::authority::CERTIFICATE_DAYS;
 use crate::pki::{Role, Store, Subject};
@@ -113,6 +113,8 @@ pub struct Join {
     #[command(flatten)]
     site: SiteSettings,
     #[command(flatten)]
+    counting: Counting,
+    #[command(flatten)]
     connection: Connection,
 }
 
@@ -156,6 +158,7 @@ impl Join {
             image: self.image.clone(),
             servers,
             site,
+            counting: self.counting.clone(),
             kinds,
             runs_commands,
             privileged: self.allow_privileged,

@@ -20,7 +20,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{Epoch, Name, Revision, TenantId, VolumeUid};
-use crate::intent::{ClusterIntent, Role, TenantIntent};
+use crate::intent::{ClusterIntent, Role, TenantIntent, VolumeIntent};
 use crate::time::{Millis, Timestamp};
 
 pub use memory::Memory;
@@ -84,6 +84,11 @@ pub enum VolumeSeen {
     There {
         /// How large.
         bytes: u64,
+        /// Which one it is.
+        uid: VolumeUid,
+    },
+    /// It is there, and its deletion has been accepted, which nothing takes back: it lasts for as long as something still uses it.
+    Going {
         /// Which one it is.
         uid: VolumeUid,
     },
@@ -205,6 +210,14 @@ pub struct Round {
 
 /// What is said of a tenant that is stopped before its removal, while no more removals are carried out unasked.
 const WILL_WAIT: &str = "it is being stopped; then its removal waits for an operator, because more are to be removed than go unasked";
+
+/// A volume that its tenant still has and is about to lose. It is named at once, and the tenant is left as it is: to stop it would end the last use
+/// that keeps the volume. Where the whole namespace goes, that is what is named.
+pub fn going<'a>(wanted: &'a TenantIntent, seen: &TenantSeen) -> Option<&'a Name> {
+    let goes = |volume: &&VolumeIntent| matches!(seen.volumes.get(&volume.name), Some(VolumeSeen::Going { .. }));
+    let stays = wanted.role != Role::Absent && matches!(seen.home, Home::Ours(_));
+    wanted.volumes.iter().find(goes).filter(|_| stays).map(|volume| &volume.name)
+}
 
 /// What comes next. It changes nothing but `memory`.
 pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, memory: &mut Memory, now: Timestamp) -> Round {

@@ -49,8 +49,8 @@ fn is_nothing(seen: &TenantSeen) -> bool {
 fn is_lost(wanted: &VolumeIntent, seen: &TenantSeen) -> bool {
     match (seen.volumes.get(&wanted.name).unwrap_or(&VolumeSeen::Never), wanted.uid) {
         (VolumeSeen::Lost, _) | (VolumeSeen::Never, Some(_)) => true,
-        (VolumeSeen::There { uid, .. }, Some(known)) => *uid != known,
-        (VolumeSeen::Never | VolumeSeen::There { .. }, None) => false,
+        (VolumeSeen::There { uid, .. } | VolumeSeen::Going { uid }, Some(known)) => *uid != known,
+        (VolumeSeen::Never | VolumeSeen::There { .. } | VolumeSeen::Going { .. }, None) => false,
     }
 }
 

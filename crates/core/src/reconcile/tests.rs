@@ -120,7 +120,8 @@ fn any_seen() -> impl Strategy<Value = TenantSeen> {
         1 => proptest::option::of(Just("a finalizer".to_owned())).prop_map(Home::Terminating),
         1 => Just(Home::Foreign("a namespace of somebody else".to_owned())),
     ];
-    let volume = prop_oneof![Just(VolumeSeen::Never), (1..30_u64).prop_map(there), Just(VolumeSeen::Lost)];
+    let going = VolumeSeen::Going { uid: VolumeUid(1) };
+    let volume = prop_oneof![Just(VolumeSeen::Never), (1..30_u64).prop_map(there), Just(going), Just(VolumeSeen::Lost)];
     (home, proptest::collection::vec(any_part(), 4), proptest::collection::vec(volume, 2), any::<bool>()).prop_map(
         |(home, parts, volumes, at_rest)| {
             if home == Home::None {
@@ -478,6 +479,24 @@ fn a_volume_that_is_known_and_not_there_is_never_made_again() {
     seen.volumes.clear();
     assert_eq!(one(&run, &seen), other, "neither where the claim is gone, with all that was written down about it");
     assert_eq!(one(&run, &TenantSeen::default()).condition, Condition::VolumeLost(name("data")), "nor where the namespace is");
+}
+
+#[test]
+fn a_volume_that_is_being_deleted_is_named_and_its_tenant_goes_on() {
+    let run = wanted(1, 1, Role::Run);
+    let mut seen = TenantSeen::default();
+    one(&run, &seen).actions.iter().for_each(|action| carry_out(&run, &mut seen, action));
+    settle(&mut seen);
+    assert_eq!(going(&run, &seen), None);
+    seen.volumes.insert(name("data"), VolumeSeen::Going { uid: VolumeUid(1) });
+    assert_eq!(going(&run, &seen), Some(&name("data")));
+    assert_eq!(one(&run, &seen), Step { actions: vec![], condition: Condition::Running }, "to stop it would end the volume");
+    assert_eq!(going(&wanted(1, 1, Role::Absent), &seen), None, "it is to go");
+    let mut other = run.clone();
+    other.volumes[0].uid = Some(VolumeUid(2));
+    assert_eq!(one(&other, &seen).condition, Condition::VolumeLost(name("data")), "another one in its place is no better for going");
+    seen.home = Home::Terminating(None);
+    assert_eq!(going(&run, &seen), None, "the namespace is what goes");
 }
 
 #[test]

@@ -149,8 +149,8 @@ impl Context {
         rejected(rejection, &|id| state.as_deref().map_or_else(|| format!("#{}", id.0), |state| cluster_names(state)(id)))
     }
 
-    /// Refuses a class of which no tenant could be rendered, or that its tenants of the version before could not be given: all that
-    /// `roadstead apply` refuses, for whoever writes past it. The work is bounded by the limits of a class, and done few at a time.
+    /// Refuses a class of which no tenant could be rendered, or that tenants could not be given that have the latest version, or any other that is
+    /// in use: all that `roadstead apply` refuses, for whoever writes past it. The work is bounded by the limits of a class, and done few at a time.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` with every finding.
@@ -164,10 +164,17 @@ impl Context {
             }
             let name = version.name.as_str();
             let known = state.class(name, &version.version).is_some();
-            let latest = state.classes().filter(|other| !known && other.name == version.name).max_by_key(|other| other.created);
+            let others = || state.classes().filter(|other| !known && other.name == version.name);
+            let latest = others().map(|other| other.created).max();
+            let compared = others().filter(|other| Some(other.created) == latest || state.class_use(name, &other.version) > 0);
+            let mut found = Vec::new();
             // What is kept already and is not understood is not this version's fault.
-            let Some(Ok(before)) = latest.map(|latest| Class::parse(latest)) else { return Ok(()) };
-            let found = roadstead_class::check_change(&before, &class);
+            for (before, version) in compared.filter_map(|other| Some((Class::parse(other).ok()?, &other.version))) {
+                let changes = roadstead_class::check_change(&before, &class).into_iter();
+                let of_version =
+                    |finding: Finding| Finding { problem: format!("{} (compared with {name}@{version})", finding.problem), ..finding };
+                found.extend(changes.map(of_version));
+            }
             if found.is_empty() { Ok(()) } else { Err(findings(found)) }
         };
         self.heavy(work).await

@@ -22,7 +22,7 @@ pub const MAX_STREAMS: usize = 2048;
 /// A caller's deadline is cut by this part of itself (and at most [`MAX_MARGIN`]), so that the answer still arrives.
 const MARGIN_PART: u32 = 20;
 /// See [`MARGIN_PART`].
-const MAX_MARGIN: Duration = Duration::from_millis(10);
+const MAX_MARGIN: Duration = Duration::from_millis(50);
 
 /// RPCs whose answer is a stream, or whose request is.
 const STREAMS: &[&str] = &[

@@ -1,4 +1,4 @@
-//! `inventory`: 5,000 nodes and 100,000 pods of 6 KiB on a real API server. How much memory and CPU does a process take that tells what the
+//! `inventory`: 5,000 nodes and 100,000 pods of 6 KiB on a real API server. How much memory and CPU does an agent take that tells what the
 //! cluster holds, through the first list, 200 changes a second and a list that is forced anew; and how soon is a change told?
 
 use std::path::Path;
@@ -14,18 +14,18 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use prost::Message;
-use roadstead_agent::inventory::{Held, Inventory, Options};
+use roadstead_agent::engine::{Heard, QUEUE};
 use roadstead_api::v1;
-use roadstead_core::resources::{PodSize, Resources};
 use roadstead_tests::load::histogram;
 use roadstead_tests::testbed::{ControlPlane, Options as PlaneOptions};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tonic::codegen::http::Request;
 
+use crate::agent::{GENERATION, OWN, Parts, TEMPLATE};
 use crate::report::{Check, Report};
 
 /// Name of the hidden subcommand that is the process which is measured.
@@ -68,53 +68,50 @@ struct Settings {
 struct Told {
     open: u32,
     nodes: u32,
+    orphans: u32,
     other_pods: u64,
     other_millicores: u64,
     report_bytes: usize,
     pod_lists: u64,
 }
 
-/// The process that is measured: an inventory and nothing else. Ends when nobody reads what it says.
+/// The process that is measured: an agent for which the placement service is played, with nothing to carry yet. Ends when nobody reads what it
+/// says.
 pub(crate) async fn watch(arguments: &[String]) -> Result<()> {
     let file = arguments.first().context("no kubeconfig file is named")?;
     let kubeconfig = Kubeconfig::read_from(file).context("failed to read a kubeconfig file")?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.context("a kubeconfig file is wrong")?;
-    let inventory = Inventory::start(Client::try_from(config).context("failed to make a client")?, Options::default());
-    let mut held = inventory.held();
-    loop {
-        held.changed().await.context("the inventory has ended")?;
-        let Some(held) = held.borrow_and_update().clone() else { continue };
-        let used = held.facts.capacity.used_by_others;
-        let told = Told {
-            open: held.census.open,
-            nodes: held.facts.nodes,
-            other_pods: used.pods,
-            other_millicores: used.cpu.0,
-            report_bytes: report(&held).encoded_len(),
-            pod_lists: inventory.pod_lists(),
-        };
+    let client = Client::try_from(config).context("failed to make a client")?;
+    let Parts { inventory, mut engine, .. } = Parts::start(client.clone(), client).await?;
+    let ((heard, hears), (tell, mut tells)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE));
+    tokio::spawn(async move { engine.run(hears, tell).await });
+    let generation = Some(v1::Revision { incarnation: 0, index: GENERATION });
+    let nobody = v1::WatchIntentResponse { generation, ..Default::default() };
+    heard.send(Heard::Begins).await.context("the agent has ended")?;
+    heard.send(Heard::Intent(Box::new(nobody))).await.context("the agent has ended")?;
+    let mut told = Told::default();
+    while let Some(message) = tells.recv().await {
+        told.take(&message, inventory.pod_lists());
         println!("{}", serde_json::to_string(&told)?);
+        let answer = v1::ObserveResponse { revision: generation, ..Default::default() };
+        heard.send(Heard::Taken(answer)).await.context("the agent has ended")?;
     }
+    anyhow::bail!("the agent has ended")
 }
 
-/// What the placement service would be sent.
-fn report(held: &Held) -> v1::Capacity {
-    let resources = |resources: Resources| v1::Resources {
-        cpu_millicores: resources.cpu.0,
-        memory_bytes: resources.memory.0,
-        pods: resources.pods,
-        storage_bytes: resources.storage.0,
-        attachments: resources.attachments,
-    };
-    let size = |size: PodSize| Some(v1::PodSize { cpu_millicores: size.cpu.0, memory_bytes: size.memory.0 });
-    let capacity = &held.facts.capacity;
-    let nodes = capacity.nodes.iter();
-    v1::Capacity {
-        allocatable: Some(resources(capacity.allocatable)),
-        used_by_others: Some(resources(capacity.used_by_others)),
-        nodes: nodes
-            .map(|node| v1::NodeSize { allocatable: size(node.allocatable), largest_free: size(node.largest_free), count: node.count })
-            .collect(),
+impl Told {
+    /// A message says only what is news.
+    fn take(&mut self, message: &v1::ObserveRequest, pod_lists: u64) {
+        if let Some(info) = &message.info {
+            (self.nodes, self.orphans) = (info.nodes, info.orphans);
+        }
+        if let Some(details) = &message.details {
+            self.open = details.open_nodes;
+        }
+        if let Some(used) = message.capacity.as_ref().and_then(|capacity| capacity.used_by_others.as_ref()) {
+            (self.other_pods, self.other_millicores) = (used.pods, used.cpu_millicores);
+        }
+        (self.report_bytes, self.pod_lists) = (message.encoded_len(), pod_lists);
     }
 }
 
@@ -133,8 +130,10 @@ pub(crate) async fn run(arguments: &[String]) -> Result<Report> {
 
     let mut watcher = Watcher::start(plane.kubeconfig())?;
     let started = Instant::now();
-    let others = u64::try_from(settings.pods / 2)?;
-    let first = watcher.told("a first look", |told| told.other_pods == others && u64::from(told.nodes) == settings.nodes as u64).await?;
+    // What nobody has placed there counts as others', also where it is labelled as a tenant's.
+    let (others, nodes) = (u64::try_from(settings.pods)?, u32::try_from(settings.nodes)?);
+    let is_all = |told: &Told| told.other_pods == others && told.nodes == nodes && told.orphans as usize == NAMESPACES / 2;
+    let first = watcher.told("a first look", is_all).await?;
     let first_s = started.elapsed().as_secs_f64();
     let first_memory = watcher.memory()?;
     eprintln!("first look after {first_s:.1} s, {:.0} MiB: {first:?}", first_memory / MIB);
@@ -164,7 +163,7 @@ pub(crate) async fn run(arguments: &[String]) -> Result<Report> {
         checks: vec![
             Check::below("VmHWM in MiB through first list and forced list", memory / MIB, 512.0),
             Check::below("percent of a core", share, 20.0),
-            Check::below("largest ms from the acknowledgement of a change until it is told", ms(told.max()), 1_000.0),
+            Check::below("largest ms from the acknowledgement of a change until it is on its way to the placement service", ms(told.max()), 1_000.0),
             Check::below("KiB of the largest report", report_kib, 64.0),
             Check::at_least("changes/s", rate, f64::from(settings.rate) * 0.95),
             Check::at_least("pods", pod_count, 100_000.0),
@@ -182,6 +181,10 @@ pub(crate) async fn run(arguments: &[String]) -> Result<Report> {
 
 /// Writes namespaces, nodes and pods; how large a pod is.
 async fn fill(client: &Client, settings: &Settings) -> Result<usize> {
+    for own in [OWN.0, TEMPLATE.0] {
+        let namespace = json!({"metadata": {"name": own}});
+        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &serde_json::from_value(namespace)?).await?;
+    }
     for number in 0..NAMESPACES {
         let labels = (number % 2 == 0).then(|| json!({"roadstead.dev/tenant": format!("{number:016x}")}));
         let namespace = json!({"metadata": {"name": format!("space-{number}"), "labels": labels}});

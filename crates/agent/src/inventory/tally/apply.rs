@@ -283,7 +283,7 @@ impl Counted for Volume {
             class: (!self.class.is_empty()).then(|| tally.classes.hold(&self.class)),
             namespace,
             host: self.host.map(|host| tally.nodes.hold(&host)),
-            outsider: namespace.is_some_and(|namespace| tally.is_outsider(namespace)),
+            outsider: tally.is_outsiders(&self.name, namespace),
             counted: false,
         };
         tally.count_volume(&mut volume, true);

@@ -7,7 +7,8 @@
 //!   pod on a node that is not open uses nothing of what is there, so that it would count twice: once because its node is missing from what
 //!   there is, once as use. A tenant's pod on such a node still counts, with the placement service, which counts whole tenants: it will
 //!   need room elsewhere. A pod that no node has taken uses nothing yet; one that has ended, nothing any more.
-//! - **Storage** per StorageClass, see [`mod@storage`].
+//! - **Storage** per StorageClass, see [`mod@storage`]. A volume that its tenant's class has dropped is kept, and nobody asks for it any more: it counts
+//!   as others'.
 //! - **Attachments**: what the nodes' drivers allow in sum, or [`UNLIMITED_ATTACHMENTS`] on a node where none sets a limit; others' are
 //!   those of volumes whose claims are not tenants'.
 
@@ -150,6 +151,8 @@ struct NamespaceSlot {
 pub(crate) struct Tally {
     options: Options,
     orphans: BTreeSet<Box<str>>,
+    /// Volumes of tenants that nobody asks for any more.
+    detached: BTreeSet<Box<str>>,
     uid: Box<str>,
     namespaces: Slots<NamespaceSlot>,
     nodes: Slots<NodeSlot>,
@@ -181,6 +184,14 @@ impl Tally {
     pub(crate) fn set_orphans(&mut self, orphans: BTreeSet<Box<str>>) {
         if self.orphans != orphans {
             self.orphans = orphans;
+            self.recount();
+        }
+    }
+
+    /// Which volumes, by name, tenants keep without asking for them: others', here.
+    pub(crate) fn set_detached(&mut self, detached: BTreeSet<Box<str>>) {
+        if self.detached != detached {
+            self.detached = detached;
             self.recount();
         }
     }
@@ -250,6 +261,11 @@ impl Tally {
         self.namespaces[namespace].tenant.as_ref().is_none_or(|tenant| self.orphans.contains(tenant))
     }
 
+    /// Whether a volume that is claimed in a namespace is none that a tenant counted here asks for.
+    fn is_outsiders(&self, name: &str, namespace: Option<u32>) -> bool {
+        namespace.is_some_and(|namespace| self.is_outsider(namespace) || self.detached.contains(name))
+    }
+
     /// Moves pods and volumes whose namespaces have become, or have ceased to be, tenants'. Looks at all of them: this is rare, since a
     /// namespace is labelled before anything is in it.
     fn recount(&mut self) {
@@ -264,8 +280,8 @@ impl Tally {
         }
         self.listed_pods = pods;
         let mut volumes = std::mem::take(&mut self.listed_volumes);
-        for volume in volumes.values_mut() {
-            let outsider = volume.namespace.is_some_and(|namespace| self.is_outsider(namespace));
+        for (name, volume) in volumes.iter_mut() {
+            let outsider = self.is_outsiders(name, volume.namespace);
             if outsider != volume.outsider {
                 self.count_volume(volume, false);
                 volume.outsider = outsider;

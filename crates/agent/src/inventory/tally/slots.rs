@@ -129,6 +129,10 @@ impl<K: Hash + Eq + Clone, V> Listed<K, V> {
         self.kept.values().map(|(value, _)| value)
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.kept.iter_mut().map(|(key, (value, _))| (key, value))
+    }
+
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         self.kept.values_mut().map(|(value, _)| value)
     }

@@ -33,6 +33,7 @@ enum Event {
     Left(u8, Option<StorageLeft>),
     Attachment(u8, Option<Attachment>),
     Orphans(BTreeSet<Box<str>>),
+    Detached(BTreeSet<Box<str>>),
     /// A list of everything anew, after events that were missed; begun once before in vain.
     Relist(Vec<Event>),
 }
@@ -106,7 +107,9 @@ fn event() -> impl Strategy<Value = Event> {
         Event::Attachment(number, there)
     });
     let orphans = prop::collection::btree_set((0..3u8).prop_map(|tenant| name('t', tenant)), 0..2).prop_map(Event::Orphans);
-    prop_oneof![2 => namespace, 3 => node, 1 => drivers, 6 => pod, 3 => volume, 1 => class, 1 => left, 2 => attachment, 1 => orphans]
+    let detached = prop::collection::btree_set((0..6u8).prop_map(|volume| name('v', volume)), 0..3).prop_map(Event::Detached);
+    let others = prop_oneof![orphans, detached];
+    prop_oneof![2 => namespace, 3 => node, 1 => drivers, 6 => pod, 3 => volume, 1 => class, 1 => left, 2 => attachment, 2 => others]
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -157,9 +160,14 @@ impl World {
                     tally.set_orphans(orphans);
                 }
             }
+            Event::Detached(detached) => {
+                if let Some(tally) = tally {
+                    tally.set_detached(detached);
+                }
+            }
             Event::Relist(missed) => {
                 for event in missed {
-                    let tally = if matches!(event, Event::Orphans(_)) { tally.as_deref_mut() } else { None };
+                    let tally = if matches!(event, Event::Orphans(_) | Event::Detached(_)) { tally.as_deref_mut() } else { None };
                     self.happen(event, tally);
                 }
                 if let Some(tally) = tally {
@@ -212,6 +220,7 @@ impl World {
         }
         for attachment in self.attachments.values().filter(|attachment| self.is_open(&attachment.node, tally)) {
             let volume = self.volumes.values().find(|volume| volume.name == attachment.volume);
+            let volume = volume.filter(|volume| !tally.detached.contains(&volume.name));
             let claimed_in = volume.and_then(|volume| volume.claimed_in.as_ref());
             others[4] += u128::from(!claimed_in.is_some_and(|namespace| self.is_tenants(namespace, tally)));
         }
@@ -235,6 +244,7 @@ proptest! {
         }
         let mut fresh = Tally::new(options());
         fresh.set_orphans(tally.orphans.clone());
+        fresh.set_detached(tally.detached.clone());
         world.list(&mut fresh);
         prop_assert_eq!(tally.capacity(), fresh.capacity());
         prop_assert_eq!(tally.census(), fresh.census());

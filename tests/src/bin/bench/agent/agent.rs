@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::Api;
+use kube::{Api, Client};
 use roadstead_agent::engine::{Engine, Heard, QUEUE, Settings as EngineSettings};
 use roadstead_agent::interpreter::Interpreter;
 use roadstead_agent::inventory::{Inventory, Options};
@@ -39,6 +39,46 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// What is wanted, by uid: it outlives agents.
 type Intents = Arc<Mutex<BTreeMap<String, v1::TenantIntent>>>;
+
+/// The agent as it is shipped, but for its process, its Lease and its conversation with the placement service.
+pub(crate) struct Parts {
+    pub(crate) inventory: Arc<Inventory>,
+    pub(crate) interpreter: KubeInterpreter,
+    pub(crate) engine: Engine<KubeInterpreter>,
+    /// Hands what the inventory tells to the interpreter; ends with the inventory.
+    forward: JoinHandle<()>,
+}
+
+impl Parts {
+    /// With the inventory's requests apart from all others.
+    pub(crate) async fn start(client: Client, inventorys: Client) -> Result<Self> {
+        let inventory = Arc::new(Inventory::start(inventorys, Options::default()));
+        let mut held = inventory.held();
+        let (sender, facts) = watch::channel(None);
+        let forward = tokio::spawn(async move {
+            loop {
+                sender.send_replace(held.borrow_and_update().as_ref().map(|held| held.facts.clone()));
+                if held.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        let kind = |(api_version, kind): (&str, &str)| Kind { api_version: api_version.to_owned(), kind: kind.to_owned() };
+        let counts = inventory.clone();
+        let interpreter = KubeInterpreter::start(Settings {
+            client,
+            kinds: KINDS.map(kind).into(),
+            own_namespace: OWN.0.to_owned(),
+            template_namespace: TEMPLATE.0.to_owned(),
+            drift: Drift::Repair,
+            facts,
+            on_others: Box::new(move |others| counts.hear(others)),
+        });
+        let settings = EngineSettings { site: tenants::site(), ..EngineSettings::default() };
+        let engine = Engine::begin(interpreter.clone(), settings).await.context("the agent does not begin")?;
+        Ok(Self { inventory, interpreter, engine, forward })
+    }
+}
 
 /// What was told so far.
 #[derive(Clone, Debug, Default)]
@@ -87,29 +127,7 @@ impl Agent {
         let started = Instant::now();
         let namespaces: Api<Namespace> = Api::all(client.clone());
         namespaces.get("kube-system").await.context("the cluster does not say which it is")?;
-        let inventory = Arc::new(Inventory::start(counting, Options::default()));
-        let mut held = inventory.held();
-        let (sender, facts) = watch::channel(None);
-        let forward = tokio::spawn(async move {
-            loop {
-                sender.send_replace(held.borrow_and_update().as_ref().map(|held| held.facts.clone()));
-                if held.changed().await.is_err() {
-                    return;
-                }
-            }
-        });
-        let kind = |(api_version, kind): (&str, &str)| Kind { api_version: api_version.to_owned(), kind: kind.to_owned() };
-        let interpreter = KubeInterpreter::start(Settings {
-            client,
-            kinds: KINDS.map(kind).into(),
-            own_namespace: OWN.0.to_owned(),
-            template_namespace: TEMPLATE.0.to_owned(),
-            drift: Drift::Repair,
-            facts,
-            on_orphans: Box::new(move |orphans| inventory.set_orphans(orphans.iter().map(|id| id.to_string().into_boxed_str()))),
-        });
-        let settings = EngineSettings { site: tenants::site(), ..EngineSettings::default() };
-        let mut engine = Engine::begin(interpreter.clone(), settings).await.context("the agent does not begin")?;
+        let Parts { interpreter, mut engine, forward, .. } = Parts::start(client, counting).await?;
         let ((heard, hears), (tell, tells)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE));
         let (news, told) = watch::channel(Told::default());
         let service = tokio::spawn(serve(intents.clone(), tenants::class()?, heard, tells, news));

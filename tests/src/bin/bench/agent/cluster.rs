@@ -21,7 +21,7 @@ use super::counts::Counts;
 use super::tenants::{STORAGE, TEMPLATE};
 
 /// The agent's namespace and account, as joining makes them.
-pub(super) const OWN: (&str, &str) = ("roadstead-system", "roadstead-agent");
+pub(crate) const OWN: (&str, &str) = ("roadstead-system", "roadstead-agent");
 /// Pods that a node of Kubernetes takes, less some.
 const PODS_PER_NODE: u32 = 100;
 /// The cluster is quiet when so long nothing was written to what a tenant has.

@@ -23,7 +23,10 @@ use clap::Args;
 
 use agent::Agent;
 use cluster::Cluster;
+pub(crate) use cluster::OWN;
+pub(crate) use tenants::{GENERATION, TEMPLATE};
 
+pub(crate) use agent::Parts;
 pub(crate) use bring_up::run as bring_up;
 pub(crate) use drift::run as drift;
 pub(crate) use noop::run as noop;

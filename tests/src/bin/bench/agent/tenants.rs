@@ -19,10 +19,10 @@ pub(super) const VOLUME: &str = "data";
 /// StorageClass of the cluster.
 pub(super) const STORAGE: &str = "fast";
 /// Namespace and name of the secret that is copied.
-pub(super) const TEMPLATE: (&str, &str) = ("roadstead-templates", "shared-smtp");
+pub(crate) const TEMPLATE: (&str, &str) = ("roadstead-templates", "shared-smtp");
 const GIB: u64 = 1 << 30;
 /// The only generation of the intent.
-pub(super) const GENERATION: u64 = 7;
+pub(crate) const GENERATION: u64 = 7;
 
 const MANIFESTS: &str = r#"
 apiVersion: v1
