@@ -33,10 +33,8 @@ use troubles::Troubles;
 use wanted::Wanted;
 use work::{Busy, Ended, carry_out};
 
-/// Tenants that are worked on at the same time.
+/// Tenants that are worked on at the same time, each with one request at a time.
 const PARALLEL: usize = 32;
-/// Of one shard: a shard whose tenants all hang leaves room for the others.
-const PARALLEL_IN_SHARD: usize = 16;
 /// How often it is looked for what has come to be due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often everything is looked at anew although nothing moved.
@@ -77,18 +75,28 @@ pub enum Heard {
 }
 
 /// How an agent works.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// What rendering has to know of the cluster.
     pub site: Site,
     /// How much at a time.
     pub limits: Limits,
+    /// Tenants that are worked on at the same time, each with one request at a time. Half as many of one shard: a shard whose tenants all hang leaves
+    /// room for the others.
+    pub parallel: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { site: Site::default(), limits: Limits::default(), parallel: PARALLEL }
+    }
 }
 
 /// The agent of one cluster.
 pub struct Engine<I: Interpreter> {
     interpreter: I,
     limits: Limits,
+    parallel: usize,
     wanted: Wanted,
     seen: ClusterSeen,
     /// To be looked at again.
@@ -147,6 +155,7 @@ impl<I: Interpreter> Engine<I> {
         Ok(Self {
             interpreter,
             limits: settings.limits,
+            parallel: settings.parallel.max(2),
             wanted: Wanted::new(settings.site),
             seen: ClusterSeen { generation, tenants: BTreeMap::new() },
             dirty: BTreeSet::new(),
@@ -460,12 +469,12 @@ impl<I: Interpreter> Engine<I> {
             if step.actions.is_empty() || !is_free || !has_settled {
                 continue;
             }
-            if self.busy.len() >= PARALLEL {
+            if self.busy.len() >= self.parallel {
                 break;
             }
             let Some(job) = self.wanted.jobs.get(id) else { continue };
             let busy = in_shard.entry(job.intent.shard).or_default();
-            if *busy >= PARALLEL_IN_SHARD {
+            if *busy >= self.parallel / 2 {
                 continue;
             }
             *busy += 1;

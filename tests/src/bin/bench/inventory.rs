@@ -27,6 +27,7 @@ use tonic::codegen::http::Request;
 
 use crate::agent::{GENERATION, OWN, Parts, TEMPLATE};
 use crate::report::{Check, Report};
+use crate::usage::{cpu_seconds, peak_memory};
 
 /// Name of the hidden subcommand that is the process which is measured.
 pub(crate) const WATCHER: &str = "inventory-watcher";
@@ -38,8 +39,6 @@ const POD_BYTES: usize = 6 * 1024;
 const SOON: Duration = Duration::from_secs(120);
 /// Time between two probes.
 const PROBE_EVERY: Duration = Duration::from_millis(1_000);
-/// Clock ticks a second in `/proc/PID/stat`: fixed for programs on Linux.
-const TICKS: f64 = 100.0;
 const MIB: f64 = 1_048_576.0;
 
 /// Settings; the defaults are what the bars are meant for.
@@ -82,7 +81,7 @@ pub(crate) async fn watch(arguments: &[String]) -> Result<()> {
     let kubeconfig = Kubeconfig::read_from(file).context("failed to read a kubeconfig file")?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.context("a kubeconfig file is wrong")?;
     let client = Client::try_from(config).context("failed to make a client")?;
-    let Parts { inventory, mut engine, .. } = Parts::start(client.clone(), client).await?;
+    let Parts { inventory, mut engine, .. } = Parts::start(client.clone(), client, None).await?;
     let ((heard, hears), (tell, mut tells)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE));
     tokio::spawn(async move { engine.run(hears, tell).await });
     let generation = Some(v1::Revision { incarnation: 0, index: GENERATION });
@@ -378,26 +377,16 @@ impl Watcher {
         Ok(told)
     }
 
-    fn file(&self, name: &str) -> Result<String> {
-        let path = format!("/proc/{}/{name}", self.child.id().context("the watcher has ended")?);
-        std::fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))
+    fn process(&self) -> Result<String> {
+        Ok(self.child.id().context("the watcher has ended")?.to_string())
     }
 
-    /// VmHWM in bytes.
     fn memory(&self) -> Result<f64> {
-        let status = self.file("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM is told")?;
-        let kib: u32 = line.trim().trim_end_matches(" kB").parse().context("VmHWM is no number")?;
-        Ok(f64::from(kib) * 1024.0)
+        peak_memory(&self.process()?)
     }
 
-    /// Seconds of CPU that it has used.
     fn cpu_seconds(&self) -> Result<f64> {
-        let stat = self.file("stat")?;
-        let (_, fields) = stat.rsplit_once(") ").context("stat is malformed")?;
-        // The fields after the name: utime is the 12th, stime the 13th.
-        let ticks: Vec<u32> = fields.split(' ').skip(11).take(2).map(str::parse).collect::<Result<_, _>>().context("stat is malformed")?;
-        Ok(f64::from(ticks.iter().sum::<u32>()) / TICKS)
+        cpu_seconds(&self.process()?)
     }
 }
 

@@ -13,6 +13,7 @@ mod watch;
 mod failover;
 mod restart;
 mod trace;
+mod usage;
 mod inventory;
 mod place_beside_kube;
 mod agent;

@@ -51,7 +51,7 @@ pub(crate) struct Parts {
 
 impl Parts {
     /// With the inventory's requests apart from all others.
-    pub(crate) async fn start(client: Client, inventorys: Client) -> Result<Self> {
+    pub(crate) async fn start(client: Client, inventorys: Client, parallel: Option<usize>) -> Result<Self> {
         let inventory = Arc::new(Inventory::start(inventorys, Options::default()));
         let mut held = inventory.held();
         let (sender, facts) = watch::channel(None);
@@ -74,7 +74,8 @@ impl Parts {
             facts,
             on_others: Box::new(move |others| counts.hear(others)),
         });
-        let settings = EngineSettings { site: tenants::site(), ..EngineSettings::default() };
+        let shipped = EngineSettings::default();
+        let settings = EngineSettings { site: tenants::site(), parallel: parallel.unwrap_or(shipped.parallel), ..shipped };
         let engine = Engine::begin(interpreter.clone(), settings).await.context("the agent does not begin")?;
         Ok(Self { inventory, interpreter, engine, forward })
     }
@@ -101,6 +102,7 @@ pub(super) struct Agent {
     pub(super) interpreter: KubeInterpreter,
     pub(super) started: Instant,
     intents: Intents,
+    parallel: Option<usize>,
     told: watch::Receiver<Told>,
     engine: JoinHandle<Engine<KubeInterpreter>>,
     service: JoinHandle<()>,
@@ -111,23 +113,23 @@ impl Agent {
     /// The first agent of a cluster: all tenants are wanted at once.
     pub(super) async fn start(cluster: &Cluster, size: Size) -> Result<Self> {
         let intents = (0..size.tenants).map(|number| tenants::intent(number, size.shard)).map(|intent| (intent.uid.clone(), intent));
-        Self::with(cluster, Arc::new(Mutex::new(intents.collect()))).await
+        Self::with(cluster, Arc::new(Mutex::new(intents.collect())), size.parallel).await
     }
 
     /// Another agent of the same cluster, that knows nothing; this one is gone before.
     pub(super) async fn restart(self, cluster: &Cluster) -> Result<Self> {
-        let intents = self.intents.clone();
+        let (intents, parallel) = (self.intents.clone(), self.parallel);
         drop(self.stop().await?);
-        Self::with(cluster, intents).await
+        Self::with(cluster, intents, parallel).await
     }
 
-    async fn with(cluster: &Cluster, intents: Intents) -> Result<Self> {
+    async fn with(cluster: &Cluster, intents: Intents, parallel: Option<usize>) -> Result<Self> {
         let (counts, others) = (Arc::default(), Arc::default());
         let (client, counting) = (cluster.agents_client(&counts).await?, cluster.agents_client(&others).await?);
         let started = Instant::now();
         let namespaces: Api<Namespace> = Api::all(client.clone());
         namespaces.get("kube-system").await.context("the cluster does not say which it is")?;
-        let Parts { interpreter, mut engine, forward, .. } = Parts::start(client, counting).await?;
+        let Parts { interpreter, mut engine, forward, .. } = Parts::start(client, counting, parallel).await?;
         let ((heard, hears), (tell, tells)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE));
         let (news, told) = watch::channel(Told::default());
         let service = tokio::spawn(serve(intents.clone(), tenants::class()?, heard, tells, news));
@@ -135,7 +137,7 @@ impl Agent {
             engine.run(hears, tell).await;
             engine
         });
-        Ok(Self { counts, interpreter, started, intents, told, engine, service, forward })
+        Ok(Self { counts, interpreter, started, intents, parallel, told, engine, service, forward })
     }
 
     /// Waits until every tenant was told to run.

@@ -14,6 +14,7 @@ use super::agent::Agent;
 use super::cluster::Cluster;
 use super::{Size, UP_WITHIN};
 use crate::report::{Check, Report, median};
+use crate::usage::cpu_seconds;
 
 /// Objects of a tenant: its namespace, what is in it, and the agent's record, which the bare client writes, too.
 const OBJECTS: u32 = super::tenants::OBJECTS as u32 + 2;
@@ -93,15 +94,16 @@ async fn sweep(settings: &Settings) -> Result<Vec<(usize, f64)>> {
 /// Objects a second until the agent has written its last, and what else there is to say.
 async fn by_the_agent(size: Size) -> Result<(f64, Value)> {
     let cluster = Cluster::start(size).await?;
+    let cpu = cpu_seconds("self")?;
     let mut agent = Agent::start(&cluster, size).await?;
     agent.until_all_run(UP_WITHIN).await?;
-    let all_run = agent.started.elapsed();
+    let (all_run, cpu) = (agent.started.elapsed(), cpu_seconds("self")? - cpu);
     let wrote_until = agent.counts.last_write().context("nothing was written")?;
     let took = wrote_until.duration_since(agent.started);
     let rate = f64::from(size.tenants * OBJECTS) / took.as_secs_f64();
     let requests = agent.counts.so_far();
     drop(agent.stop().await?);
-    Ok((rate, json!({"writing_s": took.as_secs_f64(), "all_run_s": all_run.as_secs_f64(), "requests": requests})))
+    Ok((rate, json!({"writing_s": took.as_secs_f64(), "all_run_s": all_run.as_secs_f64(), "agent_cpu_s": cpu, "requests": requests})))
 }
 
 /// What `kubectl apply` makes of it with its own settings.
