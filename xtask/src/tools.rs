@@ -92,7 +92,8 @@ pub(crate) fn cargo_deny(step: &mut Step) -> Result<Tool> {
         }
     }
     let mut install = cargo();
-    install.args(["install", "--locked", "--quiet", "cargo-deny", "--version", CARGO_DENY, "--root"]).arg(folder());
+    // It runs for seconds, and would be optimised for minutes.
+    install.args(["install", "--locked", "--quiet", "--debug", "cargo-deny", "--version", CARGO_DENY, "--root"]).arg(folder());
     Ok(if step.run(&mut install)? { Ok(own) } else { Err(format!("cargo-deny {CARGO_DENY} could not be installed")) })
 }
 

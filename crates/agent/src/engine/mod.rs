@@ -9,6 +9,8 @@ mod look;
 mod told;
 mod troubles;
 mod work;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -18,7 +20,7 @@ use roadstead_class::Site;
 use roadstead_core::id::{Name, Revision, ShardId, TenantId};
 use roadstead_core::intent::Role;
 use roadstead_core::observed::ClusterInfo;
-use roadstead_core::reconcile::{Action, ClusterSeen, Condition, Limits, Memory, Round, Step, VolumeSeen, reconcile};
+use roadstead_core::reconcile::{Action, ClusterSeen, Condition, Limits, Memory, Round, Step, TenantSeen, VolumeSeen, reconcile};
 use roadstead_core::time::{Millis, Timestamp};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -50,6 +52,8 @@ const TELL_ANEW_EVERY: Duration = Duration::from_secs(60);
 const TELL_WITHIN: Duration = Duration::from_secs(10);
 /// How long a tenant may take to become ready if its class does not say: what is pulled and started for the first time may take minutes.
 const READY_WITHIN: Millis = Millis::from_secs(600);
+/// How long an agent may look for what is there before its tenants are told to wait for that.
+const BLIND_AFTER: Duration = Duration::from_secs(30);
 /// Messages that wait to be taken in.
 pub const QUEUE: usize = 64;
 /// Questions that are answered at a time: each is some requests to the API server for every object of a tenant.
@@ -103,6 +107,8 @@ pub struct Engine<I: Interpreter> {
     dirty: BTreeSet<TenantId>,
     /// Of whom it is not known what is there: looked at again each second, and nothing is done or told of them.
     unknown: BTreeSet<TenantId>,
+    /// Since when nothing can be said of what is there, and why.
+    blind: Option<(Instant, Failed)>,
     memory: Memory,
     /// Removals of late, as they are kept in the cluster.
     kept: Removals,
@@ -160,6 +166,7 @@ impl<I: Interpreter> Engine<I> {
             seen: ClusterSeen { generation, tenants: BTreeMap::new() },
             dirty: BTreeSet::new(),
             unknown: BTreeSet::new(),
+            blind: None,
             kept: memory.removals().clone(),
             memory,
             round: Round::default(),
@@ -365,8 +372,12 @@ impl<I: Interpreter> Engine<I> {
             self.seen.generation = self.wanted.intent.generation;
         }
         if let Err(error) = self.look() {
-            return debug!(%error, "not everything was looked at yet");
+            debug!(%error, "not everything was looked at yet");
+            let since = self.blind.take().map_or_else(Instant::now, |(since, _)| since);
+            self.blind = Some((since, error));
+            return;
         }
+        self.blind = None;
         let now = self.now();
         self.decided = self.wanted.intent.generation;
         let round = reconcile(&self.wanted.intent, &self.seen, &self.limits, &mut self.memory, now);
@@ -521,15 +532,17 @@ impl<I: Interpreter> Engine<I> {
     }
 
     fn news(&mut self, facts: &ClusterFacts, due: bool) -> Option<v1::ObserveRequest> {
+        let blind = self.blind.as_ref().filter(|(since, _)| since.elapsed() >= BLIND_AFTER);
+        let (nothing, waits) = (TenantSeen::default(), blind.map(|(_, why)| Condition::Progressing(why.to_string())));
         let conditions: BTreeMap<TenantId, Condition> =
             self.round.steps.iter().map(|(id, step)| (*id, self.condition(*id, step))).collect();
-        let seen_of = |id: &TenantId| self.seen.tenants.get(id);
+        let seen_of = |id: &TenantId| if blind.is_some() { Some(&nothing) } else { self.seen.tenants.get(id) };
         // One that is being worked on is told of when that is done: what was seen of it may be over.
         let tenants =
             self.wanted.intent.tenants.iter().filter(|wanted| !self.busy.contains_key(&wanted.id) && !self.unknown.contains(&wanted.id));
         let tenants = tenants
             .filter_map(|wanted| {
-                let (seen, condition) = (seen_of(&wanted.id)?, conditions.get(&wanted.id)?);
+                let (seen, condition) = (seen_of(&wanted.id)?, waits.as_ref().or_else(|| conditions.get(&wanted.id))?);
                 let rendered = self.wanted.jobs.get(&wanted.id).and_then(|job| job.rendered.as_deref().ok());
                 Some(Known { wanted, seen, condition, class_digest: rendered.map_or("", |rendered| &rendered.class_digest) })
             })
@@ -544,9 +557,9 @@ impl<I: Interpreter> Engine<I> {
             orphans: count(orphans.len()),
             held_back: count(self.round.held_back.len()),
         };
-        let (generation, idle) = (self.seen.generation, self.busy.is_empty() && self.unknown.is_empty());
+        let idle = self.busy.is_empty() && self.unknown.is_empty() && self.blind.is_none();
         let now = Now {
-            generation,
+            generation: self.seen.generation,
             idle,
             wanted: &self.wanted.intent.tenants,
             tenants,
