@@ -361,24 +361,24 @@ mod tests {
         let intents = [TenantIntent { volumes: vec![volume], ..tenant(1) }];
         let home = Home::Ours(Epoch::default());
         let seen = TenantSeen { home, volumes: [(data.clone(), VolumeSeen::Going { uid })].into(), ..TenantSeen::default() };
-        let now = |condition| Now {
-            generation: Revision::default(),
-            idle: true,
-            wanted: &intents,
-            tenants: vec![known(&intents[0], &seen, condition)],
-            orphans: Vec::new(),
-            uid: "uid",
-            cluster: "eu-1",
-            capacity: &Capacity::default(),
-            info: ClusterInfo::default(),
-            details: &ClusterDetails::default(),
-            time: Timestamp::default(),
-        };
         let mut told = Told::default();
         let mut news = |condition: &Condition| {
-            let tenant = told.news(&now(condition), false).expect("it is news").tenants.remove(0);
+            let now = Now {
+                generation: Revision::default(),
+                idle: true,
+                wanted: &intents,
+                tenants: vec![known(&intents[0], &seen, condition)],
+                orphans: Vec::new(),
+                uid: "uid",
+                cluster: "eu-1",
+                capacity: &Capacity::default(),
+                info: ClusterInfo::default(),
+                details: &ClusterDetails::default(),
+                time: Timestamp::default(),
+            };
+            let tenant = told.news(&now, false).expect("it is news").tenants.remove(0);
             told.taken(&v1::ObserveResponse::default());
-            let trouble = tenant.trouble.expect("it is told");
+            let trouble = tenant.trouble.clone().expect("it is told");
             (tenant.observed(), trouble.kind(), trouble.why.contains("is being deleted"))
         };
         assert_eq!(news(&Condition::Running), (v1::observed_tenant::Observed::Running, v1::trouble::Kind::VolumeLost, true));

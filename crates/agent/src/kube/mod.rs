@@ -33,7 +33,7 @@ use ::kube::Client;
 use ::kube::client::{Body, ClientBuilder, DynBody};
 use http_body_util::{BodyExt, Full};
 use roadstead_api::v1::ObjectDiff;
-use roadstead_core::id::{Revision, TenantId};
+use roadstead_core::id::{Name, Revision, TenantId};
 use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, TenantSeen};
 use serde_json::json;
