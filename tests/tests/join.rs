@@ -113,19 +113,25 @@ impl Ready {
         well(&arguments)
     }
 
-    /// Joins, and waits until the policy is in force.
+    /// Joins, and waits until both policies are in force.
     async fn joined() -> Result<(Self, Client)> {
         let ready = Self::start().await?;
         ready.join(&[])?;
         let agent = ready.plane.client_for_account(SYSTEM, AGENT).await?;
         let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "asked"}});
-        until("the policy is in force", SOON, || async {
-            match post(&agent, "/api/v1/namespaces/default/configmaps?dryRun=All", &map).await {
-                Err(kube::Error::Api(status)) if status.message.contains(NO_TENANTS) => Ok(()),
-                other => bail!("{other:?}"),
-            }
-        })
-        .await?;
+        let asked = [
+            ("/api/v1/namespaces/default/configmaps?dryRun=All", map, NO_TENANTS),
+            ("/api/v1/namespaces?dryRun=All", namespace("asked", json!({})), "creates tenants' namespaces only"),
+        ];
+        for (path, body, says) in &asked {
+            until("the policies are in force", SOON, || async {
+                match post(&agent, path, body).await {
+                    Err(kube::Error::Api(status)) if status.message.contains(says) => Ok(()),
+                    other => bail!("{other:?}"),
+                }
+            })
+            .await?;
+        }
         Ok((ready, agent))
     }
 }
@@ -284,14 +290,16 @@ async fn a_cluster_joins_and_its_agent_may_do_all_that_tenants_need() -> Result<
     ensure!(wanted.contains("deployment/roadstead-agent configured (dry run)") && words(&wanted, "unchanged") == count - 1, "{wanted}");
     let uid = get(&ready.admin, "/api/v1/namespaces/kube-system").await?["metadata"]["uid"].clone();
     ensure!(first.contains(uid.as_str().context("a cluster has a uid")?), "{first}");
-    let policy = format!("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/{AGENT}");
-    let checked = until("the policy's types are checked", SOON, || async {
-        let policy = get(&ready.admin, &policy).await?;
-        ensure!(policy["status"]["observedGeneration"] == policy["metadata"]["generation"], "not yet");
-        Ok(policy)
-    });
-    let warnings = checked.await?["status"]["typeChecking"]["expressionWarnings"].clone();
-    ensure!(warnings.is_null(), "{warnings}");
+    for policy in [AGENT, "roadstead-agent-kinds"] {
+        let policy = format!("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/{policy}");
+        let checked = until("the policy's types are checked", SOON, || async {
+            let policy = get(&ready.admin, &policy).await?;
+            ensure!(policy["status"]["observedGeneration"] == policy["metadata"]["generation"], "not yet");
+            Ok(policy)
+        });
+        let warnings = checked.await?["status"]["typeChecking"]["expressionWarnings"].clone();
+        ensure!(warnings.is_null(), "{warnings}");
+    }
 
     let agent = ready.plane.client_for_account(SYSTEM, AGENT).await?;
     sees_everything(&agent).await?;

@@ -20,7 +20,9 @@ use roadstead_class::Site;
 use roadstead_core::id::{Name, Revision, ShardId, TenantId};
 use roadstead_core::intent::Role;
 use roadstead_core::observed::ClusterInfo;
-use roadstead_core::reconcile::{Action, ClusterSeen, Condition, Limits, Memory, Round, Step, TenantSeen, VolumeSeen, reconcile};
+use roadstead_core::reconcile::{
+    Action, ClusterSeen, Condition, Limits, Memory, Part, PartSeen, Round, Step, TenantSeen, VolumeSeen, reconcile,
+};
 use roadstead_core::time::{Millis, Timestamp};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -35,14 +37,17 @@ use troubles::Troubles;
 use wanted::Wanted;
 use work::{Busy, Ended, carry_out};
 
-/// Tenants that are worked on at the same time, each with one request at a time.
-const PARALLEL: usize = 32;
+/// Tenants that are worked on at the same time, each with one request at a time: a new one is a dozen of them, each of which waits for the one before.
+const PARALLEL: usize = 64;
+/// Of those, tenants that somebody uses already and that are changed, or put right. That takes a request or two each, and the API server is there for
+/// others, too.
+const PARALLEL_CHANGES: usize = 8;
 /// How often it is looked for what has come to be due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often everything is looked at anew although nothing moved.
 const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(30);
 /// How soon after one round the next may follow: what moves while a thousand tenants come up is looked at together.
-const TURN_PACE: Duration = Duration::from_millis(20);
+const TURN_PACE: Duration = Duration::from_millis(50);
 /// How soon after one message to the placement service, or after nothing was news, it is looked for news again.
 const TELL_PACE: Duration = Duration::from_millis(100);
 /// How often everything is told anew: the same words may mean something else after what is wanted has changed, as `Stopped` does of a
@@ -88,11 +93,13 @@ pub struct Settings {
     /// Tenants that are worked on at the same time, each with one request at a time. Half as many of one shard: a shard whose tenants all hang leaves
     /// room for the others.
     pub parallel: usize,
+    /// Of those, tenants of which is changed, or put right, what is there already.
+    pub changes: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { site: Site::default(), limits: Limits::default(), parallel: PARALLEL }
+        Self { site: Site::default(), limits: Limits::default(), parallel: PARALLEL, changes: PARALLEL_CHANGES }
     }
 }
 
@@ -101,6 +108,7 @@ pub struct Engine<I: Interpreter> {
     interpreter: I,
     limits: Limits,
     parallel: usize,
+    changes: usize,
     wanted: Wanted,
     seen: ClusterSeen,
     /// To be looked at again.
@@ -162,6 +170,7 @@ impl<I: Interpreter> Engine<I> {
             interpreter,
             limits: settings.limits,
             parallel: settings.parallel.max(2),
+            changes: settings.changes.max(1),
             wanted: Wanted::new(settings.site),
             seen: ClusterSeen { generation, tenants: BTreeMap::new() },
             dirty: BTreeSet::new(),
@@ -474,6 +483,7 @@ impl<I: Interpreter> Engine<I> {
         for busy in self.busy.values() {
             *in_shard.entry(busy.shard).or_default() += 1;
         }
+        let mut changes = self.busy.values().filter(|busy| busy.is_change).count();
         for (id, step) in &self.round.steps {
             let is_free = !self.busy.contains_key(id) && !self.unknown.contains(id);
             let has_settled = self.settling.get(id).is_none_or(|until| *until <= now);
@@ -485,11 +495,13 @@ impl<I: Interpreter> Engine<I> {
             }
             let Some(job) = self.wanted.jobs.get(id) else { continue };
             let busy = in_shard.entry(job.intent.shard).or_default();
-            if *busy >= self.parallel / 2 {
+            let is_change = self.seen.tenants.get(id).is_some_and(|seen| is_change(seen, step));
+            if *busy >= self.parallel / 2 || is_change && changes >= self.changes {
                 continue;
             }
             *busy += 1;
-            let one = Busy::new(job.intent.shard);
+            changes += usize::from(is_change);
+            let one = Busy::new(job.intent.shard, is_change);
             self.work.spawn(carry_out(self.interpreter.clone(), job.clone(), step.actions.clone(), one.clone()));
             self.busy.insert(*id, one);
         }
@@ -537,12 +549,14 @@ impl<I: Interpreter> Engine<I> {
         let conditions: BTreeMap<TenantId, Condition> =
             self.round.steps.iter().map(|(id, step)| (*id, self.condition(*id, step))).collect();
         let seen_of = |id: &TenantId| if blind.is_some() { Some(&nothing) } else { self.seen.tenants.get(id) };
-        // One that is being worked on is told of when that is done: what was seen of it may be over.
-        let tenants =
-            self.wanted.intent.tenants.iter().filter(|wanted| !self.busy.contains_key(&wanted.id) && !self.unknown.contains(&wanted.id));
+        let tenants = self.wanted.intent.tenants.iter().filter(|wanted| !self.unknown.contains(&wanted.id));
         let tenants = tenants
             .filter_map(|wanted| {
                 let (seen, condition) = (seen_of(&wanted.id)?, waits.as_ref().or_else(|| conditions.get(&wanted.id))?);
+                // One that is being worked on is told of when that is done: what was seen of it may be over. What it has lost stays lost.
+                if self.busy.contains_key(&wanted.id) && (seen.at_rest || !is_lost(condition)) {
+                    return None;
+                }
                 let rendered = self.wanted.jobs.get(&wanted.id).and_then(|job| job.rendered.as_deref().ok());
                 Some(Known { wanted, seen, condition, class_digest: rendered.map_or("", |rendered| &rendered.class_digest) })
             })
@@ -602,6 +616,18 @@ impl<I: Interpreter> Engine<I> {
         let within = rendered.and_then(|rendered| rendered.ready_within).unwrap_or(READY_WITHIN);
         self.memory.judged(id, condition, within, self.now())
     }
+}
+
+/// Whether something of it is gone for good.
+fn is_lost(condition: &Condition) -> bool {
+    matches!(condition, Condition::VolumeLost(_) | Condition::SecretLost(_))
+}
+
+/// Whether objects of a tenant are put right, or changed, that is there already. A new one that is only being made has nobody yet who would notice; and
+/// what is being stopped may wait for its own commands for long.
+fn is_change(seen: &TenantSeen, step: &Step) -> bool {
+    let is_there = !matches!(seen.parts.get(&Part::Workloads), None | Some(PartSeen::Missing));
+    is_there && step.actions.iter().any(|action| matches!(action, Action::Put(_)))
 }
 
 /// In milliseconds since 1970.

@@ -13,6 +13,8 @@ use crate::interpreter::{Failed, Interpreter, Job};
 #[derive(Clone, Debug)]
 pub(crate) struct Busy {
     pub(crate) shard: ShardId,
+    /// Whether it was there before.
+    pub(crate) is_change: bool,
     outdated: Arc<AtomicBool>,
 }
 
@@ -26,8 +28,8 @@ pub(crate) enum Ended {
 }
 
 impl Busy {
-    pub(crate) fn new(shard: ShardId) -> Self {
-        Self { shard, outdated: Arc::default() }
+    pub(crate) fn new(shard: ShardId, is_change: bool) -> Self {
+        Self { shard, is_change, outdated: Arc::default() }
     }
 
     /// Something else is wanted of it: what was begun is carried to its end, and nothing more is begun.

@@ -186,11 +186,15 @@ impl Work<'_> {
         let there = if is_seen { call_opt(&what, api.get(&self.namespace)).await? } else { None };
         let Some(there) = there else {
             // Created, not applied: whoever was faster keeps it, and it is looked at again.
-            let body = namespace_body(self.job, self.rendered()?);
+            let mut body = namespace_body(self.job, self.rendered()?);
+            if let Some(plan) = Record::plan(self.job.intent.id, self.rendered()?) {
+                body["metadata"]["annotations"][record::PLAN] = plan.into();
+            }
             let object = serde_json::from_value(body).map_err(|error| Failed::Refused(format!("{what}: {error}")))?;
             let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
             let made = call(&what, api.create(&params, &object)).await?;
             self.writer.store.put(kind, made, true);
+            self.writer.store.of_home(&self.namespace, |home| home.is_new = true);
             return Ok(());
         };
         self.is_ours(&there).await?;
@@ -218,8 +222,8 @@ impl Work<'_> {
             Some(label) => *label == tenant,
             None => {
                 let (_, api) = self.writer.api(&core("ConfigMap", record::NAME), &self.namespace)?;
-                let record =
-                    call_opt("ConfigMap/roadstead-record", api.get(record::NAME)).await?.and_then(|object| Record::of(&object.data));
+                let record = call_opt("ConfigMap/roadstead-record", api.get(record::NAME)).await?;
+                let record = record.and_then(|object| Record::of(&object.data)).or_else(|| Record::planned(&there.metadata));
                 record.is_some_and(|record| record.tenant == tenant && there.metadata.uid.as_deref() == Some(&record.namespace_uid))
             }
         };
@@ -333,7 +337,7 @@ impl Work<'_> {
     /// What was made for a part, is not rendered any more, and is there.
     pub(super) fn pruned(&self, part: Part, rendered: &Rendered) -> Vec<(ObjectId, Live)> {
         self.look(|inner| {
-            let Some((home, record)) = inner.homes.get(&self.namespace).and_then(|home| Some((home, home.record.as_ref()?))) else {
+            let Some((home, record)) = inner.homes.get(&self.namespace).and_then(|home| Some((home, home.recorded()?))) else {
                 return Vec::new();
             };
             let there = record.stale(part, rendered).filter_map(|made| Some((made.id(), inner.peek(home, &made.id())?.clone())));
@@ -408,23 +412,21 @@ impl Work<'_> {
     /// The record as it is known.
     pub(super) async fn recorded(&self) -> Result<Record, Failed> {
         let id = core("ConfigMap", record::NAME);
-        let (known, empty) = self.look(|inner| {
-            let home = inner.homes.get(&self.namespace);
-            (
-                home.and_then(|home| home.record.clone()),
-                home.is_none_or(|home| home.objects.values().all(std::collections::BTreeMap::is_empty)),
-            )
+        let (known, planned, empty) = self.look(|inner| {
+            let Some(home) = inner.homes.get(&self.namespace) else { return (None, Record::default(), true) };
+            let empty = home.is_new || home.objects.values().all(std::collections::BTreeMap::is_empty);
+            (home.record.clone(), home.recorded().cloned().unwrap_or_default(), empty)
         });
         if let Some(known) = known {
             return Ok(known);
         }
         if empty {
-            return Ok(Record::default());
+            return Ok(planned);
         }
         // It may be there without the label by which it is watched.
         let (_, api) = self.writer.api(&id, &self.namespace)?;
         match call_opt(&id.to_string(), api.get(record::NAME)).await? {
-            None => Ok(Record::default()),
+            None => Ok(planned),
             Some(object) => Record::of(&object.data)
                 .ok_or_else(|| Failed::Refused(format!("{id} cannot be read; what was made for the tenant is not known"))),
         }
@@ -437,9 +439,13 @@ impl Work<'_> {
         let uid = self
             .look(|inner| inner.homes.get(&self.namespace).and_then(|home| home.space.as_ref()).map(|space| space.live.uid.to_string()));
         let mut record = known.with(self.job.intent.id, &uid.unwrap_or_default(), rendered);
-        if known.tenant.is_empty() {
-            record.whole =
-                !self.look(|inner| inner.homes.get(&self.namespace).is_some_and(|home| known::has_volumes(inner, home, self.job)));
+        let (is_written, has_volumes) = self.look(|inner| {
+            let home = inner.homes.get(&self.namespace);
+            let has_volumes = home.is_some_and(|home| known::has_volumes(inner, home, self.job));
+            (home.is_some_and(|home| home.record.is_some()), has_volumes)
+        });
+        if !is_written && !known.whole {
+            record.whole = !has_volumes;
         }
         if identities {
             for (name, made) in record.volumes.iter_mut().filter(|(_, made)| made.uid.is_none()) {
@@ -453,7 +459,8 @@ impl Work<'_> {
                 });
             }
         }
-        if record == known {
+        let is_planned = !is_written && !identities && Record { whole: known.whole, ..record.clone() } == known;
+        if record == known && is_written || is_planned {
             return Ok(());
         }
         // While it is written anyway: what is neither rendered nor there any more.

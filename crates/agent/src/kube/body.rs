@@ -32,7 +32,7 @@ fn detached(inner: &Inner, home: &Home, rendered: &Rendered) -> (u64, u64) {
     let kind = inner.kind_of("v1", "PersistentVolumeClaim");
     let tenant = home.space.as_ref().and_then(|space| space.tenant);
     let is_rendered = |name: &str| rendered.volumes.values().any(|claim| claim.id.name == name);
-    let is_recorded = |name: &str| home.record.iter().flat_map(|record| record.volumes.values()).any(|made| made.claim == name);
+    let is_recorded = |name: &str| home.recorded().into_iter().flat_map(|record| record.volumes.values()).any(|made| made.claim == name);
     let bytes = |name: &str, live: &Live| match &live.extra {
         Extra::Claim { tenant: of, bytes, requested, .. } if !is_rendered(name) => {
             ((of.is_some() && *of == tenant) || is_recorded(name)).then_some(*bytes.max(requested))

@@ -61,7 +61,7 @@ impl Work<'_> {
             Extra::Nothing | Extra::Claim { .. } => false,
         };
         let was_generated = self.look(|inner| {
-            let record = inner.homes.get(&self.namespace).and_then(|home| home.record.as_ref());
+            let record = inner.homes.get(&self.namespace).and_then(|home| home.recorded());
             record.is_none_or(|record| record.secrets.get(&id.name).is_some_and(|made| made.generated))
         });
         if is_so || was_generated || !is_ours_to_delete(id, &live) {

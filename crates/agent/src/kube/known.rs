@@ -8,7 +8,7 @@ use crate::interpreter::Job;
 
 /// The hash of a secret that was generated, as it was then.
 pub(super) fn generated<'a>(home: &'a Home, name: &str) -> Option<&'a str> {
-    let made = home.record.as_ref()?.secrets.get(name)?;
+    let made = home.recorded()?.secrets.get(name)?;
     made.hash.as_deref().filter(|_| made.generated)
 }
 

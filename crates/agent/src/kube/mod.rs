@@ -281,8 +281,9 @@ impl Interpreter for KubeInterpreter {
     }
 
     async fn act(&self, job: &Job, action: &Action) -> Result<(), Failed> {
-        self.shared.fence.allows(action).await?;
-        self.work(job)?.act(action).await
+        let work = self.work(job)?;
+        self.shared.fence.allows(action, work.has_work(action)).await?;
+        work.act(action).await
     }
 
     async fn diff(&self, job: &Job) -> Result<Vec<ObjectDiff>, Failed> {

@@ -8,10 +8,11 @@ use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use roadstead_class::ObjectId;
 use roadstead_class::StopStep;
-use roadstead_core::reconcile::Part;
+use roadstead_core::reconcile::{Action, Part};
 use serde_json::{Value, json};
 use tracing::warn;
 
+use super::Drift;
 use super::act::{Work, call_opt, is_ours_to_delete};
 use super::owned::REST_MANAGER;
 use super::record::PartName;
@@ -40,6 +41,16 @@ fn rest_of(kind: &str) -> Rest {
     }
 }
 
+/// Whether there is nothing to do to bring it to rest.
+fn rests(id: &ObjectId, live: &Live) -> bool {
+    match rest_of(&id.kind) {
+        Rest::Leave => true,
+        Rest::Delete => !is_ours_to_delete(id, live),
+        // Held already, or a Job that has ended.
+        Rest::Set(..) => live.held || (id.kind == "Job" && live.at_rest) || live.deleting,
+    }
+}
+
 impl Work<'_> {
     /// What was made for a part, or is rendered for it, and is there.
     fn made(&self, part: Part) -> Vec<(ObjectId, Live)> {
@@ -47,12 +58,27 @@ impl Work<'_> {
             self.job.rendered.iter().flat_map(|rendered| rendered.parts.get(&part)).flatten().map(|manifest| manifest.id.clone());
         self.look(|inner| {
             let Some(home) = inner.homes.get(&self.namespace) else { return Vec::new() };
-            let recorded = home.record.iter().flat_map(|record| &record.objects).filter(|made| made.part == PartName::from(part));
+            let recorded = home.recorded().into_iter().flat_map(|record| &record.objects).filter(|made| made.part == PartName::from(part));
             let mut ids: Vec<ObjectId> = rendered.chain(recorded.map(super::record::Made::id)).collect();
             ids.sort();
             ids.dedup();
             ids.into_iter().filter_map(|id| inner.peek(home, &id).cloned().map(|live| (id, live))).collect()
         })
+    }
+
+    /// Whether an action that ends something has anything left to end: it is asked for again until all is seen at rest.
+    pub(super) fn has_work(&self, action: &Action) -> bool {
+        match action {
+            Action::Unroute => {
+                self.writer.drift == Drift::Report || self.made(Part::Routes).iter().any(|(id, live)| is_ours_to_delete(id, live))
+            }
+            Action::Stop => {
+                let has_steps = self.job.rendered.as_ref().is_ok_and(|rendered| !rendered.stop.is_empty());
+                let is_running = || self.made(Part::Workloads).iter().any(|(id, live)| !rests(id, live));
+                self.writer.drift == Drift::Report || has_steps || is_running() || !self.ended_pods().is_empty()
+            }
+            Action::Claim | Action::Put(_) | Action::MakeVolume(_) | Action::GrowVolume(_) | Action::Delete => true,
+        }
     }
 
     /// Takes the hostnames' way in away.
@@ -98,13 +124,18 @@ impl Work<'_> {
         self.clear_ended_pods().await
     }
 
-    /// Takes pods away that have ended: those of Jobs, and those that were evicted, would stay and be taken for running ones.
-    async fn clear_ended_pods(&self) -> Result<(), Failed> {
-        let ended: Vec<(String, String)> = self.look(|inner| {
+    /// Name and UID of pods that have ended and that nobody has taken away.
+    fn ended_pods(&self) -> Vec<(String, String)> {
+        self.look(|inner| {
             let pods = inner.homes.get(&self.namespace).into_iter().flat_map(|home| &home.pods);
             let ended = pods.filter(|(_, pod)| pod.ended && !pod.deleting);
             ended.map(|(name, pod)| (name.to_string(), pod.uid.to_string())).collect()
-        });
+        })
+    }
+
+    /// Takes pods away that have ended: those of Jobs, and those that were evicted, would stay and be taken for running ones.
+    async fn clear_ended_pods(&self) -> Result<(), Failed> {
+        let ended = self.ended_pods();
         let pods: Api<Pod> = Api::namespaced(self.writer.client.clone(), &self.namespace);
         for (name, uid) in ended {
             let same = Preconditions { uid: Some(uid), resource_version: None };
@@ -137,11 +168,9 @@ impl Work<'_> {
 
     async fn rest(&self, id: &ObjectId, live: &Live) -> Result<(), Failed> {
         match rest_of(&id.kind) {
+            _ if rests(id, live) => Ok(()),
             Rest::Leave => Ok(()),
-            Rest::Delete if is_ours_to_delete(id, live) => self.writer.delete(id, &self.namespace, live).await,
-            Rest::Delete => Ok(()),
-            // Held already, or a Job that has ended.
-            Rest::Set(..) if live.held || (id.kind == "Job" && live.at_rest) || live.deleting => Ok(()),
+            Rest::Delete => self.writer.delete(id, &self.namespace, live).await,
             Rest::Set(field, value) => {
                 let spec = json!({ field: value });
                 let body = json!({ "apiVersion": id.api_version, "kind": id.kind, "metadata": { "name": id.name }, "spec": spec });

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::body::body;
 use super::compare::{Ceded, in_step};
 use super::known::{generated, was_generated, was_made_for};
-use super::record::group;
+use super::record::{self, group};
 use super::secrets;
 use super::store::{Confirmed, Extra, Home, Inner, Live, Question, Served};
 use super::{Drift, EPOCH_LABEL, Kind, SHARD_LABEL, TENANT_LABEL, words};
@@ -48,8 +48,7 @@ pub(super) fn namespace_body(job: &Job, rendered: &Rendered) -> Value {
 /// Whose a namespace is.
 pub(super) fn home_of(home: Option<&Home>, id: TenantId) -> HomeSeen {
     let Some((home, space)) = home.and_then(|home| Some((home, home.space.as_ref()?))) else { return HomeSeen::None };
-    let recorded =
-        || home.record.as_ref().is_some_and(|record| record.tenant == id.to_string() && *record.namespace_uid == *space.live.uid);
+    let recorded = || home.recorded().is_some_and(|record| record.tenant == id.to_string() && *record.namespace_uid == *space.live.uid);
     match (space.tenant, &space.label) {
         (Some(tenant), _) if tenant == id => {}
         // Its label was taken away, and what is in it says whose it is.
@@ -97,7 +96,7 @@ fn not_listed(kind: &str) -> Failed {
 pub(super) fn new_kinds(inner: &Inner, home: Option<&Home>, rendered: Option<&Rendered>) -> Result<BTreeSet<Kind>, Failed> {
     let rendered = rendered.into_iter().flat_map(|rendered| rendered.parts.values().flatten());
     let rendered = rendered.map(|manifest| (&manifest.id.api_version, &manifest.id.kind));
-    let made = home.and_then(|home| home.record.as_ref()).into_iter().flat_map(|record| &record.objects);
+    let made = home.and_then(Home::recorded).into_iter().flat_map(|record| &record.objects);
     let mut new = BTreeSet::new();
     for (api_version, kind) in rendered.chain(made.map(|made| (&made.api_version, &made.kind))) {
         match inner.kind_of(api_version, kind).map(|kind| &inner.kinds[kind].served) {
@@ -112,7 +111,7 @@ pub(super) fn new_kinds(inner: &Inner, home: Option<&Home>, rendered: Option<&Re
 /// The PersistentVolume of a tenant's volume, once its claim is bound to one.
 pub(super) fn volume_of(inner: &Inner, id: TenantId, volume: &Name) -> Option<Box<str>> {
     let home = inner.homes.get(inner.spaces.get(&id)?.first()?)?;
-    let claim = home.record.as_ref()?.volumes.get(volume.as_str())?;
+    let claim = home.recorded()?.volumes.get(volume.as_str())?;
     let live = home.objects.get(&inner.kind_of("v1", "PersistentVolumeClaim")?)?.get(claim.claim.as_str())?;
     match &live.extra {
         Extra::Claim { volume, .. } if !volume.is_empty() => Some(volume.clone()),
@@ -235,7 +234,7 @@ impl Look<'_> {
     /// Volumes by name with their claims: those that are known, those that are rendered and those that have been.
     fn volume_names(&self, known: &[VolumeIntent]) -> BTreeMap<Name, String> {
         let known = known.iter().filter(|volume| volume.uid.is_some()).map(|volume| (volume.name.clone(), volume.name.to_string()));
-        let recorded = self.home.record.iter().flat_map(|record| &record.volumes);
+        let recorded = self.home.recorded().into_iter().flat_map(|record| &record.volumes);
         let recorded = recorded.filter_map(|(name, made)| Some((Name::new(name).ok()?, made.claim.clone())));
         let rendered = self.rendered.iter().flat_map(|rendered| &rendered.volumes);
         known.chain(rendered.map(|(name, claim)| (name.clone(), claim.id.name.clone()))).chain(recorded).collect()
@@ -291,7 +290,7 @@ impl Look<'_> {
     /// A part of a tenant that cannot be rendered.
     fn unrendered(&self, job: &Job, part: Part) -> PartSeen {
         let why = job.rendered.as_ref().err().cloned().unwrap_or_default();
-        let recorded = self.home.record.iter().flat_map(|record| &record.objects);
+        let recorded = self.home.recorded().into_iter().flat_map(|record| &record.objects);
         match part {
             Part::Routes => {
                 let mut routes = recorded.filter(|made| made.part == part.into());
@@ -363,7 +362,7 @@ impl Look<'_> {
 
     /// Whether something of a part is recorded, there, ours, and not rendered any more.
     fn stale(&self, part: Part, rendered: &Rendered) -> bool {
-        let mut stale = self.home.record.iter().flat_map(|record| record.stale(part, rendered));
+        let mut stale = self.home.recorded().into_iter().flat_map(|record| record.stale(part, rendered));
         stale.any(|made| {
             self.inner.peek(self.home, &made.id()).is_some_and(|live| !live.controlled && !live.deleting && !live.owned.is_nothing())
         })
@@ -537,7 +536,11 @@ pub(super) fn hash_of(inner: &Inner, home: &Home, job: &Job, rendered: &Rendered
 
 /// Whether the namespace is not as it is to be; its epoch is looked at apart.
 pub(super) fn namespace_differs(inner: &Inner, job: &Job, rendered: &Rendered, namespace: &str) -> bool {
+    let body = namespace_body(job, rendered);
+    // The one only goes up. The other was written once; there may be no annotations beside it.
     let epoch = ["metadata", "labels", EPOCH_LABEL].map(str::to_owned);
+    let plan = ["metadata", "annotations", record::PLAN].map(str::to_owned);
+    let plan = if body["metadata"]["annotations"].is_object() { &plan[..] } else { &plan[..2] };
     let space = inner.homes.get(namespace).and_then(|home| home.space.as_ref());
-    space.is_none_or(|space| in_step(&namespace_body(job, rendered), &space.live.owned, Ceded::new(&[&epoch])).is_err())
+    space.is_none_or(|space| in_step(&body, &space.live.owned, Ceded::new(&[&epoch, plan])).is_err())
 }

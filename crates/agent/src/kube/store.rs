@@ -136,6 +136,8 @@ pub(super) struct Space {
     pub(super) epoch: Epoch,
     /// Why it does not end, while it is on its way out.
     pub(super) stuck: Option<Box<str>>,
+    /// What was to be made in it when it was created.
+    pub(super) planned: Option<Box<Record>>,
 }
 
 impl Space {
@@ -150,6 +152,7 @@ impl Space {
             tenant: text.as_deref().and_then(tenant_of),
             epoch: label(EPOCH_LABEL).as_deref().and_then(epoch_of).unwrap_or_default(),
             label: text.map(Box::from),
+            planned: Record::planned(&object.metadata).map(Box::new),
             stuck: (!messages.is_empty()).then(|| messages.join("; ").into()),
             live: Live::of(kind, object, names),
         }
@@ -175,7 +178,10 @@ pub(super) struct Home {
     pub(super) pods: BTreeMap<Box<str>, SlimPod>,
     /// Pods that vanished from a node that was not ready then, and the node: no evidence that they ended.
     pub(super) vanished: BTreeMap<Box<str>, Box<str>>,
+    /// What was written down in it.
     pub(super) record: Option<Record>,
+    /// Whether this process created it: nothing is in it that is not seen.
+    pub(super) is_new: bool,
     /// Why pods of a workload are not made, as events tell.
     pub(super) told: BTreeMap<Box<str>, Box<str>>,
     /// What the API server does not keep as applied: object, its version, the digest that was applied.
@@ -184,6 +190,13 @@ pub(super) struct Home {
     pub(super) changes: u64,
     /// What was last found out, and for what.
     pub(super) cached: Mutex<Option<(CacheKey, TenantSeen)>>,
+}
+
+impl Home {
+    /// What is known to have been made, or to have been about to be when it was created.
+    pub(super) fn recorded(&self) -> Option<&Record> {
+        self.record.as_ref().or_else(|| self.space.as_ref()?.planned.as_deref())
+    }
 }
 
 /// What an answer depends on: the rendering's digest, whether the tenant is to run, the volumes that it is known to have, the changes here,
@@ -511,6 +524,7 @@ impl Store {
         if kind == 0 {
             let before = home.space.take().and_then(|space| space.tenant);
             home.record = None;
+            home.is_new = false;
             home.applied.clear();
             return self.moved(inner, name, before, None);
         }

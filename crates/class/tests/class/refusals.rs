@@ -417,7 +417,8 @@ fn changes_that_no_cluster_allows_are_refused() {
 #[test]
 fn a_change_is_tried_with_every_example_and_with_what_both_versions_make_of_it() {
     let job = workload("Job", "");
-    let class = |image: &str, schema: &Value| class_of(with("values", schema.clone()), &job.replace("registry.example/web:1", image)).unwrap();
+    let class =
+        |image: &str, schema: &Value| class_of(with("values", schema.clone()), &job.replace("registry.example/web:1", image)).unwrap();
     let by_size = |large: &str| format!("\"registry.example/web:{{{{ '{large}' if values.size == 'large' else '1' }}}}\"");
     let schema = |default: &str| {
         let size = json!({"type": "string", "enum": ["small", "large"], "default": default});

@@ -1,5 +1,10 @@
-//! Where the agent's account may act: in tenants' namespaces and, a little, in its own. Said by a ValidatingAdmissionPolicy, because RBAC
-//! cannot. Beside it, what keeps the account's requests and everybody else's out of each other's way.
+//! Where the agent's account may act: in tenants' namespaces and, a little, in its own. Said by ValidatingAdmissionPolicies, because RBAC
+//! cannot. Beside them, what keeps the account's requests and everybody else's out of each other's way.
+//!
+//! There are two. An API server evaluates a policy's conditions for every write that its constraints match, whoever writes, and turns the object into
+//! another form for that. What happens within tenants' namespaces is most of a cluster's writes, by the cluster's own controllers above all, and is none
+//! of the first policy's concern: its selector leaves those namespaces out before anything is evaluated. The second one is about few kinds, wherever they
+//! are.
 
 use roadstead_agent::probe::{DIALER, LISTENER};
 use roadstead_class::TENANT_LABEL;
@@ -12,10 +17,15 @@ const OWN_RESOURCES: &str = "['leases', 'configmaps']";
 /// Of the requests that the API server works on at a time, as shares; system accounts have 30, all others 20 and 100.
 const SHARES: u32 = 20;
 
-/// The policy, its binding, and the account's place in the API server's queues.
+/// The policy about what is no tenant's; it has the account's name. And the one about namespaces and what binds rights in them.
+const OUTSIDE: &str = AGENT;
+const KINDS: &str = "roadstead-agent-kinds";
+
+/// The policies, their bindings, and the account's place in the API server's queues. In this order an earlier version's policy, which was
+/// about everything, is narrowed when the other is there.
 #[must_use]
 pub fn manifests(privileged: bool) -> Vec<Value> {
-    vec![policy(privileged), binding(), priority(), flow(), flow_of_leases()]
+    vec![policy_of_kinds(privileged), binding(KINDS), policy_outside(), binding(OUTSIDE), priority(), flow(), flow_of_leases()]
 }
 
 /// A check: an expression that has to be true, and what to say when it is not.
@@ -31,7 +41,32 @@ fn label_of(object: &str) -> String {
     )
 }
 
-fn policy(privileged: bool) -> Value {
+/// A policy about the account's requests, of those that the constraints match.
+fn policy(name: &str, why: &str, constraints: &Value, variables: &Value, validations: &[Value]) -> Value {
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": name, "labels": labels(), "annotations": {WHY: why}},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": constraints,
+            "matchConditions": [{
+                "name": "only-the-agent",
+                "expression": format!("request.userInfo.username == 'system:serviceaccount:{NAMESPACE}:{AGENT}'"),
+            }],
+            "variables": variables,
+            "validations": validations,
+        },
+    })
+}
+
+/// Every operation on these resources.
+fn rule(group: &str, resources: &[&str]) -> Value {
+    json!({"apiGroups": [group], "apiVersions": ["*"], "resources": resources, "operations": ["CREATE", "UPDATE", "DELETE", "CONNECT"]})
+}
+
+/// What tenants' namespaces may be, and what rights may be bound in them.
+fn policy_of_kinds(privileged: bool) -> Value {
     let levels = if privileged { "['restricted', 'baseline', 'privileged']" } else { "['restricted', 'baseline']" };
     let level = "pod-security.kubernetes.io/enforce";
     let variables = json!([
@@ -44,25 +79,6 @@ fn policy(privileged: bool) -> Value {
             "name": "wasMadeHere",
             "expression": format!(
                 "oldObject != null && has(oldObject.metadata.managedFields) && oldObject.metadata.managedFields.exists(f, f.manager == '{MANAGER}')"
-            ),
-        },
-        // By its type it is none that would make a token for an account.
-        {
-            "name": "isOwnCertificate",
-            "expression": format!(
-                "request.namespace == '{NAMESPACE}' && request.resource.group == '' && request.resource.resource == 'secrets' && \
-                 request.operation in ['CREATE', 'UPDATE'] && request.name == '{IDENTITY_SECRET}' && object.type == 'kubernetes.io/tls'"
-            ),
-        },
-        // Nothing may be mounted into them, least of all the Secrets that are beside them; they are nobody's account.
-        {
-            "name": "isOwnProbe",
-            "expression": format!(
-                "request.namespace == '{NAMESPACE}' && request.resource.group == '' && request.resource.resource == 'pods' && \
-                 (!has(request.subResource) || request.subResource == '') && request.name in ['{LISTENER}', '{DIALER}'] && \
-                 (request.operation == 'DELETE' || (request.operation == 'CREATE' && !has(object.spec.volumes) && \
-                 has(object.spec.automountServiceAccountToken) && !object.spec.automountServiceAccountToken && \
-                 object.spec.containers.all(c, !has(c.env) && !has(c.envFrom)) && !has(object.spec.initContainers)))"
             ),
         },
     ]);
@@ -104,58 +120,72 @@ fn policy(privileged: bool) -> Value {
             ),
         ),
         check(
-            "variables.isNamespace || namespaceObject != null",
-            "The agent writes nothing that is outside of namespaces: have it made by another account.",
+            "request.resource.group != 'rbac.authorization.k8s.io' || request.resource.resource != 'rolebindings' || \
+             request.operation == 'DELETE' || object.roleRef.kind == 'Role'",
+            "The agent binds Roles of the tenant's own namespace only: a ClusterRole is more than a tenant may have. Bring a Role with the class.",
         ),
+    ];
+    let why =
+        format!("this keeps {AGENT} from making tenants' namespaces of others, and from giving tenants more rights than a Role of theirs.");
+    let rules = [rule("", &["namespaces", "namespaces/*"]), rule("rbac.authorization.k8s.io", &["rolebindings"])];
+    policy(KINDS, &why, &json!({"resourceRules": rules}), &variables, &validations)
+}
+
+/// What is written where no tenant is: nothing, but for a little in the account's own namespace.
+fn policy_outside() -> Value {
+    let variables = json!([
+        // By its type it is none that would make a token for an account.
+        {
+            "name": "isOwnCertificate",
+            "expression": format!(
+                "request.namespace == '{NAMESPACE}' && request.resource.group == '' && request.resource.resource == 'secrets' && \
+                 request.operation in ['CREATE', 'UPDATE'] && request.name == '{IDENTITY_SECRET}' && object.type == 'kubernetes.io/tls'"
+            ),
+        },
+        // Nothing may be mounted into them, least of all the Secrets that are beside them; they are nobody's account.
+        {
+            "name": "isOwnProbe",
+            "expression": format!(
+                "request.namespace == '{NAMESPACE}' && request.resource.group == '' && request.resource.resource == 'pods' && \
+                 (!has(request.subResource) || request.subResource == '') && request.name in ['{LISTENER}', '{DIALER}'] && \
+                 (request.operation == 'DELETE' || (request.operation == 'CREATE' && !has(object.spec.volumes) && \
+                 has(object.spec.automountServiceAccountToken) && !object.spec.automountServiceAccountToken && \
+                 object.spec.containers.all(c, !has(c.env) && !has(c.envFrom)) && !has(object.spec.initContainers)))"
+            ),
+        },
+    ]);
+    let validations = [
+        check("namespaceObject != null", "The agent writes nothing that is outside of namespaces: have it made by another account."),
         check(
             &format!(
-                "variables.isNamespace || namespaceObject == null || \
-                 (has(namespaceObject.metadata.labels) && '{TENANT_LABEL}' in namespaceObject.metadata.labels) || \
-                 (request.namespace == '{NAMESPACE}' && request.resource.resource in {OWN_RESOURCES}) || variables.isOwnCertificate || \
-                 variables.isOwnProbe"
+                "namespaceObject == null || (request.namespace == '{NAMESPACE}' && request.resource.resource in {OWN_RESOURCES}) || \
+                 variables.isOwnCertificate || variables.isOwnProbe"
             ),
             &format!(
                 "This namespace is no tenant's: the agent writes in namespaces with the label {TENANT_LABEL}, which they get when they are \
                  created. Have this written by another account."
             ),
         ),
-        check(
-            "request.resource.group != 'rbac.authorization.k8s.io' || request.resource.resource != 'rolebindings' || \
-             request.operation == 'DELETE' || object.roleRef.kind == 'Role'",
-            "The agent binds Roles of the tenant's own namespace only: a ClusterRole is more than a tenant may have. Bring a Role with the class.",
-        ),
     ];
-    json!({
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicy",
-        "metadata": {
-            "name": AGENT,
-            "labels": labels(),
-            "annotations": {WHY: format!(
-                "RBAC cannot be scoped by a namespace's label: this keeps {AGENT} to namespaces with the label {TENANT_LABEL}, and to its own."
-            )},
-        },
-        "spec": {
-            "failurePolicy": "Fail",
-            "matchConstraints": {"resourceRules": [{
-                "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"], "operations": ["CREATE", "UPDATE", "DELETE", "CONNECT"],
-            }]},
-            "matchConditions": [{
-                "name": "only-the-agent",
-                "expression": format!("request.userInfo.username == 'system:serviceaccount:{NAMESPACE}:{AGENT}'"),
-            }],
-            "variables": variables,
-            "validations": validations,
-        },
-    })
+    let why = format!(
+        "RBAC cannot be scoped by a namespace's label: this keeps {AGENT} to namespaces with the label {TENANT_LABEL}, and to its own."
+    );
+    let constraints = json!({
+        "resourceRules": [rule("*", &["*/*"])],
+        // Those are the other policy's.
+        "excludeResourceRules": [rule("", &["namespaces", "namespaces/*"])],
+        // What is in no namespace is matched, whatever is selected.
+        "namespaceSelector": {"matchExpressions": [{"key": TENANT_LABEL, "operator": "DoesNotExist"}]},
+    });
+    policy(OUTSIDE, &why, &constraints, &variables, &validations)
 }
 
-fn binding() -> Value {
+fn binding(policy: &str) -> Value {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": AGENT, "labels": labels()},
-        "spec": {"policyName": AGENT, "validationActions": ["Deny"]},
+        "metadata": {"name": policy, "labels": labels()},
+        "spec": {"policyName": policy, "validationActions": ["Deny"]},
     })
 }
 

@@ -15,7 +15,7 @@ pub struct Counting {
     pub tolerated: Vec<Toleration>,
     /// How much there is of a StorageClass whose driver does not say so, as in gp3=20Ti; repeatable.
     #[arg(long = "storage-size", value_name = "STORAGECLASS=SIZE", value_parser = size)]
-    pub storage: Vec<(String, Bytes)>,
+    pub storage_sizes: Vec<(String, Bytes)>,
 }
 
 fn toleration(text: &str) -> Result<Toleration, String> {
@@ -44,7 +44,7 @@ impl Counting {
     /// What an inventory has to know.
     #[must_use]
     pub fn options(&self) -> Options {
-        let storage = self.storage.iter().map(|(class, size)| (class.clone(), size.0)).collect();
+        let storage = self.storage_sizes.iter().map(|(class, size)| (class.clone(), size.0)).collect();
         Options { tolerations: self.tolerated.clone(), storage }
     }
 
@@ -60,7 +60,7 @@ impl Counting {
             format!("--tolerated-taint={}{value}{effect}", key.as_deref().unwrap_or_default())
         };
         let size = |(class, size): &(String, Bytes)| format!("--storage-size={class}={size}");
-        self.tolerated.iter().map(taint).chain(self.storage.iter().map(size)).collect()
+        self.tolerated.iter().map(taint).chain(self.storage_sizes.iter().map(size)).collect()
     }
 }
 
@@ -82,20 +82,20 @@ mod tests {
 
     #[test]
     fn an_agent_reads_from_its_flags_what_join_was_told() {
-        let toleration = |key: &str, value: Option<&str>, effect| Toleration {
-            key: Some(key.to_owned()),
-            value: value.map(str::to_owned),
-            effect,
-        };
+        let toleration =
+            |key: &str, value: Option<&str>, effect| Toleration { key: Some(key.to_owned()), value: value.map(str::to_owned), effect };
         let told = Counting {
             tolerated: vec![
                 toleration("pool", None, None),
                 toleration("pool", Some("tenants"), Some(TaintEffect::NoSchedule)),
                 toleration("spot", Some(""), Some(TaintEffect::PreferNoSchedule)),
             ],
-            storage: vec![("gp3".to_owned(), Bytes(20 << 40))],
+            storage_sizes: vec![("gp3".to_owned(), Bytes(20 << 40))],
         };
-        assert_eq!(told.flags()[1..], ["--tolerated-taint=pool=tenants:NoSchedule", "--tolerated-taint=spot=:PreferNoSchedule", "--storage-size=gp3=20Ti"]);
+        assert_eq!(
+            told.flags()[1..],
+            ["--tolerated-taint=pool=tenants:NoSchedule", "--tolerated-taint=spot=:PreferNoSchedule", "--storage-size=gp3=20Ti"]
+        );
         assert_eq!(read(&told.flags()).unwrap(), told);
         assert_eq!(told.options().storage["gp3"], 20 << 40);
         assert_eq!(read(&[]).unwrap(), Counting::default());
@@ -103,7 +103,9 @@ mod tests {
 
     #[test]
     fn what_says_nothing_that_counts_is_refused() {
-        for flag in ["--tolerated-taint=", "--tolerated-taint==x", "--tolerated-taint=pool:Never", "--storage-size=gp3", "--storage-size=gp3=much"] {
+        for flag in
+            ["--tolerated-taint=", "--tolerated-taint==x", "--tolerated-taint=pool:Never", "--storage-size=gp3", "--storage-size=gp3=much"]
+        {
             assert!(read(&[flag.to_owned()]).is_err(), "{flag}");
         }
     }

@@ -25,7 +25,7 @@ use tokio::process::{Child, ChildStdout};
 use tokio::sync::{mpsc, watch};
 use tonic::codegen::http::Request;
 
-use crate::agent::{GENERATION, OWN, Parts, TEMPLATE};
+use crate::agent::{GENERATION, InFlight, OWN, Parts, TEMPLATE};
 use crate::report::{Check, Report};
 use crate::usage::{cpu_seconds, peak_memory};
 
@@ -81,7 +81,7 @@ pub(crate) async fn watch(arguments: &[String]) -> Result<()> {
     let kubeconfig = Kubeconfig::read_from(file).context("failed to read a kubeconfig file")?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.context("a kubeconfig file is wrong")?;
     let client = Client::try_from(config).context("failed to make a client")?;
-    let Parts { inventory, mut engine, .. } = Parts::start(client.clone(), client, None).await?;
+    let Parts { inventory, mut engine, .. } = Parts::start(client.clone(), client, InFlight::default()).await?;
     let ((heard, hears), (tell, mut tells)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE));
     tokio::spawn(async move { engine.run(hears, tell).await });
     let generation = Some(v1::Revision { incarnation: 0, index: GENERATION });
@@ -162,7 +162,11 @@ pub(crate) async fn run(arguments: &[String]) -> Result<Report> {
         checks: vec![
             Check::below("VmHWM in MiB through first list and forced list", memory / MIB, 512.0),
             Check::below("percent of a core", share, 20.0),
-            Check::below("largest ms from the acknowledgement of a change until it is on its way to the placement service", ms(told.max()), 1_000.0),
+            Check::below(
+                "largest ms from the acknowledgement of a change until it is on its way to the placement service",
+                ms(told.max()),
+                1_000.0,
+            ),
             Check::below("KiB of the largest report", report_kib, 64.0),
             Check::at_least("changes/s", rate, f64::from(settings.rate) * 0.95),
             Check::at_least("pods", pod_count, 100_000.0),

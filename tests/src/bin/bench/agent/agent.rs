@@ -40,6 +40,13 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 /// What is wanted, by uid: it outlives agents.
 type Intents = Arc<Mutex<BTreeMap<String, v1::TenantIntent>>>;
 
+/// Tenants that are worked on at the same time; as it is shipped where nothing is said.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct InFlight {
+    pub(crate) parallel: Option<usize>,
+    pub(crate) changes: Option<usize>,
+}
+
 /// The agent as it is shipped, but for its process, its Lease and its conversation with the placement service.
 pub(crate) struct Parts {
     pub(crate) inventory: Arc<Inventory>,
@@ -51,7 +58,7 @@ pub(crate) struct Parts {
 
 impl Parts {
     /// With the inventory's requests apart from all others.
-    pub(crate) async fn start(client: Client, inventorys: Client, parallel: Option<usize>) -> Result<Self> {
+    pub(crate) async fn start(client: Client, inventorys: Client, in_flight: InFlight) -> Result<Self> {
         let inventory = Arc::new(Inventory::start(inventorys, Options::default()));
         let mut held = inventory.held();
         let (sender, facts) = watch::channel(None);
@@ -75,7 +82,9 @@ impl Parts {
             on_others: Box::new(move |others| counts.hear(others)),
         });
         let shipped = EngineSettings::default();
-        let settings = EngineSettings { site: tenants::site(), parallel: parallel.unwrap_or(shipped.parallel), ..shipped };
+        let InFlight { parallel, changes } = in_flight;
+        let (parallel, changes) = (parallel.unwrap_or(shipped.parallel), changes.unwrap_or(shipped.changes));
+        let settings = EngineSettings { site: tenants::site(), parallel, changes, ..shipped };
         let engine = Engine::begin(interpreter.clone(), settings).await.context("the agent does not begin")?;
         Ok(Self { inventory, interpreter, engine, forward })
     }
@@ -84,7 +93,7 @@ impl Parts {
 /// What was told so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Told {
-    /// By uid: what was told last, and when that was news.
+    /// By uid: what was told last, and since when with this kind of trouble, or with none: in other words it is no news.
     pub(super) tenants: BTreeMap<String, (v1::SeenTenant, Instant)>,
 }
 
@@ -102,7 +111,7 @@ pub(super) struct Agent {
     pub(super) interpreter: KubeInterpreter,
     pub(super) started: Instant,
     intents: Intents,
-    parallel: Option<usize>,
+    in_flight: InFlight,
     told: watch::Receiver<Told>,
     engine: JoinHandle<Engine<KubeInterpreter>>,
     service: JoinHandle<()>,
@@ -113,23 +122,24 @@ impl Agent {
     /// The first agent of a cluster: all tenants are wanted at once.
     pub(super) async fn start(cluster: &Cluster, size: Size) -> Result<Self> {
         let intents = (0..size.tenants).map(|number| tenants::intent(number, size.shard)).map(|intent| (intent.uid.clone(), intent));
-        Self::with(cluster, Arc::new(Mutex::new(intents.collect())), size.parallel).await
+        let in_flight = InFlight { parallel: size.parallel, changes: size.changes };
+        Self::with(cluster, Arc::new(Mutex::new(intents.collect())), in_flight).await
     }
 
     /// Another agent of the same cluster, that knows nothing; this one is gone before.
     pub(super) async fn restart(self, cluster: &Cluster) -> Result<Self> {
-        let (intents, parallel) = (self.intents.clone(), self.parallel);
+        let (intents, in_flight) = (self.intents.clone(), self.in_flight);
         drop(self.stop().await?);
-        Self::with(cluster, intents, parallel).await
+        Self::with(cluster, intents, in_flight).await
     }
 
-    async fn with(cluster: &Cluster, intents: Intents, parallel: Option<usize>) -> Result<Self> {
+    async fn with(cluster: &Cluster, intents: Intents, in_flight: InFlight) -> Result<Self> {
         let (counts, others) = (Arc::default(), Arc::default());
         let (client, counting) = (cluster.agents_client(&counts).await?, cluster.agents_client(&others).await?);
         let started = Instant::now();
         let namespaces: Api<Namespace> = Api::all(client.clone());
         namespaces.get("kube-system").await.context("the cluster does not say which it is")?;
-        let Parts { interpreter, mut engine, forward, .. } = Parts::start(client, counting, parallel).await?;
+        let Parts { interpreter, mut engine, forward, .. } = Parts::start(client, counting, in_flight).await?;
         let ((heard, hears), (tell, tells)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE));
         let (news, told) = watch::channel(Told::default());
         let service = tokio::spawn(serve(intents.clone(), tenants::class()?, heard, tells, news));
@@ -137,7 +147,7 @@ impl Agent {
             engine.run(hears, tell).await;
             engine
         });
-        Ok(Self { counts, interpreter, started, intents, parallel, told, engine, service, forward })
+        Ok(Self { counts, interpreter, started, intents, in_flight, told, engine, service, forward })
     }
 
     /// Waits until every tenant was told to run.
@@ -198,10 +208,10 @@ async fn serve(
         let now = Instant::now();
         news.send_modify(|told| {
             for seen in message.tenants {
-                let is_news = told.tenants.get(&seen.uid).is_none_or(|(before, _)| *before != seen);
-                if is_news {
-                    told.tenants.insert(seen.uid.clone(), (seen, now));
-                }
+                let kind = |seen: &v1::SeenTenant| seen.trouble.as_ref().map(v1::Trouble::kind);
+                let before = told.tenants.get(&seen.uid);
+                let since = before.filter(|(before, _)| kind(before) == kind(&seen)).map_or(now, |(_, since)| *since);
+                told.tenants.insert(seen.uid.clone(), (seen, since));
             }
         });
         let answer = v1::ObserveResponse { revision: generation, ..Default::default() };

@@ -13,12 +13,13 @@ use clap::Parser;
 use futures::{StreamExt, TryStreamExt, stream};
 use hdrhistogram::Histogram;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use roadstead_tests::load::histogram;
 use serde_json::json;
 
-use self::damage::{Damaged, Hospital, victims};
+use self::damage::{Damaged, Hospital};
+use super::cluster::Cluster;
 use super::{Size, carrying, ms};
 use crate::report::{Check, Report};
 
@@ -49,7 +50,7 @@ pub(crate) async fn run(arguments: &[String]) -> Result<Report> {
     let probe = Probe::start(cluster.plane.client().await?).await?;
     tokio::time::sleep(CALM).await;
     let requests = agent.counts.so_far();
-    let victims = victims(settings.damaged, settings.size.tenants);
+    let victims = damage::victims(settings.damaged, settings.size.tenants, 0);
     let began = Instant::now();
     let damages = stream::iter(&victims).map(|victim| victim.damage(&cluster)).buffered(settings.hands);
     let damaged: Vec<Damaged> = damages.try_collect().await?;
@@ -57,6 +58,8 @@ pub(crate) async fn run(arguments: &[String]) -> Result<Report> {
     let mended = hospital.until_mended(&victims, &damaged, agent.told(), SOON).await?;
     let (ended, requests) = (Instant::now(), agent.counts.so_far().since(requests));
     let (calm, busy) = probe.stop(began, ended).await?;
+    drop(agent.stop().await?);
+    let alone = without_the_agent(&cluster, &settings).await?;
 
     let (mut times, mut from_the_first) = (histogram(), histogram());
     let mut by_damage: BTreeMap<&str, Histogram<u64>> = BTreeMap::new();
@@ -90,10 +93,25 @@ pub(crate) async fn run(arguments: &[String]) -> Result<Report> {
             "p99_ms_from_the_first_damage": quantile(&from_the_first, 0.99),
             "by_damage_longest_ms": by_damage.iter().map(|(damage, times)| (*damage, quantile(times, 1.0))).collect::<BTreeMap<_, _>>(),
             "by_damage_p50_ms": by_damage.iter().map(|(damage, times)| (*damage, quantile(times, 0.5))).collect::<BTreeMap<_, _>>(),
+            "probe_without_the_agent_p50_ms": quantile(&alone, 0.5), "probe_without_the_agent_p99_ms": quantile(&alone, 0.99),
             "probe_writes": busy.len(), "probe_p50_ms": quantile(&busy, 0.5), "probe_calm_p99_ms": quantile(&calm, 0.99),
             "agent_requests": requests,
         }),
     })
+}
+
+/// What the probe feels of the same damage, of as many other tenants, where nobody puts it right: of the hands themselves, and of the cluster's
+/// controllers.
+async fn without_the_agent(cluster: &Cluster, settings: &Settings) -> Result<Histogram<u64>> {
+    cluster.until_quiet().await?;
+    let probe = Probe::start(cluster.plane.client().await?).await?;
+    tokio::time::sleep(CALM).await;
+    let others = damage::victims(settings.damaged, settings.size.tenants, 1);
+    let began = Instant::now();
+    let damages = stream::iter(&others).map(|victim| victim.damage(cluster)).buffered(settings.hands);
+    let _: Vec<Damaged> = damages.try_collect().await?;
+    let (_, alone) = probe.stop(began, Instant::now()).await?;
+    Ok(alone)
 }
 
 fn micros(time: Duration) -> u64 {
@@ -110,6 +128,7 @@ impl Probe {
     async fn start(client: Client) -> Result<Self> {
         let api: Api<ConfigMap> = Api::namespaced(client, "default");
         let body = json!({"metadata": {"name": "probe"}, "data": {"number": "0"}});
+        api.delete_collection(&DeleteParams::default(), &ListParams::default().fields("metadata.name=probe")).await?;
         api.create(&PostParams::default(), &serde_json::from_value(body)?).await.context("failed to make the probe")?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();

@@ -26,7 +26,7 @@ use cluster::Cluster;
 pub(crate) use cluster::OWN;
 pub(crate) use tenants::{GENERATION, TEMPLATE};
 
-pub(crate) use agent::Parts;
+pub(crate) use agent::{InFlight, Parts};
 pub(crate) use bring_up::run as bring_up;
 pub(crate) use drift::run as drift;
 pub(crate) use noop::run as noop;
@@ -50,6 +50,9 @@ struct Size {
     /// Tenants that the agent works on at the same time; as it is shipped if left out.
     #[arg(long)]
     parallel: Option<usize>,
+    /// Of those, tenants of which is changed what is there already; as it is shipped if left out.
+    #[arg(long)]
+    changes: Option<usize>,
 }
 
 /// A cluster that carries its tenants, all of them told to run, and the agent that made them.

@@ -98,10 +98,10 @@ pub(super) struct Victim {
     pub(super) damage: Damage,
 }
 
-/// Those that are damaged, evenly among all.
-pub(super) fn victims(damaged: u32, tenants: u32) -> Vec<Victim> {
+/// Those that are damaged, evenly among all; others with another beginning below the distance between two.
+pub(super) fn victims(damaged: u32, tenants: u32, first: u32) -> Vec<Victim> {
     let each = (tenants / damaged.max(1)).max(1);
-    (0..damaged.min(tenants)).map(|number| Victim { number: number * each, damage: Damage::of(number) }).collect()
+    (0..damaged.min(tenants)).map(|number| Victim { number: number * each + first % each, damage: Damage::of(number) }).collect()
 }
 
 /// When it was done, and the version that the object has by it; the largest if it is gone.
