@@ -439,10 +439,9 @@ impl Work<'_> {
         let uid = self
             .look(|inner| inner.homes.get(&self.namespace).and_then(|home| home.space.as_ref()).map(|space| space.live.uid.to_string()));
         let mut record = known.with(self.job.intent.id, &uid.unwrap_or_default(), rendered);
-        let (is_written, has_volumes) = self.look(|inner| {
-            let home = inner.homes.get(&self.namespace);
-            let has_volumes = home.is_some_and(|home| known::has_volumes(inner, home, self.job));
-            (home.is_some_and(|home| home.record.is_some()), has_volumes)
+        let (is_written, is_new, has_volumes) = self.look(|inner| {
+            let Some(home) = inner.homes.get(&self.namespace) else { return (false, false, false) };
+            (home.record.is_some(), home.is_new, known::has_volumes(inner, home, self.job))
         });
         if !is_written && !known.whole {
             record.whole = !has_volumes;
@@ -458,8 +457,15 @@ impl Work<'_> {
                     Extra::Nothing | Extra::Claim { .. } => None,
                 });
             }
+            // Volumes that are written down say that all is that was made. A secret of which nothing is would be taken for one that never was, and be
+            // made anew over them: it has gone since it was looked at, and that is told when it is looked at again.
+            let is_rendered = |name: &str| rendered.secrets.iter().any(|plan| plan.manifest.id.name == *name);
+            let gone = record.secrets.iter().find(|(name, made)| made.generated && made.hash.is_none() && is_rendered(name));
+            if let Some((name, _)) = gone {
+                return Err(words::again(format!("the secret `{name}` is not there any more")));
+            }
         }
-        let is_planned = !is_written && !identities && Record { whole: known.whole, ..record.clone() } == known;
+        let is_planned = is_new && !identities && Record { whole: known.whole, ..record.clone() } == known;
         if record == known && is_written || is_planned {
             return Ok(());
         }

@@ -180,7 +180,7 @@ pub(super) struct Home {
     pub(super) vanished: BTreeMap<Box<str>, Box<str>>,
     /// What was written down in it.
     pub(super) record: Option<Record>,
-    /// Whether this process created it: nothing is in it that is not seen.
+    /// Whether this process created it and has written nothing down in it yet: nothing is in it that is not seen.
     pub(super) is_new: bool,
     /// Why pods of a workload are not made, as events tell.
     pub(super) told: BTreeMap<Box<str>, Box<str>>,
@@ -465,7 +465,7 @@ impl Store {
                 return;
             }
             if record.is_some() {
-                home.record = record;
+                (home.record, home.is_new) = (record, false);
             }
             if live.waits.is_none() {
                 home.told.remove(format!("{}/{name}", kind_known.kind).as_str());
