@@ -11,7 +11,7 @@ use std::cell::RefCell;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, LimitRange, Namespace, PersistentVolumeClaim, Secret};
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
@@ -24,6 +24,7 @@ use roadstead_core::id::TenantId;
 use roadstead_core::intent::Role;
 use roadstead_core::reconcile::{Action, Condition, Home, Part, PartSeen, going};
 use roadstead_core::time::Timestamp;
+use roadstead_tests::process::until;
 use roadstead_tests::testbed::{Kwok, NodeShape, Options};
 use serde_json::json;
 use world::{Given, SOON, World, deployment, job, manifest, name, tenant};
@@ -237,6 +238,36 @@ async fn what_cannot_be_done_is_said_in_plain_words() -> Result<()> {
     world.says(&job, "example.com/keep in 1 resource instances").await?;
     assert!(maps.get_opt("kept").await?.is_some());
     maps.patch("kept", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_begun_and_not_yet_written_down_is_known_to_the_next_agent() -> Result<()> {
+    let world = World::start(Options { controllers: false, ..Options::default() }).await?;
+    let mut begun = tenant(9, "begun", Role::Run);
+    let limits = json!({"spec": {"limits": [{"type": "Container", "default": {"cpu": "1"}}]}});
+    world.change(&mut begun, |rendered| {
+        rendered.parts.remove(&Part::Workloads);
+        rendered.parts.get_mut(&Part::Bounds).expect("it has bounds").push(manifest("begun", 9, "v1", "LimitRange", "old", limits));
+    });
+    until("it is known what is there", SOON, || async { Ok(world.kube.seen(&begun)?) }).await?;
+    for action in [Action::Claim, Action::Put(Part::Bounds)] {
+        world.kube.act(&begun, &action).await?;
+    }
+    let ranges: Api<LimitRange> = Api::namespaced(world.client(), "begun");
+    let maps: Api<ConfigMap> = Api::namespaced(world.client(), "begun");
+    assert!(ranges.get_opt("old").await?.is_some());
+    assert!(maps.get_opt("roadstead-record").await?.is_none(), "it is written once, before anything runs");
+
+    // The agent dies, and the class changes before the next one comes.
+    world.change(&mut begun, |rendered| {
+        rendered.parts.get_mut(&Part::Bounds).expect("it has bounds").pop();
+    });
+    let next = world.another().await?;
+    next.settles(&begun, &Condition::Running).await?;
+    assert!(ranges.get_opt("old").await?.is_none(), "nobody else would ever take it away");
+    let record = maps.get("roadstead-record").await?.data.unwrap_or_default();
+    assert!(!record["record"].contains("LimitRange"), "{record:?}");
     Ok(())
 }
 
