@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::check::{MAX_EXAMPLES, rendered};
+use crate::check::{MAX_EXAMPLES, rendered, samples};
 use crate::class::Class;
 use crate::finding::{Finding, Findings};
 use crate::rendered::Rendered;
@@ -44,6 +44,12 @@ pub fn check_change(old: &Class, new: &Class) -> Vec<Finding> {
         }
         tried.push(pair);
     }
+    // Where neither accepts what the other gives as an example, each is tried with its own.
+    if tried.is_empty()
+        && let (Some(before), Some(after)) = (sample(old), sample(new))
+    {
+        objects(&before, &after, &mut findings);
+    }
     let mut found: Vec<Finding> = Vec::new();
     for finding in findings.0 {
         if !found.contains(&finding) {
@@ -51,6 +57,12 @@ pub fn check_change(old: &Class, new: &Class) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// A class rendered with the first values that it is tried with.
+fn sample(class: &Class) -> Option<Rendered> {
+    let samples = samples(class, &mut Findings::default());
+    rendered(class, &samples.first()?.values).ok()
 }
 
 /// Values that a class gives as examples of the whole.

@@ -57,8 +57,8 @@ const TELL_ANEW_EVERY: Duration = Duration::from_secs(60);
 const TELL_WITHIN: Duration = Duration::from_secs(10);
 /// How long a tenant may take to become ready if its class does not say: what is pulled and started for the first time may take minutes.
 const READY_WITHIN: Millis = Millis::from_secs(600);
-/// How long an agent may look for what is there before its tenants are told to wait for that.
-const BLIND_AFTER: Duration = Duration::from_secs(30);
+/// How long an agent may look for what is there before that is told of its tenants.
+const BLIND_AFTER: Duration = Duration::from_secs(60);
 /// Messages that wait to be taken in.
 pub const QUEUE: usize = 64;
 /// Questions that are answered at a time: each is some requests to the API server for every object of a tenant.
@@ -483,7 +483,11 @@ impl<I: Interpreter> Engine<I> {
         for busy in self.busy.values() {
             *in_shard.entry(busy.shard).or_default() += 1;
         }
-        let mut changes = self.busy.values().filter(|busy| busy.is_change).count();
+        // Half of the changes, too, are for one shard at most.
+        let mut changes: BTreeMap<ShardId, usize> = BTreeMap::new();
+        for busy in self.busy.values().filter(|busy| busy.is_change) {
+            *changes.entry(busy.shard).or_default() += 1;
+        }
         for (id, step) in &self.round.steps {
             let is_free = !self.busy.contains_key(id) && !self.unknown.contains(id);
             let has_settled = self.settling.get(id).is_none_or(|until| *until <= now);
@@ -496,11 +500,18 @@ impl<I: Interpreter> Engine<I> {
             let Some(job) = self.wanted.jobs.get(id) else { continue };
             let busy = in_shard.entry(job.intent.shard).or_default();
             let is_change = self.seen.tenants.get(id).is_some_and(|seen| is_change(seen, step));
-            if *busy >= self.parallel / 2 || is_change && changes >= self.changes {
+            if *busy >= self.parallel / 2 {
                 continue;
             }
+            if is_change {
+                let all: usize = changes.values().sum();
+                let changes = changes.entry(job.intent.shard).or_default();
+                if all >= self.changes || *changes >= self.changes.div_ceil(2) {
+                    continue;
+                }
+                *changes += 1;
+            }
             *busy += 1;
-            changes += usize::from(is_change);
             let one = Busy::new(job.intent.shard, is_change);
             self.work.spawn(carry_out(self.interpreter.clone(), job.clone(), step.actions.clone(), one.clone()));
             self.busy.insert(*id, one);
@@ -545,14 +556,14 @@ impl<I: Interpreter> Engine<I> {
 
     fn news(&mut self, facts: &ClusterFacts, due: bool) -> Option<v1::ObserveRequest> {
         let blind = self.blind.as_ref().filter(|(since, _)| since.elapsed() >= BLIND_AFTER);
-        let (nothing, waits) = (TenantSeen::default(), blind.map(|(_, why)| Condition::Progressing(why.to_string())));
+        let (nothing, cannot_look) = (TenantSeen::default(), blind.map(|(_, why)| Condition::Blocked(why.to_string())));
         let conditions: BTreeMap<TenantId, Condition> =
             self.round.steps.iter().map(|(id, step)| (*id, self.condition(*id, step))).collect();
         let seen_of = |id: &TenantId| if blind.is_some() { Some(&nothing) } else { self.seen.tenants.get(id) };
         let tenants = self.wanted.intent.tenants.iter().filter(|wanted| !self.unknown.contains(&wanted.id));
         let tenants = tenants
             .filter_map(|wanted| {
-                let (seen, condition) = (seen_of(&wanted.id)?, waits.as_ref().or_else(|| conditions.get(&wanted.id))?);
+                let (seen, condition) = (seen_of(&wanted.id)?, cannot_look.as_ref().or_else(|| conditions.get(&wanted.id))?);
                 // One that is being worked on is told of when that is done: what was seen of it may be over. What it has lost stays lost.
                 if self.busy.contains_key(&wanted.id) && (seen.at_rest || !is_lost(condition)) {
                     return None;
@@ -627,7 +638,7 @@ fn is_lost(condition: &Condition) -> bool {
 /// what is being stopped may wait for its own commands for long.
 fn is_change(seen: &TenantSeen, step: &Step) -> bool {
     let is_there = !matches!(seen.parts.get(&Part::Workloads), None | Some(PartSeen::Missing));
-    is_there && step.actions.iter().any(|action| matches!(action, Action::Put(_)))
+    is_there && !step.actions.contains(&Action::Stop) && step.actions.iter().any(|action| matches!(action, Action::Put(_)))
 }
 
 /// In milliseconds since 1970.

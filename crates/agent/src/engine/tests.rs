@@ -84,7 +84,7 @@ async fn an_agent_that_may_not_look_says_so_of_its_tenants_and_of_nothing_else()
         }
     };
     let (observed, trouble) = told;
-    assert_eq!((observed, trouble.kind(), trouble.why.as_str()), (0, Kind::Waits, "pods have not been listed yet"));
+    assert_eq!((observed, trouble.kind(), trouble.why.as_str()), (0, Kind::Blocked, "pods have not been listed yet"));
     assert!(began.elapsed() >= BLIND_AFTER, "a start takes a while: {:?}", began.elapsed());
     drop(heard);
     running.await.unwrap();

@@ -37,6 +37,9 @@ const VERSION_SOON: Duration = Duration::from_secs(2);
 /// Where cluster-autoscaler writes what it knows.
 const AUTOSCALER_STATUS: (&str, &str) = ("kube-system", "cluster-autoscaler-status");
 
+/// Names of tenants or volumes.
+type Names = BTreeSet<Box<str>>;
+
 /// What a watch does to the sums.
 type Change = Box<dyn FnOnce(&mut Tally) + Send>;
 
@@ -44,8 +47,8 @@ type Change = Box<dyn FnOnce(&mut Tally) + Send>;
 #[derive(Debug)]
 pub struct Inventory {
     held: watch::Receiver<Option<Arc<Held>>>,
-    orphans: watch::Sender<BTreeSet<Box<str>>>,
-    detached: watch::Sender<BTreeSet<Box<str>>>,
+    orphans: watch::Sender<Names>,
+    detached: watch::Sender<Names>,
     pod_lists: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
@@ -112,7 +115,7 @@ async fn run(
     client: Client,
     options: Options,
     sender: watch::Sender<Option<Arc<Held>>>,
-    (mut orphans, mut detached): (watch::Receiver<BTreeSet<Box<str>>>, watch::Receiver<BTreeSet<Box<str>>>),
+    (mut orphans, mut detached): (watch::Receiver<Names>, watch::Receiver<Names>),
     pod_lists: Arc<AtomicU64>,
 ) {
     let mut tally = Tally::new(options);

@@ -415,7 +415,9 @@ impl Work<'_> {
         let (known, planned, empty) = self.look(|inner| {
             let Some(home) = inner.homes.get(&self.namespace) else { return (None, Record::default(), true) };
             let empty = home.is_new || home.objects.values().all(std::collections::BTreeMap::is_empty);
-            (home.record.clone(), home.recorded().cloned().unwrap_or_default(), empty)
+            // One that is begun anew does not know what was made before; where this process made all that is there, it is not begun anew.
+            let whole = home.is_new || !known::has_volumes(inner, home, self.job);
+            (home.record.clone(), Record { whole, ..home.recorded().cloned().unwrap_or_default() }, empty)
         });
         if let Some(known) = known {
             return Ok(known);
@@ -439,13 +441,10 @@ impl Work<'_> {
         let uid = self
             .look(|inner| inner.homes.get(&self.namespace).and_then(|home| home.space.as_ref()).map(|space| space.live.uid.to_string()));
         let mut record = known.with(self.job.intent.id, &uid.unwrap_or_default(), rendered);
-        let (is_written, is_new, has_volumes) = self.look(|inner| {
-            let Some(home) = inner.homes.get(&self.namespace) else { return (false, false, false) };
-            (home.record.is_some(), home.is_new, known::has_volumes(inner, home, self.job))
+        let (is_written, is_new) = self.look(|inner| {
+            let Some(home) = inner.homes.get(&self.namespace) else { return (false, false) };
+            (home.record.is_some(), home.is_new)
         });
-        if !is_written && !known.whole {
-            record.whole = !has_volumes;
-        }
         if identities {
             for (name, made) in record.volumes.iter_mut().filter(|(_, made)| made.uid.is_none()) {
                 let claim = self.live(&core("PersistentVolumeClaim", &made.claim));
@@ -465,8 +464,8 @@ impl Work<'_> {
                 return Err(words::again(format!("the secret `{name}` is not there any more")));
             }
         }
-        let is_planned = is_new && !identities && Record { whole: known.whole, ..record.clone() } == known;
-        if record == known && is_written || is_planned {
+        // What was planned stands in the namespace; with what came of it, it is written down.
+        if record == known && (is_written || is_new && !identities) {
             return Ok(());
         }
         // While it is written anyway: what is neither rendered nor there any more.

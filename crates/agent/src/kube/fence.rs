@@ -129,12 +129,12 @@ impl Fence {
         Ok(removals.clone())
     }
 
-    /// Whether an action may be carried out, that `writes` something or finds that there is nothing to write.
+    /// Whether an action may be carried out.
     ///
     /// # Errors
     /// Another agent has acted on a newer generation; or it cannot be found out whether one has.
-    pub(super) async fn allows(&self, action: &Action, writes: bool) -> Result<(), Failed> {
-        if writes && ends_or_starts(action) {
+    pub(super) async fn allows(&self, action: &Action) -> Result<(), Failed> {
+        if ends_or_starts(action) {
             self.read().await?;
         }
         let (mine, newest) = self.know(|known| (known.mine, known.newest));

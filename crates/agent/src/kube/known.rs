@@ -14,7 +14,7 @@ pub(super) fn generated<'a>(home: &'a Home, name: &str) -> Option<&'a str> {
 
 /// Whether a secret that is not there was generated once: its record says so, or the record was lost, and what the secret protects is there.
 pub(super) fn was_generated(inner: &Inner, home: &Home, job: &Job, name: &str) -> bool {
-    let is_complete = home.record.as_ref().is_some_and(Record::is_complete);
+    let is_complete = home.is_new || home.record.as_ref().is_some_and(Record::is_complete);
     generated(home, name).is_some() || (!is_complete && has_volumes(inner, home, job))
 }
 

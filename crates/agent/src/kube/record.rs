@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::TENANT_LABEL;
+use super::owned::MANAGER;
 
 /// Name of the ConfigMap that it is kept in.
 pub(super) const NAME: &str = "roadstead-record";
@@ -142,8 +143,10 @@ impl Record {
         serde_json::from_str(live["data"][KEY].as_str()?).ok()
     }
 
-    /// What was to be made in a namespace when it was created. It tells of nothing that was made since, so that it is never whole.
+    /// What was to be made in a namespace when we created it: a copy of the annotation elsewhere says nothing. It tells of nothing that was made since, so
+    /// that it is never whole.
     pub(super) fn planned(namespace: &ObjectMeta) -> Option<Self> {
+        namespace.managed_fields.as_ref()?.iter().find(|entry| entry.manager.as_deref() == Some(MANAGER))?;
         let text = namespace.annotations.as_ref()?.get(PLAN)?;
         let plan: Self = serde_json::from_str(text).ok()?;
         Some(Self { namespace_uid: namespace.uid.clone()?, whole: false, ..plan })

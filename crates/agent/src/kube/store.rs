@@ -480,6 +480,8 @@ impl Store {
         if home.space.as_ref().is_some_and(|known| known.live.version > space.live.version) {
             return;
         }
+        // Another one of its name, created by whomever.
+        home.is_new &= home.space.as_ref().is_some_and(|known| known.live.uid == space.live.uid);
         let (tenant, before) = (space.tenant, home.space.replace(space).and_then(|space| space.tenant));
         self.moved(inner, &name, before, tenant);
     }

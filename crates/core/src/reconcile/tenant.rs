@@ -1,6 +1,6 @@
 //! What comes next for one tenant. It knows no other tenant, and no limits.
 
-use super::{Action, Condition, Home, Part, PartSeen, Step, TenantSeen, VolumeSeen};
+use super::{Action, Condition, Home, Part, PartSeen, Step, TenantSeen, VolumeSeen, going};
 use crate::intent::{Role, TenantIntent, VolumeIntent};
 
 /// What comes next.
@@ -26,8 +26,10 @@ pub(super) fn step(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
 fn by_role(wanted: &TenantIntent, seen: &TenantSeen) -> Step {
     // Nothing is made anew where something was lost: an empty volume in its place would be taken for the data.
     let lost = wanted.volumes.iter().find(|volume| is_lost(volume, seen));
+    let goes = wanted.role == Role::Run && going(wanted, seen).is_some();
     if let Some(lost) = lost.filter(|_| wanted.role != Role::Absent) {
-        let actions = if seen.at_rest { Vec::new() } else { vec![Action::Unroute, Action::Stop] };
+        // What runs is all that another one is still kept for.
+        let actions = if seen.at_rest || goes { Vec::new() } else { vec![Action::Unroute, Action::Stop] };
         return Step { actions, condition: Condition::VolumeLost(lost.name.clone()) };
     }
     let claim = if seen.home == Home::Ours(wanted.epoch) { Vec::new() } else { vec![Action::Claim] };
@@ -67,6 +69,11 @@ fn run(wanted: &TenantIntent, seen: &TenantSeen, mut actions: Vec<Action>) -> St
     }
     // Last: what cannot grow keeps nothing from running.
     actions.extend(grown_volumes(wanted, seen));
+    // New pods in their place would end those for which a volume that is being deleted is still kept.
+    if going(wanted, seen).is_some() && !seen.at_rest && *of(seen, Part::Workloads) == PartSeen::Differs {
+        actions.retain(|action| *action != Action::Put(Part::Workloads));
+        waits_for = waits_for.or_else(|| Some("its workloads are left as they are while a volume of it is being deleted".to_owned()));
+    }
     let condition = match waits_for {
         _ if !actions.is_empty() => Condition::Progressing("its objects are being made".to_owned()),
         Some(why) => Condition::Progressing(why),

@@ -167,12 +167,13 @@ proptest! {
         let step = one(&wanted, &seen);
         prop_assert_eq!(&step.actions, &[], "{:?} {:?}", step.condition, seen);
         let lost = seen.volumes.values().any(|volume| *volume == VolumeSeen::Lost);
+        let goes = wanted.role == Role::Run && going(&wanted, &seen).is_some();
         let expected = match (&seen.home, wanted.role) {
             (Home::Foreign(_), _) => matches!(step.condition, Condition::Blocked(_)),
             (Home::Ours(known), _) if *known > wanted.epoch => matches!(step.condition, Condition::Blocked(_)),
             (_, Role::Absent) => step.condition == Condition::Absent,
-            _ if lost => matches!(step.condition, Condition::VolumeLost(_)) && seen.at_rest,
-            (_, Role::Run) => step.condition == Condition::Running,
+            _ if lost => matches!(step.condition, Condition::VolumeLost(_)) && (seen.at_rest || goes),
+            (_, Role::Run) => step.condition == Condition::Running || goes && matches!(step.condition, Condition::Progressing(_)),
             (_, Role::Hold | Role::Receive | Role::Stopped) => step.condition == Condition::Stopped && seen.at_rest,
         };
         prop_assert!(expected, "{:?} under {:?}: {:?}", step.condition, wanted.role, seen);
@@ -492,6 +493,12 @@ fn a_volume_that_is_being_deleted_is_named_and_its_tenant_goes_on() {
     assert_eq!(going(&run, &seen), Some(&name("data")));
     assert_eq!(one(&run, &seen), Step { actions: vec![], condition: Condition::Running }, "to stop it would end the volume");
     assert_eq!(going(&wanted(1, 1, Role::Absent), &seen), None, "it is to go");
+    let mut changed = seen.clone();
+    changed.parts.insert(Part::Workloads, PartSeen::Differs);
+    assert_eq!(one(&run, &changed).actions, [], "nor are its pods made anew");
+    assert!(matches!(one(&run, &changed).condition, Condition::Progressing(_)));
+    changed.volumes.insert(name("logs"), VolumeSeen::Lost);
+    assert_eq!(one(&run, &changed), Step { actions: vec![], condition: Condition::VolumeLost(name("logs")) }, "whatever else is lost");
     let mut other = run.clone();
     other.volumes[0].uid = Some(VolumeUid(2));
     assert_eq!(one(&other, &seen).condition, Condition::VolumeLost(name("data")), "another one in its place is no better for going");

@@ -26,6 +26,9 @@ use crate::identity;
 use crate::pages::Pins;
 use crate::watch::history::History;
 
+/// Versions of a class that a new one is compared with: the newest of those that are in use.
+const MAX_COMPARED: usize = 16;
+
 /// Explanations, simulations and long listings at a time: each keeps a core busy for up to a second.
 const MAX_HEAVY: usize = 4;
 /// How long it is not asked again when agents were last heard of: they tell every ten seconds or so.
@@ -164,12 +167,13 @@ impl Context {
             }
             let name = version.name.as_str();
             let known = state.class(name, &version.version).is_some();
-            let others = || state.classes().filter(|other| !known && other.name == version.name);
-            let latest = others().map(|other| other.created).max();
-            let compared = others().filter(|other| Some(other.created) == latest || state.class_use(name, &other.version) > 0);
+            let mut others: Vec<_> = state.classes().filter(|other| !known && other.name == version.name).collect();
+            others.sort_by_key(|other| std::cmp::Reverse(other.created));
+            let latest = others.first().map(|other| other.created);
+            let compared = others.into_iter().filter(|other| Some(other.created) == latest || state.class_use(name, &other.version) > 0);
             let mut found = Vec::new();
             // What is kept already and is not understood is not this version's fault.
-            for (before, version) in compared.filter_map(|other| Some((Class::parse(other).ok()?, &other.version))) {
+            for (before, version) in compared.take(MAX_COMPARED).filter_map(|other| Some((Class::parse(other).ok()?, &other.version))) {
                 let changes = roadstead_class::check_change(&before, &class).into_iter();
                 let of_version =
                     |finding: Finding| Finding { problem: format!("{} (compared with {name}@{version})", finding.problem), ..finding };
