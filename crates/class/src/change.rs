@@ -1,5 +1,7 @@
 //! Changes from one version of a class to another that a cluster could never carry out: fields that the API server lets nobody change.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::check::{MAX_EXAMPLES, rendered, samples};
@@ -50,13 +52,9 @@ pub fn check_change(old: &Class, new: &Class) -> Vec<Finding> {
     {
         objects(&before, &after, &mut findings);
     }
-    let mut found: Vec<Finding> = Vec::new();
-    for finding in findings.0 {
-        if !found.contains(&finding) {
-            found.push(finding);
-        }
-    }
-    found
+    let mut told = BTreeSet::new();
+    findings.0.retain(|finding| told.insert(finding.clone()));
+    findings.0
 }
 
 /// A class rendered with the first values that it is tried with.

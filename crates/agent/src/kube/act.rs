@@ -412,23 +412,23 @@ impl Work<'_> {
     /// The record as it is known.
     pub(super) async fn recorded(&self) -> Result<Record, Failed> {
         let id = core("ConfigMap", record::NAME);
-        let (known, planned, empty) = self.look(|inner| {
-            let Some(home) = inner.homes.get(&self.namespace) else { return (None, Record::default(), true) };
-            let empty = home.is_new || home.objects.values().all(std::collections::BTreeMap::is_empty);
+        let (found, is_all) = self.look(|inner| {
+            let Some(home) = inner.homes.get(&self.namespace) else { return (Record::default(), true) };
+            if let Some(known) = &home.record {
+                return (known.clone(), true);
+            }
             // One that is begun anew does not know what was made before; where this process made all that is there, it is not begun anew.
             let whole = home.is_new || !known::has_volumes(inner, home, self.job);
-            (home.record.clone(), Record { whole, ..home.recorded().cloned().unwrap_or_default() }, empty)
+            let planned = Record { whole, ..home.recorded().cloned().unwrap_or_default() };
+            (planned, home.is_new || home.objects.values().all(std::collections::BTreeMap::is_empty))
         });
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        if empty {
-            return Ok(planned);
+        if is_all {
+            return Ok(found);
         }
         // It may be there without the label by which it is watched.
         let (_, api) = self.writer.api(&id, &self.namespace)?;
         match call_opt(&id.to_string(), api.get(record::NAME)).await? {
-            None => Ok(planned),
+            None => Ok(found),
             Some(object) => Record::of(&object.data)
                 .ok_or_else(|| Failed::Refused(format!("{id} cannot be read; what was made for the tenant is not known"))),
         }

@@ -22,33 +22,26 @@ use crate::interpreter::Failed;
 /// How long the class's steps may take if it does not say.
 const STOP_WITHIN: Duration = Duration::from_secs(60);
 
-/// How a kind is brought to rest.
+/// How an object is brought to rest.
 enum Rest {
     /// A field of `spec`.
     Set(&'static str, Value),
     /// It cannot be otherwise.
     Delete,
-    /// It starts nothing.
-    Leave,
 }
 
-fn rest_of(kind: &str) -> Rest {
-    match kind {
-        "Deployment" | "StatefulSet" | "ReplicaSet" => Rest::Set("replicas", json!(0)),
-        "CronJob" | "Job" => Rest::Set("suspend", json!(true)),
-        "HorizontalPodAutoscaler" | "DaemonSet" | "Pod" => Rest::Delete,
-        _ => Rest::Leave,
-    }
-}
-
-/// Whether there is nothing to do to bring it to rest.
-fn rests(id: &ObjectId, live: &Live) -> bool {
-    match rest_of(&id.kind) {
-        Rest::Leave => true,
-        Rest::Delete => !is_ours_to_delete(id, live),
-        // Held already, or a Job that has ended.
-        Rest::Set(..) => live.held || (id.kind == "Job" && live.at_rest) || live.deleting,
-    }
+/// What is left to do to bring an object to rest, if anything.
+fn rest_of(id: &ObjectId, live: &Live) -> Option<Rest> {
+    let (rest, is_done) = match id.kind.as_str() {
+        "Deployment" | "StatefulSet" | "ReplicaSet" => (Rest::Set("replicas", json!(0)), live.held || live.deleting),
+        "CronJob" => (Rest::Set("suspend", json!(true)), live.held || live.deleting),
+        // One that has ended stays as it is.
+        "Job" => (Rest::Set("suspend", json!(true)), live.held || live.deleting || live.at_rest),
+        "HorizontalPodAutoscaler" | "DaemonSet" | "Pod" => (Rest::Delete, !is_ours_to_delete(id, live)),
+        // It starts nothing.
+        _ => return None,
+    };
+    (!is_done).then_some(rest)
 }
 
 impl Work<'_> {
@@ -74,7 +67,7 @@ impl Work<'_> {
             }
             Action::Stop => {
                 let has_steps = self.job.rendered.as_ref().is_ok_and(|rendered| !rendered.stop.is_empty());
-                let is_running = || self.made(Part::Workloads).iter().any(|(id, live)| !rests(id, live));
+                let is_running = || self.made(Part::Workloads).iter().any(|(id, live)| rest_of(id, live).is_some());
                 self.writer.drift == Drift::Report || has_steps || is_running() || !self.ended_pods().is_empty()
             }
             Action::Claim | Action::Put(_) | Action::MakeVolume(_) | Action::GrowVolume(_) | Action::Delete => true,
@@ -167,11 +160,10 @@ impl Work<'_> {
     }
 
     async fn rest(&self, id: &ObjectId, live: &Live) -> Result<(), Failed> {
-        match rest_of(&id.kind) {
-            _ if rests(id, live) => Ok(()),
-            Rest::Leave => Ok(()),
-            Rest::Delete => self.writer.delete(id, &self.namespace, live).await,
-            Rest::Set(field, value) => {
+        match rest_of(id, live) {
+            None => Ok(()),
+            Some(Rest::Delete) => self.writer.delete(id, &self.namespace, live).await,
+            Some(Rest::Set(field, value)) => {
                 let spec = json!({ field: value });
                 let body = json!({ "apiVersion": id.api_version, "kind": id.kind, "metadata": { "name": id.name }, "spec": spec });
                 self.writer.apply(id, &self.namespace, &body, REST_MANAGER).await.map(drop)

@@ -10,6 +10,7 @@ use roadstead_core::intent::{Role, VolumeIntent};
 use roadstead_core::reconcile::{Home as HomeSeen, Part, PartSeen, TenantSeen, VolumeSeen};
 use serde_json::{Value, json};
 
+use super::act::core;
 use super::body::body;
 use super::compare::{Ceded, in_step};
 use super::known::{generated, was_generated, was_made_for};
@@ -110,10 +111,9 @@ pub(super) fn new_kinds(inner: &Inner, home: Option<&Home>, rendered: Option<&Re
 
 /// The PersistentVolume of a tenant's volume, once its claim is bound to one.
 pub(super) fn volume_of(inner: &Inner, id: TenantId, volume: &Name) -> Option<Box<str>> {
-    let home = inner.homes.get(inner.spaces.get(&id)?.first()?)?;
-    let claim = home.recorded()?.volumes.get(volume.as_str())?;
-    let live = home.objects.get(&inner.kind_of("v1", "PersistentVolumeClaim")?)?.get(claim.claim.as_str())?;
-    match &live.extra {
+    let home = inner.homes.get(&namespace_of(inner, id, None)?)?;
+    let made = home.recorded()?.volumes.get(volume.as_str())?;
+    match &inner.peek(home, &core("PersistentVolumeClaim", &made.claim))?.extra {
         Extra::Claim { volume, .. } if !volume.is_empty() => Some(volume.clone()),
         Extra::Claim { .. } | Extra::Nothing | Extra::Secret(_) => None,
     }

@@ -40,11 +40,15 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 /// What is wanted, by uid: it outlives agents.
 type Intents = Arc<Mutex<BTreeMap<String, v1::TenantIntent>>>;
 
-/// Tenants that are worked on at the same time; as it is shipped where nothing is said.
-#[derive(Clone, Copy, Debug, Default)]
+/// How much the agent has in flight; as it is shipped where nothing is said.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub(crate) struct InFlight {
-    pub(crate) parallel: Option<usize>,
-    pub(crate) changes: Option<usize>,
+    /// Tenants that the agent works on at the same time; as it is shipped if left out.
+    #[arg(long)]
+    parallel: Option<usize>,
+    /// Of those, tenants of which is changed what is there already; as it is shipped if left out.
+    #[arg(long)]
+    changes: Option<usize>,
 }
 
 /// The agent as it is shipped, but for its process, its Lease and its conversation with the placement service.
@@ -122,8 +126,7 @@ impl Agent {
     /// The first agent of a cluster: all tenants are wanted at once.
     pub(super) async fn start(cluster: &Cluster, size: Size) -> Result<Self> {
         let intents = (0..size.tenants).map(|number| tenants::intent(number, size.shard)).map(|intent| (intent.uid.clone(), intent));
-        let in_flight = InFlight { parallel: size.parallel, changes: size.changes };
-        Self::with(cluster, Arc::new(Mutex::new(intents.collect())), in_flight).await
+        Self::with(cluster, Arc::new(Mutex::new(intents.collect())), size.in_flight).await
     }
 
     /// Another agent of the same cluster, that knows nothing; this one is gone before.

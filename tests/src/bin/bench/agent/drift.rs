@@ -13,12 +13,12 @@ use clap::Parser;
 use futures::{StreamExt, TryStreamExt, stream};
 use hdrhistogram::Histogram;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use roadstead_tests::load::histogram;
 use serde_json::json;
 
-use self::damage::{Damaged, Hospital};
+use self::damage::{Damaged, Hospital, Victim, victims};
 use super::cluster::Cluster;
 use super::{Size, carrying, ms};
 use crate::report::{Check, Report};
@@ -50,10 +50,9 @@ pub(crate) async fn run(arguments: &[String]) -> Result<Report> {
     let probe = Probe::start(cluster.plane.client().await?).await?;
     tokio::time::sleep(CALM).await;
     let requests = agent.counts.so_far();
-    let victims = damage::victims(settings.damaged, settings.size.tenants, 0);
+    let victims = victims(settings.damaged, settings.size.tenants, 0);
     let began = Instant::now();
-    let damages = stream::iter(&victims).map(|victim| victim.damage(&cluster)).buffered(settings.hands);
-    let damaged: Vec<Damaged> = damages.try_collect().await?;
+    let damaged = damage_all(&victims, &cluster, settings.hands).await?;
     let damaging = began.elapsed();
     let mended = hospital.until_mended(&victims, &damaged, agent.told(), SOON).await?;
     let (ended, requests) = (Instant::now(), agent.counts.so_far().since(requests));
@@ -100,16 +99,19 @@ pub(crate) async fn run(arguments: &[String]) -> Result<Report> {
     })
 }
 
+async fn damage_all(victims: &[Victim], cluster: &Cluster, hands: usize) -> Result<Vec<Damaged>> {
+    stream::iter(victims).map(|victim| victim.damage(cluster)).buffered(hands).try_collect().await
+}
+
 /// What the probe feels of the same damage, of as many other tenants, where nobody puts it right: of the hands themselves, and of the cluster's
 /// controllers.
 async fn without_the_agent(cluster: &Cluster, settings: &Settings) -> Result<Histogram<u64>> {
     cluster.until_quiet().await?;
     let probe = Probe::start(cluster.plane.client().await?).await?;
     tokio::time::sleep(CALM).await;
-    let others = damage::victims(settings.damaged, settings.size.tenants, 1);
+    let others = victims(settings.damaged, settings.size.tenants, 1);
     let began = Instant::now();
-    let damages = stream::iter(&others).map(|victim| victim.damage(cluster)).buffered(settings.hands);
-    let _: Vec<Damaged> = damages.try_collect().await?;
+    damage_all(&others, cluster, settings.hands).await?;
     let (_, alone) = probe.stop(began, Instant::now()).await?;
     Ok(alone)
 }
@@ -127,9 +129,9 @@ struct Probe {
 impl Probe {
     async fn start(client: Client) -> Result<Self> {
         let api: Api<ConfigMap> = Api::namespaced(client, "default");
-        let body = json!({"metadata": {"name": "probe"}, "data": {"number": "0"}});
-        api.delete_collection(&DeleteParams::default(), &ListParams::default().fields("metadata.name=probe")).await?;
-        api.create(&PostParams::default(), &serde_json::from_value(body)?).await.context("failed to make the probe")?;
+        // An earlier probe may have left it.
+        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "probe"}});
+        api.patch("probe", &PatchParams::apply("probe"), &Patch::Apply(body)).await.context("failed to make the probe")?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let task = tokio::spawn(async move {

@@ -47,12 +47,8 @@ struct Size {
     /// Requests per second, and at once, of kube-controller-manager and of kube-scheduler.
     #[arg(long, default_value_t = 200)]
     controllers_qps: u32,
-    /// Tenants that the agent works on at the same time; as it is shipped if left out.
-    #[arg(long)]
-    parallel: Option<usize>,
-    /// Of those, tenants of which is changed what is there already; as it is shipped if left out.
-    #[arg(long)]
-    changes: Option<usize>,
+    #[command(flatten)]
+    in_flight: InFlight,
 }
 
 /// A cluster that carries its tenants, all of them told to run, and the agent that made them.
