@@ -1,7 +1,7 @@
-//! What is refused of a class before it is written anywhere: it is rendered with its defaults, with the examples of its schema and with the
-//! largest values, and what comes out is looked at.
+//! What is refused of a class before it is written anywhere: it is rendered with its defaults, with the examples of its schema, with the
+//! largest values of each of these and with those of each member of its enums, and what comes out is looked at.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use roadstead_core::id::{Incarnation, Owner, Revision, ShardId, TenantId};
 use roadstead_core::intent::{Role, TenantIntent, VolumeIntent};
@@ -23,11 +23,19 @@ use crate::units::bytes_words;
 /// Examples that a class is tried with: each is rendered in full.
 pub(crate) const MAX_EXAMPLES: usize = 16;
 
+/// Members of enums that a class is tried with, of all properties together: each is rendered in full.
+pub(crate) const MAX_CHOICES: usize = 32;
+
 /// Values that a class is tried with, and what they are called.
 pub(crate) struct Sample {
     name: String,
     pub(crate) values: Value,
 }
+
+/// What a tenant's values are called that says nothing.
+const DEFAULTS: &str = "its defaults";
+/// What values are called in which each number is as large as it may be.
+const LARGEST: &str = "the largest values";
 
 /// Everything for which a class is refused. Empty: its tenants can be rendered, and ask for no more than the class says.
 #[must_use]
@@ -37,20 +45,23 @@ pub fn check(class: &Class) -> Vec<Finding> {
     if samples.is_empty() && findings.0.is_empty() {
         findings.add("spec.values", "asks for values that have no default, so that nothing can be tried: give `examples` of the whole");
     }
+    let mut excess = Excess::default();
     for sample in &samples {
         match rendered(class, &sample.values) {
             Ok(rendered) => {
                 references(class, &rendered, &mut findings);
                 workloads(class.template.pod_security, &rendered, &mut findings);
-                requests(class, sample, &rendered, &mut findings);
+                requests(class, sample, &rendered, &mut excess, &mut findings);
             }
             Err(error) => findings.add(field_of(&error), error.to_string()),
         }
     }
+    findings.0.extend(excess.into_values().map(|(_, finding)| finding));
     findings.0
 }
 
-/// Values to try a class with: its defaults, its examples, and the first of them with integers as large as they may be.
+/// Values to try a class with: its defaults and its examples, each of them with numbers as large as they may be, and the first of those with each
+/// member of its enums. None is there twice.
 pub(crate) fn samples(class: &Class, findings: &mut Findings) -> Vec<Sample> {
     let schema = &class.schema;
     let mut samples = Vec::new();
@@ -61,7 +72,7 @@ pub(crate) fn samples(class: &Class, findings: &mut Findings) -> Vec<Sample> {
         findings.add("spec.values", format!("the default of {} {}", wrong.field, wrong.problem));
     }
     if with.is_empty() {
-        samples.push(Sample { name: "its defaults".to_owned(), values: defaults });
+        samples.push(Sample { name: DEFAULTS.to_owned(), values: defaults });
     }
     let examples = schema.examples();
     if examples.len() > MAX_EXAMPLES {
@@ -75,14 +86,36 @@ pub(crate) fn samples(class: &Class, findings: &mut Findings) -> Vec<Sample> {
             None => samples.push(Sample { name: format!("examples[{index}] of its values"), values }),
         }
     }
-    if let Some(first) = samples.first() {
-        let mut values = first.values.clone();
+    largest(class, &mut samples);
+    samples
+}
+
+/// Adds the largest values of each sample, and of each member of an enum. Where a number has no largest value, or one that its schema does not accept,
+/// it stays as it is, and the others are as large as they may be all the same.
+fn largest(class: &Class, samples: &mut Vec<Sample>) {
+    let schema = &class.schema;
+    let raised = |sample: &Sample| {
+        let mut values = sample.values.clone();
         schema.fill_maxima(&mut values);
-        if values != first.values && schema.violations(&values).is_empty() {
-            samples.push(Sample { name: "the largest values".to_owned(), values });
+        let name = if sample.name == DEFAULTS { LARGEST.to_owned() } else { format!("{} and {LARGEST}", sample.name) };
+        Sample { name, values }
+    };
+    let mut further: Vec<Sample> = samples.iter().map(raised).collect();
+    let Some(first) = further.first().map(|sample| sample.values.clone()) else { return };
+    let chosen = schema.choices().into_iter().take(MAX_CHOICES).map(|(property, member)| {
+        let (name, mut values) = (format!("{property} {member} and {LARGEST}"), first.clone());
+        if let Some(object) = values.as_object_mut() {
+            object.insert(property.to_owned(), member);
+        }
+        Sample { name, values }
+    });
+    further.extend(chosen);
+    for sample in further {
+        // No tenant has values that the schema does not accept.
+        if samples.iter().all(|known| known.values != sample.values) && schema.violations(&sample.values).is_empty() {
+            samples.push(sample);
         }
     }
-    samples
 }
 
 /// A tenant of the class in a cluster that has everything.
@@ -206,8 +239,12 @@ fn text(value: &Value, pointer: &str) -> String {
 /// An amount as people read it.
 type Words = fn(u64) -> String;
 
+/// Where pods ask for more than the class says: by the place of the field in the order in which it is told, how much they ask for at most, and what is
+/// said of it. One sample stands for all, the one that asks for most.
+type Excess = BTreeMap<usize, (u64, Finding)>;
+
 /// The pods against what the class says that they ask for.
-fn requests(class: &Class, sample: &Sample, rendered: &Rendered, findings: &mut Findings) {
+fn requests(class: &Class, sample: &Sample, rendered: &Rendered, excess: &mut Excess, findings: &mut Findings) {
     let mut tell = |id: &ObjectId, problem: String| findings.add("spec.manifests", format!("{id}: {problem}"));
     let (asked, said) = (sum(rendered, &mut tell), class.requests);
     let millicores: Words = |cpu| format!("{cpu}m");
@@ -218,15 +255,13 @@ fn requests(class: &Class, sample: &Sample, rendered: &Rendered, findings: &mut 
         ("largestPod.cpu", asked.largest_pod.cpu.0, said.largest_pod.cpu.0, millicores),
         ("largestPod.memory", asked.largest_pod.memory.0, said.largest_pod.memory.0, bytes_words),
     ];
-    for (field, asked, said, text) in together {
-        if asked > said {
-            let name = &sample.name;
-            let whose = if field.starts_with("largestPod") { "one pod asks" } else { "the manifests ask" };
-            let (asked, said) = (text(asked), text(said));
-            findings.add(
-                format!("spec.requests.{field}"),
-                format!("is {said}, but with {name} {whose} for {asked}, surge of updates included"),
-            );
+    for (place, (field, asked, said, text)) in together.into_iter().enumerate() {
+        if asked <= said || excess.get(&place).is_some_and(|(most, _)| *most >= asked) {
+            continue;
         }
+        let name = &sample.name;
+        let whose = if field.starts_with("largestPod") { "one pod asks" } else { "the manifests ask" };
+        let problem = format!("is {}, but with {name} {whose} for {}, surge of updates included", text(said), text(asked));
+        excess.insert(place, (asked, Finding { field: format!("spec.requests.{field}"), problem }));
     }
 }

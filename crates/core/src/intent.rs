@@ -13,7 +13,7 @@ use crate::tenant::{Desired, Phase, Tenant};
 pub enum Role {
     /// Everything is there and runs.
     Run,
-    /// Room is held for it: its namespace and its bounds, nothing that runs and no data.
+    /// Room is held for it: its namespace, its bounds and its secrets, generated ones included; nothing that runs, and no volume is made.
     Hold,
     /// Its volumes are there and take in data; nothing of its own runs.
     Receive,

@@ -5,5 +5,6 @@ mod given;
 mod examples;
 mod render;
 mod refusals;
+mod largest;
 mod sums;
 mod properties;

@@ -186,10 +186,9 @@ fn more_than_the_requests_say_is_refused() {
     assert_eq!(
         found,
         [
-            "spec.requests.largestPod.memory: is 64Mi, but with its defaults one pod asks for 128Mi, surge of updates included",
             "spec.requests.cpu: is 400m, but with the largest values the manifests ask for 500m, surge of updates included",
             "spec.requests.pods: is 3, but with the largest values the manifests ask for 5, surge of updates included",
-            "spec.requests.largestPod.memory: is 64Mi, but with the largest values one pod asks for 128Mi, surge of updates included",
+            "spec.requests.largestPod.memory: is 64Mi, but with its defaults one pod asks for 128Mi, surge of updates included",
         ]
     );
 }

@@ -4,6 +4,8 @@
 //! `maximum`, `exclusiveMinimum`, `exclusiveMaximum`, `multipleOf` (integers), `minLength`, `maxLength`, and the annotations `$schema`,
 //! `title`, `description`, `default`, `examples`, `$comment`. A schema that uses any other is refused, never half-checked.
 
+mod largest;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Number, Value};
@@ -137,11 +139,6 @@ impl Schema {
             Node::Rules(rules) => &rules.examples,
         }
     }
-
-    /// Makes every integer that the schema bounds as large as it may be: the tenant that asks for most.
-    pub fn fill_maxima(&self, values: &mut Value) {
-        self.root.fill_maxima(values);
-    }
 }
 
 impl Node {
@@ -165,18 +162,6 @@ impl Node {
                         node.fill(value);
                     }
                 }
-            }
-        }
-    }
-
-    fn fill_maxima(&self, value: &mut Value) {
-        let (Self::Rules(rules), Value::Object(object)) = (self, value) else { return };
-        for (name, node) in &rules.properties {
-            let Self::Rules(inner) = node else { continue };
-            if let Some(most) = inner.most.as_ref().filter(|most| Type::Integer.holds(&Value::Number((*most).clone()))) {
-                object.insert(name.clone(), Value::Number(most.clone()));
-            } else if let Some(value) = object.get_mut(name) {
-                node.fill_maxima(value);
             }
         }
     }
@@ -382,8 +367,12 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
+/// A number that is written as an integer.
+fn whole(number: &Number) -> Option<i128> {
+    number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from))
+}
+
 fn compare(a: &Number, b: &Number) -> std::cmp::Ordering {
-    let whole = |n: &Number| n.as_i64().map(i128::from).or_else(|| n.as_u64().map(i128::from));
     match (whole(a), whole(b)) {
         (Some(a), Some(b)) => a.cmp(&b),
         _ => a.as_f64().unwrap_or(f64::NAN).total_cmp(&b.as_f64().unwrap_or(f64::NAN)),
@@ -451,14 +440,6 @@ mod tests {
         let mut values = json!({"web": 0, "shops": [{}, {"theme": "own"}]});
         schema.fill_defaults(&mut values);
         assert_eq!(values, json!({"web": 0, "mail": {"port": 587}, "shops": [{"theme": "plain"}, {"theme": "own"}]}));
-    }
-
-    #[test]
-    fn maxima_are_the_largest_integers_that_are_allowed() {
-        let schema = Schema::parse(SHOP).unwrap();
-        let mut values = json!({"plan": "small", "web": 1});
-        schema.fill_maxima(&mut values);
-        assert_eq!(values, json!({"plan": "small", "web": 6}));
     }
 
     #[test]
