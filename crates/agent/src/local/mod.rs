@@ -2,10 +2,11 @@
 //! the class's `local` command.
 //!
 //! Nothing bounds a process here: no quota, no network policy, no limit of memory. Bounds and routes are written down, and that is all.
-//! Modules in reading order: [`process`], [`record`] (what is written down), [`tenant`] (one folder), this one (the cluster).
+//! Modules in reading order: [`process`], [`record`] (what is written down), [`secrets`], [`tenant`] (one folder), this one (the cluster).
 
 mod process;
 mod record;
+mod secrets;
 mod tenant;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use roadstead_api::v1::ObjectDiff;
 use roadstead_class::namespace_of;
-use roadstead_core::cluster::Capacity;
+use roadstead_core::cluster::{Capacity, GrowthRoom};
 use roadstead_core::id::{Incarnation, Revision, TenantId};
 use roadstead_core::observed::ClusterDetails;
 use roadstead_core::reconcile::{Action, TenantSeen};
@@ -311,6 +312,14 @@ impl Interpreter for Local {
         let capacity = lock(&self.capacity).clone();
         let nodes = capacity.nodes.iter().map(|node| node.count).sum();
         let uid = lock(&self.cluster).uid.clone();
-        Ok(ClusterFacts { uid, capacity, version: "local".to_owned(), ready_nodes: nodes, nodes, details: ClusterDetails::default() })
+        Ok(ClusterFacts {
+            uid,
+            capacity,
+            growth: GrowthRoom::default(),
+            version: "local".to_owned(),
+            ready_nodes: nodes,
+            nodes,
+            details: ClusterDetails::default(),
+        })
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Identity {
 pub(super) struct Program {
     pub(super) run: Vec<String>,
     pub(super) env: BTreeMap<String, String>,
+    /// Of the secrets on whose change it is started anew: their hash. Empty without any.
+    pub(super) secrets: String,
 }
 
 /// A process that is to run.

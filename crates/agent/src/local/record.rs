@@ -1,14 +1,14 @@
-//! What is written down of a tenant, in its folder, before it is done.
+//! What is written down of a tenant, in its folder.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use roadstead_core::id::{Epoch, Incarnation, TenantId};
 use serde::{Deserialize, Serialize};
 
-use super::process::Identity;
+use super::process::{Identity, Program};
 
 /// The file.
 pub(super) const FILE: &str = "tenant.json";
@@ -29,8 +29,18 @@ pub(super) struct Started {
     pub(super) run: Vec<String>,
     /// Added to its environment.
     pub(super) env: BTreeMap<String, String>,
+    /// See [`Program`].
+    #[serde(default)]
+    pub(super) secrets: String,
     /// Which one runs.
     pub(super) identity: Option<Identity>,
+}
+
+impl Started {
+    /// What was started.
+    pub(super) fn program(&self) -> Program {
+        Program { run: self.run.clone(), env: self.env.clone(), secrets: self.secrets.clone() }
+    }
 }
 
 /// See the module.
@@ -71,9 +81,19 @@ impl Record {
     }
 }
 
+/// The record that is being written, of a tenant's folder.
+pub(super) fn begun(folder: &Path) -> PathBuf {
+    beside(&folder.join(FILE))
+}
+
+/// Where a file is written before it takes the place of the one before.
+fn beside(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
 /// Writes a file so that it is there as it was or as it is to be, also after a loss of power.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("new");
+    let beside = beside(path);
     let mut file = File::create(&beside)?;
     file.write_all(bytes)?;
     file.sync_data()?;

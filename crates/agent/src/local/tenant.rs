@@ -3,21 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rand::RngExt;
-use rand::distr::Alphanumeric;
 use roadstead_api::v1::ObjectDiff;
 use roadstead_api::v1::object_diff::Change;
 use roadstead_class::{LocalProcess, Rendered, SecretPlan, SecretSource};
 use roadstead_core::id::{Name, VolumeUid};
-use roadstead_core::intent::TenantIntent;
+use roadstead_core::intent::{Role, TenantIntent};
 use roadstead_core::reconcile::{Home, Part, PartSeen, TenantSeen, VolumeSeen};
 
 use super::process::{Health, Process, Program};
 use super::record::{self, Record, Started, Volume, write_whole};
+use super::secrets;
 use crate::diff::yaml;
 use crate::interpreter::{Failed, Job};
 
@@ -33,17 +32,18 @@ pub(super) struct Tenant {
     templates: PathBuf,
     record: Record,
     processes: BTreeMap<String, Process>,
-    /// It is being deleted.
-    going: bool,
+    /// What its secrets are copied from, as it was compared last.
+    originals: BTreeSet<String>,
 }
 
 /// What is there, apart from what there is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Look {
     there: bool,
-    going: bool,
     volumes: BTreeMap<String, bool>,
     secrets: BTreeMap<String, bool>,
+    /// A hash of each, if it is there.
+    originals: BTreeMap<String, Option<String>>,
     health: BTreeMap<String, Health>,
 }
 
@@ -54,7 +54,7 @@ fn later(what: &str, error: &io::Error) -> Failed {
 impl Tenant {
     /// One that is not there yet.
     pub(super) fn new(folder: PathBuf, templates: PathBuf) -> Self {
-        Self { folder, templates, record: Record::default(), processes: BTreeMap::new(), going: false }
+        Self { folder, templates, record: Record::default(), processes: BTreeMap::new(), originals: BTreeSet::new() }
     }
 
     /// One that is there, with those of its processes that still run.
@@ -62,8 +62,7 @@ impl Tenant {
         let record = Record::read(&folder)?;
         let mut tenant = Self { record, ..Self::new(folder, templates) };
         for (name, started) in tenant.record.workloads.iter().flatten() {
-            let program = Program { run: started.run.clone(), env: started.env.clone() };
-            if let Some(process) = started.identity.and_then(|identity| Process::adopt(program, identity)) {
+            if let Some(process) = started.identity.and_then(|identity| Process::adopt(started.program(), identity)) {
                 tenant.processes.insert(name.clone(), process);
             }
         }
@@ -90,7 +89,11 @@ impl Tenant {
         }
         let volumes = self.record.volumes.iter().map(|(name, volume)| (name.clone(), self.volume_is(name, volume))).collect();
         let secrets = self.record.secrets.iter().map(|name| (name.clone(), self.secret(name).is_dir())).collect();
-        Look { there, going: self.going, volumes, secrets, health }
+        let hash = |from: &String| {
+            secrets::read(&self.templates.join(from)).ok().map(|is| secrets::digest([(from.as_str(), Some(is))].into_iter()))
+        };
+        let originals = self.originals.iter().map(|from| (from.clone(), hash(from))).collect();
+        Look { there, volumes, secrets, originals, health }
     }
 
     fn volume(&self, name: &str) -> PathBuf {
@@ -105,14 +108,24 @@ impl Tenant {
         fs::read_to_string(self.volume(name).join(VOLUME_FILE)).is_ok_and(|uid| uid.trim() == volume.uid)
     }
 
+    /// Whether there is nothing in its folder but what an agent leaves there that ends before it has written the record, or after it has deleted it.
+    fn is_bare(&self) -> bool {
+        let begun = record::begun(&self.folder);
+        fs::read_dir(&self.folder).is_ok_and(|entries| entries.flatten().all(|entry| entry.path() == begun))
+    }
+
     /// Compares what is there with what there is to be.
+    ///
+    /// Of one whose folder somebody removed, processes are ended that this agent has started or found; an agent that begins without the folder knows of
+    /// none.
     pub(super) fn seen(&mut self, job: Option<&Job>) -> TenantSeen {
-        let look = self.look();
-        if look.going {
-            return TenantSeen { home: Home::Terminating(None), ..TenantSeen::default() };
+        if let Some(rendered) = job.and_then(|job| job.rendered.as_ref().ok()) {
+            self.originals = rendered.secrets.iter().filter_map(original).map(str::to_owned).collect();
         }
-        if !look.there {
-            let taken = self.folder.exists();
+        let look = self.look();
+        let to_end = job.is_some_and(|job| job.intent.role == Role::Absent) && !self.processes.is_empty() && !self.folder.exists();
+        if !look.there && !to_end {
+            let taken = self.folder.exists() && !self.is_bare();
             let home = if taken { Home::Foreign(format!("{}, which is not ours", self.folder.display())) } else { Home::None };
             return TenantSeen { home, at_rest: self.processes.is_empty(), ..TenantSeen::default() };
         }
@@ -125,7 +138,7 @@ impl Tenant {
             look.volumes.iter().filter_map(|(name, there)| Some((Name::new(name).ok()?, self.volume_seen(name, *there)))).collect();
         let at_rest = self.processes.is_empty();
         let parts = job.map(|job| self.parts(job, &look)).unwrap_or_default();
-        TenantSeen { home: Home::Ours(self.record.epoch()), parts, volumes, at_rest, rendering: None }
+        TenantSeen { home: Home::Ours(self.record.epoch()), parts, volumes, at_rest, ..TenantSeen::default() }
     }
 
     fn volume_seen(&self, name: &str, there: bool) -> VolumeSeen {
@@ -164,12 +177,20 @@ impl Tenant {
         let mut all = PartSeen::Ready;
         for plan in plans {
             let name = &plan.manifest.id.name;
-            match (look.secrets.get(name), &plan.source) {
-                (Some(true), _) => {}
+            let made = look.secrets.get(name);
+            match (made, &plan.source) {
+                (Some(true), SecretSource::Generate { .. }) => {}
                 (Some(false), SecretSource::Generate { .. }) => {
                     return Name::new(name).map_or(PartSeen::Blocked(format!("secret {name} is gone")), PartSeen::Lost);
                 }
-                (Some(false), SecretSource::Copy { .. }) | (None, _) => all = PartSeen::Missing,
+                (None, SecretSource::Generate { .. }) => all = PartSeen::Missing,
+                (_, SecretSource::Copy { from }) => match secrets::read(&self.templates.join(from)) {
+                    Err(error) => return PartSeen::Blocked(secrets::no_original(from, name, &self.templates, &error)),
+                    Ok(_) if made != Some(&true) => all = PartSeen::Missing,
+                    Ok(original) if secrets::read(&self.secret(name)).is_ok_and(|copy| copy == original) => {}
+                    Ok(_) if all == PartSeen::Ready => all = PartSeen::Differs,
+                    Ok(_) => {}
+                },
             }
         }
         all
@@ -179,7 +200,7 @@ impl Tenant {
         let Some(started) = &self.record.workloads else { return PartSeen::Missing };
         let wanted = self.programs(&job.intent, rendered);
         let same = started.len() == wanted.len()
-            && wanted.iter().all(|(name, program)| started.get(name).is_some_and(|is| is.run == program.run && is.env == program.env));
+            && wanted.iter().all(|(name, program)| started.get(name).is_some_and(|is| is.program() == *program));
         if !same {
             return PartSeen::Differs;
         }
@@ -195,10 +216,14 @@ impl Tenant {
     }
 
     fn programs(&self, intent: &TenantIntent, rendered: &Rendered) -> BTreeMap<String, Program> {
-        rendered.local.iter().map(|(name, process)| (name.clone(), self.program(intent, process))).collect()
+        // Each process is told where all of its tenant's secrets are, so that any of them may be one's own.
+        let restarts = rendered.secrets.iter().filter(|plan| plan.restart_on_change).map(|plan| plan.manifest.id.name.as_str());
+        let secrets = secrets::digest(restarts.map(|name| (name, secrets::read(&self.secret(name)).ok())));
+        let program = |process| self.program(intent, process, secrets.clone());
+        rendered.local.iter().map(|(name, process)| (name.clone(), program(process))).collect()
     }
 
-    fn program(&self, intent: &TenantIntent, process: &LocalProcess) -> Program {
+    fn program(&self, intent: &TenantIntent, process: &LocalProcess, secrets: String) -> Program {
         let place = |text: &String| {
             intent.volumes.iter().fold(text.clone(), |text, volume| {
                 text.replace(&format!("${{volume:{}}}", volume.name), &self.volume(volume.name.as_str()).display().to_string())
@@ -207,7 +232,7 @@ impl Tenant {
         let mut env: BTreeMap<String, String> = process.env.iter().map(|(key, value)| (key.clone(), place(value))).collect();
         env.insert("ROADSTEAD_TENANT".to_owned(), intent.name.to_string());
         env.insert("ROADSTEAD_SECRETS".to_owned(), self.folder.join("secrets").display().to_string());
-        Program { run: process.run.iter().map(place).collect(), env }
+        Program { run: process.run.iter().map(place).collect(), env, secrets }
     }
 
     /// What would change of what is written down.
@@ -269,21 +294,31 @@ impl Tenant {
     pub(super) fn claim(&mut self, intent: &TenantIntent) -> Result<(), Failed> {
         if self.folder.join(record::FILE).exists() {
             self.check(intent)?;
-        } else if self.folder.exists() {
+        } else if self.folder.exists() && !self.is_bare() {
             return Err(Failed::Refused(format!("{} is there and not ours", self.folder.display())));
         } else {
             self.record = Record { tenant: intent.id.to_string(), ..Record::default() };
-            for folder in ["volumes", "secrets", "logs"] {
-                fs::create_dir_all(self.folder.join(folder)).map_err(|error| later("the tenant's folder cannot be made", &error))?;
-            }
+            fs::create_dir_all(&self.folder).map_err(|error| later("the tenant's folder cannot be made", &error))?;
         }
         self.record.epoch = (intent.epoch.incarnation.0, intent.epoch.index);
-        self.keep()
+        // Before anything else is in the folder: it says whose that is.
+        self.keep()?;
+        self.make_folders()
+    }
+
+    /// What is in each tenant's folder; where that is gone none is made without a record.
+    fn make_folders(&self) -> Result<(), Failed> {
+        let make = |folder| match fs::create_dir(self.folder.join(folder)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made,
+        };
+        ["volumes", "secrets", "logs"].into_iter().try_for_each(make).map_err(|error| later("the tenant's folder cannot be made", &error))
     }
 
     pub(super) fn put(&mut self, job: &Job, part: Part) -> Result<(), Failed> {
         self.check(&job.intent)?;
         let rendered = job.rendered.as_ref().map_err(|why| Failed::Refused(why.clone()))?;
+        self.make_folders()?;
         match part {
             Part::Bounds => self.record.bounds = Some(digest(rendered, Part::Bounds)),
             Part::Secrets => self.put_secrets(&rendered.secrets)?,
@@ -293,39 +328,35 @@ impl Tenant {
         self.keep()
     }
 
+    /// Makes those that are not there, and copies anew what is not as its original. One that is there and not written down was made by an agent that ended
+    /// right after: nothing has run with it, since what runs comes after it was written down, and with all of its keys it is as good as a new one.
     fn put_secrets(&mut self, plans: &[SecretPlan]) -> Result<(), Failed> {
         for plan in plans {
             let name = &plan.manifest.id.name;
             let folder = self.secret(name);
-            if folder.is_dir() {
-                continue;
-            }
+            let (is_there, is_known) = (folder.is_dir(), self.record.secrets.contains(name));
             let contents = match &plan.source {
-                SecretSource::Copy { from } => self.template(from)?,
-                SecretSource::Generate { keys } => keys.iter().map(|(key, length)| (key.clone(), random_text(*length))).collect(),
+                SecretSource::Copy { from } => {
+                    let original = secrets::read(&self.templates.join(from));
+                    let original = original.map_err(|error| Failed::Refused(secrets::no_original(from, name, &self.templates, &error)))?;
+                    let is_same = is_there && secrets::read(&folder).is_ok_and(|copy| copy == original);
+                    (!is_same).then_some(original)
+                }
+                SecretSource::Generate { .. } if is_there && is_known => None,
+                SecretSource::Generate { keys } if is_there && has_all(&folder, keys) => None,
+                SecretSource::Generate { .. } if is_known => {
+                    return Err(Failed::Refused(format!("secret {name} was generated once and is gone")));
+                }
+                SecretSource::Generate { keys } => Some(secrets::generate(keys)),
             };
-            if self.record.secrets.contains(name) && matches!(plan.source, SecretSource::Generate { .. }) {
-                return Err(Failed::Refused(format!("secret {name} was generated once and is gone")));
+            if let Some(contents) = contents {
+                secrets::write(&folder, &contents).map_err(|error| later("a secret cannot be written", &error))?;
             }
-            write_secret(&folder, &contents).map_err(|error| later("a secret cannot be written", &error))?;
-            if !self.record.secrets.contains(name) {
+            if !is_known {
                 self.record.secrets.push(name.clone());
             }
         }
         Ok(())
-    }
-
-    fn template(&self, from: &str) -> Result<BTreeMap<String, Vec<u8>>, Failed> {
-        let folder = self.templates.join(from);
-        let read = || -> io::Result<BTreeMap<String, Vec<u8>>> {
-            fs::read_dir(&folder)?
-                .map(|entry| {
-                    let entry = entry?;
-                    Ok((entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path())?))
-                })
-                .collect()
-        };
-        read().map_err(|error| Failed::Refused(format!("secret {from} is not in {}: {error}", self.templates.display())))
     }
 
     fn put_workloads(&mut self, job: &Job, rendered: &Rendered) -> Result<(), Failed> {
@@ -346,33 +377,38 @@ impl Tenant {
         }
         started.retain(|name, _| wanted.contains_key(name));
         for (name, program) in wanted {
-            let Program { run, env } = program.clone();
+            let Program { run, env, secrets } = program.clone();
             if !self.processes.contains_key(&name) {
                 let process = Process::start(program, &self.folder, &log(&self.folder, &name));
                 let process = process.map_err(|error| Failed::Refused(format!("process {name} cannot be started: {error}")))?;
                 self.processes.insert(name.clone(), process);
             }
             let identity = self.processes.get(&name).and_then(Process::identity);
-            started.insert(name, Started { run, env, identity });
+            started.insert(name, Started { run, env, secrets, identity });
         }
         self.record.workloads = Some(started);
         self.keep()
     }
 
-    /// Written down before it is made: a volume of which nobody knows whether it was made is looked for, never made twice.
+    /// Made before it is written down: one that is written down and not there is lost, and never made anew. One that is there and not written down was
+    /// made by an agent that ended right after, and is taken over: nothing has run with it.
     pub(super) fn make_volume(&mut self, intent: &TenantIntent, name: &Name) -> Result<(), Failed> {
         self.check(intent)?;
         let bytes = intent.volumes.iter().find(|volume| volume.name == *name).map_or(0, |volume| volume.size.0);
         if self.record.volumes.contains_key(name.as_str()) {
             return Ok(());
         }
-        let uid = VolumeUid(rand::rng().random()).to_string();
-        let folder = self.volume(name.as_str());
+        self.make_folders()?;
+        let file = self.volume(name.as_str()).join(VOLUME_FILE);
+        let made = fs::read_to_string(&file).ok().and_then(|uid| uid.trim().parse::<VolumeUid>().ok());
+        let uid = made.unwrap_or_else(|| VolumeUid(rand::rng().random())).to_string();
         let make = || {
-            fs::create_dir_all(&folder)?;
-            write_whole(&folder.join(VOLUME_FILE), uid.as_bytes())
+            fs::create_dir_all(self.volume(name.as_str()))?;
+            write_whole(&file, uid.as_bytes())
         };
-        make().map_err(|error| later("a volume cannot be made", &error))?;
+        if made.is_none() {
+            make().map_err(|error| later("a volume cannot be made", &error))?;
+        }
         self.record.volumes.insert(name.to_string(), Volume { uid, bytes });
         self.keep()
     }
@@ -419,17 +455,55 @@ impl Tenant {
         self.processes.clear();
     }
 
-    /// Deletes the folder, after the record was read once more.
+    /// Deletes the folder, after the record was read once more. Where that fails the rest is as it was: the tenant's, and deleted with the next try.
     pub(super) fn delete(&mut self, intent: &TenantIntent) -> Result<(), Failed> {
         self.record = Record::read(&self.folder).map_err(|error| later("the tenant's record cannot be read", &error))?;
         self.check(intent)?;
         if !self.processes.is_empty() {
             return Err(Failed::Refused("its processes still run".to_owned()));
         }
-        self.going = true;
-        fs::remove_dir_all(&self.folder).map_err(|error| later("the tenant's folder cannot be deleted", &error))?;
-        (self.going, self.record) = (false, Record::default());
+        let delete = || -> io::Result<()> {
+            self.doomed()?.iter().try_for_each(|path| remove(path))?;
+            fs::remove_dir(&self.folder)
+        };
+        delete().map_err(|error| later("the tenant's folder cannot be deleted", &error))?;
+        self.record = Record::default();
         Ok(())
+    }
+
+    /// All that is in the folder, in the order in which it is deleted. First what makes a volume known as the one that it is: what is left of one whose
+    /// data is half gone is never taken for it. Last what says whose folder it is.
+    pub(super) fn doomed(&self) -> io::Result<Vec<PathBuf>> {
+        let file = self.folder.join(record::FILE);
+        let mut paths: Vec<PathBuf> = self.record.volumes.keys().map(|name| self.volume(name).join(VOLUME_FILE)).collect();
+        for entry in fs::read_dir(&self.folder)? {
+            paths.extend(Some(entry?.path()).filter(|path| *path != file));
+        }
+        paths.push(file);
+        Ok(paths)
+    }
+}
+
+/// Removes a file, or a folder with all that is in it, if it is there.
+fn remove(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(is) if is.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// Whether a secret has all that is generated for it.
+fn has_all(folder: &Path, keys: &BTreeMap<String, u32>) -> bool {
+    secrets::read(folder).is_ok_and(|is| keys.keys().all(|key| is.contains_key(key)))
+}
+
+/// The name of what a secret is copied from, if it is a copy.
+fn original(plan: &SecretPlan) -> Option<&str> {
+    match &plan.source {
+        SecretSource::Copy { from } => Some(from),
+        SecretSource::Generate { .. } => None,
     }
 }
 
@@ -452,23 +526,4 @@ fn digest(rendered: &Rendered, part: Part) -> String {
 
 fn routes(intent: &TenantIntent) -> String {
     intent.hostnames.join(" ")
-}
-
-fn random_text(length: u32) -> Vec<u8> {
-    rand::rng().sample_iter(Alphanumeric).take(length as usize).collect()
-}
-
-fn write_secret(folder: &Path, contents: &BTreeMap<String, Vec<u8>>) -> io::Result<()> {
-    let beside = folder.with_extension("new");
-    if beside.exists() {
-        fs::remove_dir_all(&beside)?;
-    }
-    fs::create_dir_all(&beside)?;
-    fs::set_permissions(&beside, fs::Permissions::from_mode(0o700))?;
-    for (key, value) in contents {
-        let path = beside.join(key);
-        write_whole(&path, value)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-    }
-    fs::rename(&beside, folder)
 }

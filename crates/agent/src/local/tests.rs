@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on should panic
 
+mod folder;
+
 use std::path::PathBuf;
 
 use roadstead_api::v1;
@@ -89,10 +91,17 @@ impl World {
     }
 
     /// The agent stops, its processes go on; another one begins on the same folder.
-    async fn restart(mut self) -> Self {
+    async fn restart(self) -> Self {
+        self.restart_after(|_| ()).await
+    }
+
+    /// As [`World::restart`], with something done to the tenant's folder while there is no agent.
+    async fn restart_after(mut self, change: impl FnOnce(&Path)) -> Self {
+        let tenant = self.tenant();
         self.ends.0 = None;
         drop(self.heard);
         self.engine.await.unwrap();
+        change(&tenant);
         Self::on(self.folder).await
     }
 
