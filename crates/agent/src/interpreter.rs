@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use roadstead_api::v1::ObjectDiff;
 use roadstead_class::Rendered;
-use roadstead_core::cluster::Capacity;
+use roadstead_core::cluster::{Capacity, GrowthRoom};
 use roadstead_core::id::{Name, Revision, TenantId};
 use roadstead_core::intent::TenantIntent;
 use roadstead_core::observed::ClusterDetails;
@@ -56,6 +56,8 @@ pub struct ClusterFacts {
     pub uid: String,
     /// What there is and what others use.
     pub capacity: Capacity,
+    /// What may still be added, and counts.
+    pub growth: GrowthRoom,
     /// Version of Kubernetes, as in `v1.34.4`; `local` without one.
     pub version: String,
     /// Nodes that are ready.
@@ -154,7 +156,8 @@ pub trait Interpreter: Clone + Send + Sync + 'static {
         let _ = orphans;
     }
 
-    /// Volumes that tenants keep although nothing asks for them any more, as after a class has dropped one: nobody counts them, either.
+    /// Volumes that tenants keep although nothing asks for them any more, as after a class has dropped one: nobody counts them, either. Said anew in each
+    /// round, since what they are bound to may have changed.
     fn detached(&self, volumes: &BTreeSet<(TenantId, Name)>) {
         let _ = volumes;
     }

@@ -5,12 +5,12 @@ use roadstead_api::v1;
 use roadstead_api::v1::network_policies::Upheld as WireUpheld;
 use roadstead_api::v1::tenant_intent::Role as WireRole;
 use roadstead_core::class::{ClassVersion, VolumeSpec};
-use roadstead_core::cluster::{Capacity, NodeSize};
+use roadstead_core::cluster::{Capacity, GrowthRoom, NodeSize};
 use roadstead_core::id::{Epoch, Incarnation, Name, Owner, Revision, ShardId, TenantId};
 use roadstead_core::intent::{Role, TenantIntent, VolumeIntent};
 use roadstead_core::observed::{ClusterDetails, ClusterInfo, GrowthGroup, MAX_WHY_BYTES, SeenTenant, TroubleKind, Upheld};
 use roadstead_core::request::Observed;
-use roadstead_core::resources::{Bytes, Millicores, PodSize, Requests, Resources};
+use roadstead_core::resources::{Bytes, MAX_QUANTITY, Millicores, PodSize, Requests, Resources};
 use roadstead_core::time::Millis;
 
 /// Something that this agent does not understand: which field.
@@ -152,22 +152,35 @@ fn wire_pod_size(size: PodSize) -> v1::PodSize {
 
 /// What a cluster has.
 pub(crate) fn wire_capacity(capacity: &Capacity) -> v1::Capacity {
-    let resources = |resources: &Resources| v1::Resources {
+    v1::Capacity {
+        allocatable: Some(wire_resources(&capacity.allocatable)),
+        used_by_others: Some(wire_resources(&capacity.used_by_others)),
+        nodes: capacity.nodes.iter().map(wire_node).collect(),
+    }
+}
+
+/// What a cluster may be given.
+pub(crate) fn wire_growth(room: &GrowthRoom) -> v1::GrowthRoom {
+    let most = |amount: u64| amount.min(MAX_QUANTITY);
+    let total = Resources::from_array(room.total.to_array().map(most));
+    v1::GrowthRoom { total: Some(wire_resources(&total)), nodes: room.nodes.iter().map(wire_node).collect() }
+}
+
+fn wire_resources(resources: &Resources) -> v1::Resources {
+    v1::Resources {
         cpu_millicores: resources.cpu.0,
         memory_bytes: resources.memory.0,
         pods: resources.pods,
         storage_bytes: resources.storage.0,
         attachments: resources.attachments,
-    };
-    let node = |node: &NodeSize| v1::NodeSize {
+    }
+}
+
+fn wire_node(node: &NodeSize) -> v1::NodeSize {
+    v1::NodeSize {
         allocatable: Some(wire_pod_size(node.allocatable)),
         largest_free: Some(wire_pod_size(node.largest_free)),
         count: node.count,
-    };
-    v1::Capacity {
-        allocatable: Some(resources(&capacity.allocatable)),
-        used_by_others: Some(resources(&capacity.used_by_others)),
-        nodes: capacity.nodes.iter().map(node).collect(),
     }
 }
 

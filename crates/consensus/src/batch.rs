@@ -183,7 +183,8 @@ fn approximate_bytes(request: &Request) -> usize {
         | Ask::WaiveFence { .. }
         | Ask::PutToken { .. }
         | Ask::SpendToken(_)
-        | Ask::NoteCluster(_) => 0,
+        | Ask::NoteCluster(_)
+        | Ask::NoteGrowth(_) => 0,
         Ask::AllowRemovals { count, .. } => 16 * (*count as usize).min(agreement::MAX_TENANTS),
     };
     REQUEST_BYTES + texts

@@ -81,6 +81,16 @@ pub struct Capacity {
     pub nodes: Vec<NodeSize>,
 }
 
+/// What autoscaled groups of nodes may still add to a cluster. It is not there yet and counts all the same: where idle nodes are removed, a cluster that is
+/// counted by what it has would never be given anything to grow for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrowthRoom {
+    /// What those nodes can allocate together.
+    pub total: Resources,
+    /// Their sizes.
+    pub nodes: Vec<NodeSize>,
+}
+
 /// What a cluster is at the moment; derived, never set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ClusterState {
@@ -105,6 +115,10 @@ pub struct Cluster {
     pub spec: ClusterSpec,
     /// What was last reported; all zero until then.
     pub capacity: Capacity,
+    /// What may still be added to it, as its agent told last. Written apart from the rest, since it came later. From feature level
+    /// [`crate::apply::FINDS_WHERE_AWAITED`] on.
+    #[serde(skip)]
+    pub growth: GrowthRoom,
     /// When `capacity` was last reported; `None` before the first report.
     pub reported_at: Option<Timestamp>,
     /// Whether an agent has reported: only then does silence mean something. What an operator reports holds until it is reported anew.

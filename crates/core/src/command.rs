@@ -12,7 +12,7 @@ use crate::join::{JoinToken, Spending};
 use crate::observed::Observation;
 use crate::policy::PolicySpec;
 use crate::pool::PoolSpec;
-use crate::request::{ClusterFound, Principal, Report, Retry};
+use crate::request::{ClusterFound, GrowthFound, Principal, Report, Retry};
 use crate::resources::Resource;
 use crate::schedule;
 use crate::tenant::TenantSpec;
@@ -25,7 +25,7 @@ pub struct FeatureLevel(pub u16);
 /// The level of the first release.
 pub const FIRST_LEVEL: FeatureLevel = FeatureLevel(1);
 /// The highest level that this build understands.
-pub const SUPPORTED_LEVEL: FeatureLevel = FeatureLevel(7);
+pub const SUPPORTED_LEVEL: FeatureLevel = FeatureLevel(8);
 
 /// The content of one Raft entry: everything that was waiting, decided together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -217,6 +217,8 @@ pub enum Command {
     },
     /// An agent tells details of its cluster. From [`crate::apply::DETAILS`] on.
     NoteCluster(Box<ClusterFound>),
+    /// An agent tells what may still be added to its cluster. From [`crate::apply::FINDS_WHERE_AWAITED`] on.
+    NoteGrowth(Box<GrowthFound>),
 }
 
 impl Command {

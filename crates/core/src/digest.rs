@@ -27,6 +27,7 @@ pub(crate) enum Tag {
     JoinToken = 12,
     Agreement = 13,
     ClusterDetails = 14,
+    ClusterGrowth = 15,
 }
 
 fn fold(a: u64, b: u64) -> u64 {

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::class::ClassVersion;
-use crate::cluster::{Capacity, ClusterSpec};
+use crate::cluster::{Capacity, ClusterSpec, GrowthRoom};
 use crate::id::{Epoch, Incarnation, Name, Owner, RequestId, Revision, ShardId, TenantId};
 use crate::join::{Digest, Spending};
 use crate::observed::{ClusterDetails, Observation};
@@ -161,6 +161,19 @@ pub enum Ask {
     },
     /// Details of a cluster, as its agent found them.
     NoteCluster(Box<ClusterFound>),
+    /// What may still be added to a cluster, as its agent counts it.
+    NoteGrowth(Box<GrowthFound>),
+}
+
+/// What may still be added to a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrowthFound {
+    /// Which cluster.
+    pub cluster: Name,
+    /// UID of its `kube-system`; a different one than known is refused (a clone).
+    pub uid: String,
+    /// What may be added.
+    pub room: GrowthRoom,
 }
 
 /// What a cluster's agent found out about it.

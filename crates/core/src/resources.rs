@@ -109,6 +109,12 @@ impl Resources {
         self.zip(other, |a, b| Some(a.saturating_sub(b))).unwrap_or_default()
     }
 
+    /// Sum per resource, at most as much as can be told.
+    #[must_use]
+    pub fn saturating_add(self, other: Self) -> Self {
+        self.zip(other, |a, b| Some(a.saturating_add(b))).unwrap_or_default()
+    }
+
     fn zip(self, other: Self, f: impl Fn(u64, u64) -> Option<u64>) -> Option<Self> {
         let (a, b) = (self.to_array(), other.to_array());
         let mut sum = [0; RESOURCE_COUNT];

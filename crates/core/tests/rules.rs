@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use common::*;
 use roadstead_core::agreement::LASTS;
-use roadstead_core::apply::{RETURNS_TO_ANY_SHARD, supported};
+use roadstead_core::apply::{FINDS_WHERE_AWAITED, RETURNS_TO_ANY_SHARD, supported};
 use roadstead_core::class::{ClassVersion, VolumeSpec};
 use roadstead_core::cluster::{ClusterSpec, ClusterState};
 use roadstead_core::codec::{SnapshotReader, decode_batch, encode_batch, snapshot};
@@ -591,6 +591,32 @@ fn a_waiting_tenant_that_a_cluster_carries_is_bound_there_over_its_limits_too() 
     assert_eq!(fleet.state.cluster_state(small), Some(ClusterState::Overfull));
     fleet.settle();
     assert_eq!(fleet.tenant("a").phase.binding().expect("bound").cluster, small);
+    fleet.check();
+}
+
+#[test]
+fn a_waiting_tenant_is_found_only_where_a_restore_waits_for_it() {
+    let mut fleet = Fleet::new();
+    fleet.command(Command::RaiseLevel { level: FINDS_WHERE_AWAITED });
+    fleet.place("a");
+    ["c0", "c1"].into_iter().for_each(|cluster| fleet.add_cluster(self::cluster(cluster, 5), 1));
+    let id = fleet.tenant("a").id;
+    let epoch = Epoch { incarnation: Incarnation(0), index: 1 };
+    let seen = |cluster: &str, complete: Option<u16>| {
+        let tenants = vec![ObservedTenant { id, epoch, observed: Observed::Running }];
+        Ask::Report(Box::new(Report { complete: complete.map(Incarnation), ..report(cluster, None, tenants) }))
+    };
+    let entries = fleet.log.len();
+    fleet.must(seen("c0", None));
+    assert!(matches!(fleet.tenant("a").phase, Phase::Pending { .. }), "nobody takes a tenant by saying that it is there");
+    assert_eq!(fleet.log.len(), entries);
+    fleet.command(Command::Incarnate { incarnation: Incarnation(1) });
+    fleet.must(Ask::WaiveFence { cluster: Some(name("c1")) });
+    fleet.must(seen("c1", Some(1)));
+    assert!(matches!(fleet.tenant("a").phase, Phase::Pending { .. }), "nothing is awaited of it any more");
+    fleet.must(seen("c0", Some(1)));
+    let binding = fleet.tenant("a").phase.binding().expect("bound");
+    assert_eq!(fleet.state.cluster_by_id(binding.cluster).expect("declared").spec.name, name("c0"));
     fleet.check();
 }
 

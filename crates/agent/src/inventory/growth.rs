@@ -4,10 +4,15 @@
 //! cluster-autoscaler tells how many nodes each group may still get (its status in `kube-system/cluster-autoscaler-status`, written as YAML
 //! since 1.30), but not how large they are: that is taken from the nodes of the group, known by their provider's label, whose value is part
 //! of the group's name. A group without any node has no known size. Karpenter's NodePools have limits; one without may grow without end.
+//!
+//! Two things are told of it. For people, what each group says of itself ([`Growth`]). And what counts ([`counted`]): of groups whose nodes tenants may
+//! use, beside the nodes that are ready. The ready ones are counted here and not taken from the group's status, which lags behind: the same node is never
+//! counted twice.
 
 use std::collections::BTreeMap;
 
-use roadstead_core::resources::{Bytes, Millicores, PodSize};
+use roadstead_core::cluster::{GrowthRoom, MAX_NODE_SIZES, NodeSize};
+use roadstead_core::resources::{Bytes, Millicores, PodSize, Resources};
 use serde::Deserialize;
 
 use super::quantity::Quantity;
@@ -40,8 +45,30 @@ pub struct Group {
 pub(crate) struct AutoscalerStatus {
     /// Name of the ConfigMap.
     pub(crate) name: Box<str>,
-    /// Each group's name, nodes that it may still get, and whether it is held back.
-    pub(crate) groups: Vec<(Box<str>, u32, bool)>,
+    /// Its groups.
+    pub(crate) groups: Vec<NodeGroup>,
+}
+
+/// A group of nodes, as cluster-autoscaler tells of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NodeGroup {
+    /// Its name.
+    pub(crate) name: Box<str>,
+    /// How many nodes it is to have now.
+    pub(crate) target: u32,
+    /// How many it may have.
+    pub(crate) max: u32,
+    /// See [`Group::held_back`].
+    pub(crate) held_back: bool,
+}
+
+/// The nodes of one pool that are there, by the provider's label.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PoolNodes {
+    /// Ready ones.
+    pub(super) ready: u32,
+    /// What the least of those that tenants may use can allocate, per resource; `None` if they may use none.
+    pub(super) least: Option<Resources>,
 }
 
 /// One of Karpenter's pools of nodes.
@@ -51,6 +78,8 @@ pub(crate) struct NodePool {
     pub(crate) name: Box<str>,
     /// Its limits less what it has; `None` where it is not limited in both.
     pub(crate) room: Option<PodSize>,
+    /// Its limits.
+    pub(crate) limit: Option<PodSize>,
 }
 
 /// Groups with their room, given the least node of each pool.
@@ -59,14 +88,13 @@ pub(super) fn growth<'a>(
     pools: impl Iterator<Item = &'a NodePool>,
     sizes: &BTreeMap<&str, PodSize>,
 ) -> Growth {
-    let counted = statuses.flat_map(|status| &status.groups).map(|(name, nodes, held_back)| Group {
-        name: name.clone(),
-        nodes: Some(*nodes),
-        room: size_of(name, sizes).map(|size| PodSize {
-            cpu: Millicores(size.cpu.0.saturating_mul(u64::from(*nodes))),
-            memory: Bytes(size.memory.0.saturating_mul(u64::from(*nodes))),
-        }),
-        held_back: *held_back,
+    let counted = statuses.flat_map(|status| &status.groups).map(|group| {
+        let nodes = group.max.saturating_sub(group.target);
+        let room = of_group(&group.name, sizes).map(|(_, size)| PodSize {
+            cpu: Millicores(size.cpu.0.saturating_mul(u64::from(nodes))),
+            memory: Bytes(size.memory.0.saturating_mul(u64::from(nodes))),
+        });
+        Group { name: group.name.clone(), nodes: Some(nodes), room, held_back: group.held_back }
     });
     let limited = pools.map(|pool| Group { name: pool.name.clone(), nodes: None, room: pool.room, held_back: false });
     let mut groups: Vec<Group> = counted.chain(limited).collect();
@@ -79,8 +107,45 @@ pub(super) fn growth<'a>(
     Growth { room, groups }
 }
 
-/// The size of the pool whose label is part of a group's name; of several the longest.
-fn size_of(group: &str, sizes: &BTreeMap<&str, PodSize>) -> Option<PodSize> {
+/// What counts as if it were there.
+pub(super) fn counted<'a>(
+    statuses: impl Iterator<Item = &'a AutoscalerStatus>,
+    pools: impl Iterator<Item = &'a NodePool>,
+    there: &BTreeMap<&str, PoolNodes>,
+) -> GrowthRoom {
+    // Several groups may have the nodes of one label, as those of one pool in several zones.
+    let mut largest = BTreeMap::<&str, u32>::new();
+    for group in statuses.flat_map(|status| &status.groups) {
+        let Some((pool, _)) = of_group(&group.name, there) else { continue };
+        let most = if group.held_back { group.target } else { group.max };
+        let sum = largest.entry(pool).or_default();
+        *sum = sum.saturating_add(most);
+    }
+    for pool in pools {
+        let Some((name, nodes)) = there.get_key_value(&*pool.name) else { continue };
+        let (Some(limit), Some(least)) = (pool.limit, nodes.least) else { continue };
+        let fit = |limit: u64, one: u64| u32::try_from(limit / one.max(1)).unwrap_or(u32::MAX);
+        largest.insert(name, fit(limit.cpu.0, least.cpu.0).min(fit(limit.memory.0, least.memory.0)));
+    }
+    let mut room = GrowthRoom::default();
+    for (pool, most) in largest {
+        let PoolNodes { ready, least } = there.get(pool).copied().unwrap_or_default();
+        let (Some(least), more @ 1..) = (least, most.saturating_sub(ready)) else { continue };
+        let all = least.to_array().map(|one| one.saturating_mul(u64::from(more)));
+        room.total = room.total.saturating_add(Resources::from_array(all));
+        let size = PodSize { cpu: least.cpu, memory: least.memory };
+        let one = NodeSize { allocatable: size, largest_free: size, count: more };
+        if let Some(known) = room.nodes.iter_mut().find(|node| node.allocatable == size) {
+            known.count = known.count.saturating_add(more);
+        } else if room.nodes.len() < MAX_NODE_SIZES {
+            room.nodes.push(one);
+        }
+    }
+    room
+}
+
+/// The pool whose label is part of a group's name; of several the longest.
+fn of_group<'a, T: Copy>(group: &str, pools: &BTreeMap<&'a str, T>) -> Option<(&'a str, T)> {
     let parts = |pool: &&str| {
         let ends = |text: &str, at: Option<char>| text.is_empty() || at.is_some_and(|letter| !letter.is_ascii_alphanumeric());
         group.match_indices(*pool).any(|(start, found)| {
@@ -88,7 +153,7 @@ fn size_of(group: &str, sizes: &BTreeMap<&str, PodSize>) -> Option<PodSize> {
             !pool.is_empty() && ends(before, before.chars().next_back()) && ends(after, after.chars().next())
         })
     };
-    sizes.iter().filter(|(pool, _)| parts(pool)).max_by_key(|(pool, _)| pool.len()).map(|(_, size)| *size)
+    pools.iter().filter(|(pool, _)| parts(pool)).max_by_key(|(pool, _)| pool.len()).map(|(pool, of_it)| (*pool, *of_it))
 }
 
 #[derive(Debug, Deserialize)]
@@ -148,9 +213,11 @@ impl Kind for AutoscalerStatus {
 
     fn read(wire: WireConfigMap) -> (String, Self) {
         let status = wire.data.get("status").and_then(|text| serde_saphyr::from_str::<WireStatus>(text).ok());
-        let groups = status.unwrap_or_default().node_groups.into_iter().map(|group| {
-            let more = group.health.max_size.saturating_sub(group.health.cloud_provider_target);
-            (group.name, more, group.health.status != "Healthy" || group.scale_up.status == "Backoff")
+        let groups = status.unwrap_or_default().node_groups.into_iter().map(|group| NodeGroup {
+            name: group.name,
+            target: group.health.cloud_provider_target,
+            max: group.health.max_size,
+            held_back: group.health.status != "Healthy" || group.scale_up.status == "Backoff",
         });
         (wire.metadata.resource_version, Self { name: wire.metadata.name, groups: groups.collect() })
     }
@@ -193,8 +260,9 @@ impl Kind for NodePool {
         };
         let cpu = left(spec.limits.cpu, status.resources.cpu, Quantity::millicores);
         let memory = left(spec.limits.memory, status.resources.memory, Quantity::whole);
-        let room = cpu.zip(memory).map(|(cpu, memory)| PodSize { cpu: Millicores(cpu), memory: Bytes(memory) });
-        (metadata.resource_version, Self { name: metadata.name, room })
+        let size = |(cpu, memory)| PodSize { cpu: Millicores(cpu), memory: Bytes(memory) };
+        let limit = spec.limits.cpu.map(Quantity::millicores).zip(spec.limits.memory.map(Quantity::whole)).map(size);
+        (metadata.resource_version, Self { name: metadata.name, room: cpu.zip(memory).map(size), limit })
     }
 }
 
@@ -230,11 +298,43 @@ nodeGroups:
         let map = serde_json::json!({"metadata": {"name": "s", "resourceVersion": "5"}, "data": {"status": STATUS}});
         let (version, status) = AutoscalerStatus::read(serde_json::from_value(map).unwrap());
         assert_eq!(version, "5");
-        assert_eq!(status.groups, [("eks-apps-0ec2-11".into(), 7, false), ("eks-gpu-77ab-22".into(), 4, true)]);
+        let group = |name: &str, target, max, held_back| NodeGroup { name: name.into(), target, max, held_back };
+        assert_eq!(status.groups, [group("eks-apps-0ec2-11", 3, 10, false), group("eks-gpu-77ab-22", 0, 4, true)]);
         let sizes = [("apps", size(4_000, 16 << 30)), ("app", size(1, 1)), ("gpu", size(64_000, 1 << 40))].into();
         let growth = growth([&status].into_iter(), [].into_iter(), &sizes);
         assert_eq!(growth.room, size(28_000, 112 << 30));
         assert!(growth.groups[1].held_back);
+    }
+
+    #[test]
+    fn what_counts_is_what_groups_may_have_beside_the_nodes_that_are_ready() {
+        let least = Resources { cpu: Millicores(4_000), memory: Bytes(16 << 30), pods: 110, attachments: 25, ..Resources::default() };
+        let group = |name: &str, target, max, held_back| NodeGroup { name: name.into(), target, max, held_back };
+        let status = |groups: &[NodeGroup]| AutoscalerStatus { name: "s".into(), groups: groups.to_vec() };
+        let nodes = |ready, least| PoolNodes { ready, least };
+        let of = |groups: &[NodeGroup], ready| {
+            let there = [("apps", nodes(ready, Some(least))), ("gpu", nodes(2, None))].into();
+            counted([&status(groups)].into_iter(), [].into_iter(), &there)
+        };
+        let two_zones = [group("apps-a", 2, 5, false), group("apps-b", 1, 5, false), group("gpu", 2, 9, false), group("cold", 0, 9, false)];
+        let room = of(&two_zones, 3);
+        assert_eq!(
+            (room.total.cpu, room.total.pods, room.total.attachments),
+            (Millicores(28_000), 770, 175),
+            "tenants may use no gpu node"
+        );
+        assert_eq!(room.nodes, [NodeSize { allocatable: size(4_000, 16 << 30), largest_free: size(4_000, 16 << 30), count: 7 }]);
+        // As soon as a node is ready it is counted as one that is there, whatever the group's status says.
+        assert_eq!(of(&two_zones, 4).nodes[0].count, 6);
+        // A group that is held back gets at most what it is to have.
+        assert_eq!(of(&[group("apps-a", 2, 5, false), group("apps-b", 2, 5, true)], 3).nodes[0].count, 4);
+        assert_eq!(of(&[group("apps-a", 2, 5, false)], 7), GrowthRoom::default());
+
+        let pool = NodePool { name: "apps".into(), limit: Some(size(30_000, 160 << 30)), ..NodePool::default() };
+        let there = [("apps", nodes(3, Some(least)))].into();
+        assert_eq!(counted([].into_iter(), [&pool].into_iter(), &there).nodes[0].count, 4, "seven fit into its limits");
+        let endless = NodePool { limit: None, ..pool };
+        assert_eq!(counted([].into_iter(), [&endless].into_iter(), &there), GrowthRoom::default());
     }
 
     #[test]

@@ -83,12 +83,17 @@ impl Inventory {
 
     /// What is labelled as tenants' and counted by nobody: what it uses is told as others'.
     pub fn hear(&self, others: Others<'_>) {
-        match others {
-            Others::Tenants(orphans) => {
-                drop(self.orphans.send_replace(orphans.iter().map(|id| id.to_string().into_boxed_str()).collect()));
+        let (sender, names): (_, Names) = match others {
+            Others::Tenants(orphans) => (&self.orphans, orphans.iter().map(|id| id.to_string().into_boxed_str()).collect()),
+            Others::Volumes(detached) => (&self.detached, detached),
+        };
+        sender.send_if_modified(|known| {
+            let differs = *known != names;
+            if differs {
+                *known = names;
             }
-            Others::Volumes(detached) => drop(self.detached.send_replace(detached)),
-        }
+            differs
+        });
     }
 
     /// How often all pods were listed: once at the start, and whenever the API server could not tell any more what had changed.
@@ -165,7 +170,8 @@ fn held(tally: &Tally, version: &str) -> Held {
     let (ready_nodes, nodes) = (census.ready, census.nodes);
     let growth = tally.growth();
     let details = census.details(&growth);
-    let facts = ClusterFacts { uid: tally.uid().to_owned(), capacity, version: version.to_owned(), ready_nodes, nodes, details };
+    let (uid, version, growth_room) = (tally.uid().to_owned(), version.to_owned(), tally.growth_room());
+    let facts = ClusterFacts { uid, capacity, growth: growth_room, version, ready_nodes, nodes, details };
     Held { facts, census, storage: tally.storage(), growth }
 }
 

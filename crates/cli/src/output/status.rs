@@ -182,8 +182,18 @@ struct ClusterStatus {
     last_contact_age: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     removals: Option<WaitingRemovals>,
+    /// What autoscaled groups may still add; `free` counts it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    growth: Option<Growth>,
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<ClusterDetails>,
+}
+
+/// What may still be added to a cluster.
+#[derive(Serialize)]
+struct Growth {
+    total: Resources,
+    nodes: u32,
 }
 
 /// Removals that wait for an operator, or to which one has agreed.
@@ -236,6 +246,10 @@ pub fn cluster(status: &v1::ClusterStatus) -> serde_json::Value {
         }),
         last_contact: status.has_agent.then(|| contact_time(status)),
         last_contact_age: contact_age(status),
+        growth: status.growth.as_ref().map(|growth| Growth {
+            total: growth.total.as_ref().map(Into::into).unwrap_or_default(),
+            nodes: growth.nodes.iter().map(|node| node.count).sum(),
+        }),
         details: status.details.as_ref().map(ClusterDetails::of),
         removals: status.removals.as_ref().map(|removals| WaitingRemovals {
             waiting: removals.waiting,

@@ -1,7 +1,7 @@
 //! Clusters: declared, cordoned, removed, forgotten.
 
 use super::{Applier, Fate, expect, in_use, invalid, not_found};
-use crate::cluster::{Capacity, Cluster, ClusterSpec};
+use crate::cluster::{Capacity, Cluster, ClusterSpec, GrowthRoom};
 use crate::command::{Done, Kind, Rejection};
 use crate::history::EventKind;
 use crate::id::{ClusterId, Name, Revision, TenantId};
@@ -45,6 +45,7 @@ impl Applier<'_> {
             spec: spec.clone(),
             capacity: Capacity::default(),
             reported_at: None,
+            growth: GrowthRoom::default(),
             has_agent: false,
             silent: false,
             fenced: false,

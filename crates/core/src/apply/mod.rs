@@ -32,8 +32,8 @@ use crate::time::Timestamp;
 pub(crate) use cluster::{check_cluster_spec, check_delete};
 pub(crate) use fleet::{check_class_version, check_policy, check_pool};
 pub(crate) use join::{check_spending, check_token};
-pub(crate) use observed::{check_details, check_observation, facts_after};
-pub(crate) use report::{check_uid, comes_from_later};
+pub(crate) use observed::{check_details, check_growth, check_observation, facts_after};
+pub(crate) use report::{check_uid, comes_from_later, may_be_found};
 pub(crate) use tenant::{check_adopt, check_quota_with, check_undelete, check_update, find_tenant};
 
 /// From this level on a tenant's history also tells when its constraints ceased to hold, or held again.
@@ -53,6 +53,10 @@ pub const AGREES: FeatureLevel = FeatureLevel(6);
 
 /// From this level on clusters have details: what may still be added to them, how their nodes are, whether network policies hold.
 pub const DETAILS: FeatureLevel = FeatureLevel(7);
+
+/// From this level on a tenant that waits is bound to a cluster that tells of it only while that is waited for since a restore; and what autoscaled
+/// groups may still add to a cluster counts.
+pub const FINDS_WHERE_AWAITED: FeatureLevel = FeatureLevel(8);
 
 /// What applying one entry did.
 #[derive(Clone, Debug, Default)]
@@ -216,6 +220,7 @@ impl<'a> Applier<'a> {
             Command::SpendToken(spending) => self.spend_token(spending),
             Command::AllowRemovals { cluster, tenants } => self.allow_removals(cluster, tenants),
             Command::NoteCluster(found) => self.note_cluster(found),
+            Command::NoteGrowth(found) => self.note_growth(found),
         }
     }
 
@@ -296,7 +301,8 @@ fn acts_on_knowledge(command: &Command) -> bool {
         | Command::WaiveFence { .. }
         | Command::PutToken { .. }
         | Command::SpendToken(_)
-        | Command::NoteCluster(_) => false,
+        | Command::NoteCluster(_)
+        | Command::NoteGrowth(_) => false,
     }
 }
 

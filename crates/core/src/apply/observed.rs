@@ -2,13 +2,14 @@
 //! ignored.
 
 use super::{Applier, Change, Fate, check_uid, invalid, not_found};
+use crate::cluster::{Cluster, GrowthRoom, MAX_NODE_SIZES};
 use crate::command::{Done, Kind, Rejection};
 use crate::id::ClusterId;
 use crate::observed::{
     ClusterDetails, KnownDetails, MAX_DETAIL_BYTES, MAX_DETAILS, MAX_VERSION_BYTES, MAX_VOLUMES, MAX_WHY_BYTES, Observation, SeenTenant,
     TenantFacts, Trouble,
 };
-use crate::request::ClusterFound;
+use crate::request::{ClusterFound, GrowthFound};
 use crate::state::State;
 
 impl Applier<'_> {
@@ -49,6 +50,18 @@ impl Applier<'_> {
         self.changes.push(Change::Cluster { before: Some(cluster.clone()), after: Some(cluster) });
         Ok(self.done())
     }
+
+    pub(super) fn note_growth(&mut self, found: &GrowthFound) -> Fate {
+        check_growth(&found.room)?;
+        let name = found.cluster.as_str();
+        let cluster = self.state.cluster(name).ok_or_else(|| not_found(Kind::Cluster, name))?.clone();
+        check_uid(&cluster, &found.uid)?;
+        if cluster.growth == found.room {
+            return Ok(Done::Changed { revision: cluster.changed });
+        }
+        self.keep_cluster(Cluster { growth: found.room.clone(), ..Cluster::clone(&cluster) });
+        Ok(self.done())
+    }
 }
 
 /// What is kept about a tenant after this was told; `None` if that is what is kept already, or if it is about another epoch or place.
@@ -87,6 +100,14 @@ pub(crate) fn check_observation(observation: &Observation) -> Result<(), Rejecti
     match versions.into_iter().find(|(_, text)| long(text, MAX_VERSION_BYTES)) {
         Some((field, _)) => Err(invalid(field, format!("is longer than {MAX_VERSION_BYTES} bytes"))),
         None => Ok(()),
+    }
+}
+
+/// Whether what may be added keeps its bounds.
+pub(crate) fn check_growth(room: &GrowthRoom) -> Result<(), Rejection> {
+    match room.nodes.len() {
+        0..=MAX_NODE_SIZES => Ok(()),
+        many => Err(invalid("growth.nodes", format!("lists {many} sizes, at most {MAX_NODE_SIZES}"))),
     }
 }
 

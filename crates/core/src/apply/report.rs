@@ -36,15 +36,22 @@ impl Applier<'_> {
             self.removals_go_on();
         }
         for observed in &report.tenants {
-            self.observe(cluster.id, *observed);
+            self.observe(&cluster, *observed);
         }
         let nothing = self.changes.len() == changes;
         Ok(if nothing { Done::Changed { revision: cluster.changed } } else { self.done() })
     }
 
-    fn observe(&mut self, cluster: ClusterId, seen: ObservedTenant) {
+    /// What the cluster is that tells of it: as it was before the report.
+    fn observe(&mut self, cluster: &Cluster, seen: ObservedTenant) {
         let Some(tenant) = self.state.tenant_by_id(seen.id) else { return };
-        let Some(binding) = tenant.phase.binding() else { return self.found(cluster, &tenant, seen.observed) };
+        let Some(binding) = tenant.phase.binding() else {
+            if may_be_found(self.state, cluster) {
+                self.found(cluster.id, &tenant, seen.observed);
+            }
+            return;
+        };
+        let cluster = cluster.id;
         if comes_from_later(self.state, &tenant, cluster, &seen) {
             return self.take_back(&tenant, binding);
         }
@@ -72,8 +79,8 @@ impl Applier<'_> {
         }
     }
 
-    /// A tenant that waits is in a cluster: it was placed there after the backup that was restored, or before the cluster was forgotten.
-    /// It is where its volumes are, over a limit too; bound anywhere else it would run twice.
+    /// A tenant that waits is in a cluster: it was placed there after the backup that was restored. It is where its volumes are, over a limit
+    /// too; bound anywhere else it would run twice.
     fn found(&mut self, cluster: ClusterId, tenant: &Tenant, observed: Observed) {
         match observed {
             Observed::Running | Observed::Stopped => {}
@@ -116,6 +123,12 @@ impl Applier<'_> {
         self.keep_cluster(after);
         Ok(self.done())
     }
+}
+
+/// Whether a tenant that waits may be in a cluster: since a restore what that carries is waited for. At any other time nobody takes a tenant by saying that
+/// it is there: it would be told the tenant's values.
+pub(crate) fn may_be_found(state: &State, cluster: &Cluster) -> bool {
+    cluster.fenced || state.level() < super::FINDS_WHERE_AWAITED
 }
 
 /// Whether a tenant is where it is bound, in an epoch that comes after its binding's: one that a restore has undone.

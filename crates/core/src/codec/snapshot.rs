@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{CodecError, HEADER, MAX_CHUNK_BYTES, malformed, open, read_prefix, seal, write};
 use crate::agreement::Agreement;
 use crate::class::ClassVersion;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, GrowthRoom};
 use crate::command::FeatureLevel;
 use crate::id::{ClusterId, Revision, TenantId};
 use crate::join::JoinToken;
@@ -49,10 +49,12 @@ enum Section {
     Agreements = 12,
     /// See `TenantFacts`.
     ClusterDetails = 13,
+    /// See `TenantFacts`.
+    ClusterGrowth = 14,
 }
 
 impl Section {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Scalars,
         Self::Principals,
         Self::Pools,
@@ -65,6 +67,7 @@ impl Section {
         Self::JoinTokens,
         Self::Agreements,
         Self::ClusterDetails,
+        Self::ClusterGrowth,
         Self::End,
     ];
 
@@ -111,6 +114,7 @@ enum Item<'a> {
     JoinToken(ClusterId, &'a JoinToken),
     Agreement(TenantId, Agreement),
     ClusterDetails(ClusterId, &'a KnownDetails),
+    ClusterGrowth(ClusterId, &'a GrowthRoom),
     End(End),
 }
 
@@ -129,6 +133,7 @@ impl Item<'_> {
             Self::JoinToken(..) => Section::JoinTokens,
             Self::Agreement(..) => Section::Agreements,
             Self::ClusterDetails(..) => Section::ClusterDetails,
+            Self::ClusterGrowth(..) => Section::ClusterGrowth,
             Self::End(_) => Section::End,
         }
     }
@@ -147,6 +152,7 @@ impl Item<'_> {
             Self::JoinToken(id, token) => write(&(id, token), bytes),
             Self::Agreement(id, agreement) => write(&(id, agreement), bytes),
             Self::ClusterDetails(id, known) => write(&(id, known), bytes),
+            Self::ClusterGrowth(id, room) => write(&(id, room), bytes),
             Self::End(end) => write(end, bytes),
         }
     }
@@ -177,7 +183,8 @@ pub fn snapshot(state: &State) -> Box<dyn Iterator<Item = Vec<u8>> + Send + '_> 
         .chain(state.observed.clusters().map(|(id, info)| Item::ClusterInfo(*id, info)))
         .chain(state.tokens.iter().map(|(id, token)| Item::JoinToken(*id, token)))
         .chain(state.agreements.iter().map(|(id, agreement)| Item::Agreement(id, agreement)))
-        .chain(state.observed.details().iter().map(|(id, known)| Item::ClusterDetails(*id, known)));
+        .chain(state.observed.details().iter().map(|(id, known)| Item::ClusterDetails(*id, known)))
+        .chain(state.growing().map(|cluster| Item::ClusterGrowth(cluster.id, &cluster.growth)));
     Box::new(Chunks { state, items: Box::new(items), body: Body::default(), ready: Vec::new(), number: 0, count: 0, ended: false })
 }
 
@@ -325,6 +332,7 @@ impl DecodedChunk {
             | Section::JoinTokens
             | Section::Agreements
             | Section::ClusterDetails
+            | Section::ClusterGrowth
             | Section::End => Items::Bytes,
         };
         Ok(Self { section, continues, number: u32::from_le_bytes([*n0, *n1, *n2, *n3]), chunk, items })
@@ -493,6 +501,11 @@ impl SnapshotReader {
             Section::ClusterDetails => {
                 let ((id, known), rest) = read_prefix::<(ClusterId, KnownDetails)>(bytes)?;
                 self.builder.cluster_details(id, known);
+                Ok(rest)
+            }
+            Section::ClusterGrowth => {
+                let ((id, room), rest) = read_prefix::<(ClusterId, GrowthRoom)>(bytes)?;
+                self.builder.cluster_growth(id, room).map_err(malformed)?;
                 Ok(rest)
             }
             Section::End => {

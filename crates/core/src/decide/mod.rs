@@ -188,7 +188,8 @@ impl Working {
                     | Command::PutToken { .. }
                     | Command::SpendToken(_)
                     | Command::AllowRemovals { .. }
-                    | Command::NoteCluster(_),
+                    | Command::NoteCluster(_)
+                    | Command::NoteGrowth(_),
                     _,
                 ) => {}
             }

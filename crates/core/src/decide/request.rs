@@ -3,12 +3,13 @@
 use super::{Counted, Decision, Hold, Working, resolve};
 use crate::agreement;
 use crate::apply;
+use crate::cluster::Cluster;
 use crate::command::{Command, Done, Kind, Outcome, Placement, Rejection};
 use crate::id::{ClusterId, Name, Revision, ShardId};
 use crate::join::{Digest, JoinToken, MAX_TOKEN_LIFE, Spending};
 use crate::ledger::Share;
 use crate::observed::{Observation, TroubleKind};
-use crate::request::{Ask, ClusterFound, Observed, ObservedTenant, Report};
+use crate::request::{Ask, ClusterFound, GrowthFound, Observed, ObservedTenant, Report};
 use crate::resources::{PodSize, Requests, Resources};
 use crate::schedule;
 use crate::state::State;
@@ -66,6 +67,7 @@ impl Working {
             Ask::SpendToken(spending) => return spend_token(state, spending, now),
             Ask::AllowRemovals { cluster, count } => allow_removals(state, cluster, *count)?,
             Ask::NoteCluster(found) => return note_cluster(state, found),
+            Ask::NoteGrowth(found) => return note_growth(state, found),
         }))
     }
 
@@ -196,7 +198,8 @@ fn acts_on_knowledge(ask: &Ask) -> bool {
         | Ask::WaiveFence { .. }
         | Ask::PutToken { .. }
         | Ask::SpendToken(_)
-        | Ask::NoteCluster(_) => false,
+        | Ask::NoteCluster(_)
+        | Ask::NoteGrowth(_) => false,
     }
 }
 
@@ -265,6 +268,17 @@ fn note_cluster(state: &State, found: &ClusterFound) -> Decided {
     Ok(Decision::Propose(Command::NoteCluster(Box::new(found.clone()))))
 }
 
+/// As [`note_cluster`].
+fn note_growth(state: &State, found: &GrowthFound) -> Decided {
+    let cluster = state.cluster_by_id(find_cluster(state, &found.cluster)?).ok_or(Rejection::Stale)?;
+    apply::check_uid(cluster, &found.uid)?;
+    apply::check_growth(&found.room)?;
+    if cluster.growth == found.room || state.level() < apply::FINDS_WHERE_AWAITED {
+        return Ok(Decision::Answer(Outcome::Done(Done::Changed { revision: cluster.changed })));
+    }
+    Ok(Decision::Propose(Command::NoteGrowth(Box::new(found.clone()))))
+}
+
 /// Not before every replica understands what comes of it.
 fn check_enrols(state: &State) -> Result<(), Rejection> {
     let (level, wanted) = (state.level(), apply::ENROLS);
@@ -303,13 +317,16 @@ pub fn report_matters(state: &State, report: &Report) -> bool {
     let capacity = report.capacity.as_ref().is_some_and(|capacity| cluster.reported_at.is_none() || *capacity != cluster.capacity);
     let awaited = cluster.fenced && report.complete == Some(state.incarnation());
     let agent = report.by_agent && (cluster.silent || !cluster.has_agent);
-    identity || capacity || agent || awaited || report.tenants.iter().any(|seen| moves(state, cluster.id, seen))
+    identity || capacity || agent || awaited || report.tenants.iter().any(|seen| moves(state, cluster, seen))
 }
 
 /// Whether what was seen of a tenant moves its phase.
-fn moves(state: &State, cluster: ClusterId, seen: &ObservedTenant) -> bool {
+fn moves(state: &State, cluster: &Cluster, seen: &ObservedTenant) -> bool {
     let Some(tenant) = state.tenant_by_id(seen.id) else { return false };
-    let Some(binding) = tenant.phase.binding() else { return seen.observed != Observed::Absent };
+    let Some(binding) = tenant.phase.binding() else {
+        return seen.observed != Observed::Absent && apply::may_be_found(state, cluster);
+    };
+    let cluster = cluster.id;
     if apply::comes_from_later(state, &tenant, cluster, seen) {
         return true;
     }

@@ -33,10 +33,12 @@ pub(crate) struct Site {
     pub(crate) silent: bool,
     /// Its agent has yet to report since a restore.
     pub(crate) fenced: bool,
-    /// What may be promised of each resource: allocatable with overcommit, less what others use.
+    /// What may be promised of each resource: allocatable, and what may still be added, with overcommit, less what others use.
     pub(crate) limit: [u64; RESOURCE_COUNT],
     /// Sizes of nodes that exist; empty is unknown.
     pub(crate) nodes: Vec<NodeSize>,
+    /// Sizes of nodes that may still be added: they take a pod, and have no room for it now.
+    pub(crate) addable: Vec<NodeSize>,
     /// How what a pod leaves over on one of them is counted.
     pub(crate) gauge: Gauge,
     /// Its pool's rank.
@@ -48,7 +50,7 @@ pub(crate) struct Site {
 impl Site {
     /// The facts of a cluster; without its pool it comes after all others and is spread over.
     pub(crate) fn new(cluster: &Cluster, pool: Option<&Pool>) -> Self {
-        let allocatable = cluster.capacity.allocatable.to_array();
+        let allocatable = cluster.capacity.allocatable.saturating_add(cluster.growth.total).to_array();
         let others = cluster.capacity.used_by_others.to_array();
         let limit = std::array::from_fn(|resource| {
             let promised = u128::from(allocatable[resource]) * u128::from(cluster.spec.overcommit_percent[resource]) / 100;
@@ -64,6 +66,7 @@ impl Site {
             limit,
             gauge: Gauge::of(&nodes),
             nodes,
+            addable: cluster.growth.nodes.iter().filter(|node| node.count > 0).copied().collect(),
             pool: PoolRank { order, price_micros, name: cluster.spec.pool.clone() },
             policy,
             spec: cluster.spec.clone(),
@@ -85,7 +88,12 @@ impl Site {
 
     /// Whether some node could take a pod of this size if it were empty; unknown nodes refuse nothing.
     pub(crate) fn takes_pod(&self, pod: PodSize) -> bool {
-        self.nodes.is_empty() || self.nodes.iter().any(|node| pod.fits(node.allocatable))
+        self.nodes.is_empty() || self.all_nodes().any(|node| pod.fits(node.allocatable))
+    }
+
+    /// Nodes that are there, and those that may be.
+    fn all_nodes(&self) -> impl Iterator<Item = &NodeSize> {
+        self.nodes.iter().chain(&self.addable)
     }
 
     /// Whether some node has room for a pod of this size now; unknown nodes refuse nothing.
@@ -129,7 +137,7 @@ impl Site {
             let share = |wanted: u64, has: u64| u128::from(wanted.saturating_sub(has)) * 1_000_000 / u128::from(wanted.max(1));
             share(pod.cpu.0, node.allocatable.cpu.0).max(share(pod.memory.0, node.allocatable.memory.0))
         };
-        self.nodes.iter().min_by_key(|node| missing(node)).map(|node| node.allocatable).unwrap_or_default()
+        self.all_nodes().min_by_key(|node| missing(node)).map(|node| node.allocatable).unwrap_or_default()
     }
 
     fn each_refusal(&self, spec: &TenantSpec, refuse: &mut dyn FnMut(&'static str, &dyn Fn() -> String)) {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::score::TERM_COUNT;
 use super::{Cause, Reason, Scratch, Verdict, describe_reason, explain, group, place};
-use crate::cluster::{Capacity, Cluster, ClusterSpec, NodeSize};
+use crate::cluster::{Capacity, Cluster, ClusterSpec, GrowthRoom, NodeSize};
 use crate::constraint::{
     Company, CompanyKind, CompanyTerm, Constraints, Operator, OwnerLimit, OwnerLimitScope, Preference, Requirement, Taint, TaintEffect,
     Toleration, TopologyKey, Wish,
@@ -71,6 +71,7 @@ fn cluster(number: u32, cpu: u64, tenant_cap: u32, traits: u8) -> Cluster {
         },
         reported_at: None,
         silent: traits == 14,
+        growth: GrowthRoom::default(),
         has_agent: true,
         fenced: traits == 15,
         shards: 0,

@@ -6,7 +6,7 @@ use super::tenants::{Collected, Loaded};
 use super::{Job, LoadedRequests, Packed, State, counted};
 use crate::agreement::Agreement;
 use crate::class::ClassVersion;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, GrowthRoom};
 use crate::codec::{CodecError, Scalars};
 use crate::constraint::CompanyTerm;
 use crate::id::{ClusterId, Name, Revision, TenantId};
@@ -135,6 +135,17 @@ impl Builder {
     /// Adds details of a cluster.
     pub(crate) fn cluster_details(&mut self, id: ClusterId, known: KnownDetails) {
         self.state.observed.put_details(id, known);
+    }
+
+    /// Adds what may still be added to a cluster.
+    ///
+    /// # Errors
+    /// When the cluster is not there.
+    pub(crate) fn cluster_growth(&mut self, id: ClusterId, growth: GrowthRoom) -> Result<(), String> {
+        let cluster = self.state.cluster_by_id(id).ok_or_else(|| format!("something may be added to cluster {}, which is not there", id.0))?;
+        let cluster = Cluster { growth, ..Cluster::clone(cluster) };
+        self.state.put_cluster(Arc::new(cluster));
+        Ok(())
     }
 
     /// Adds the token of a cluster.

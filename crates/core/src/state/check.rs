@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Packed, State, counted};
+use super::{Packed, State, cluster_digest, counted};
 use crate::digest::{self, Tag};
 use crate::ledger::Ledger;
 use crate::tenant::{MAX_REASON_BYTES, Phase};
@@ -20,7 +20,7 @@ impl State {
     }
 
     fn check_digest(&self, problems: &mut Vec<String>) {
-        let clusters = self.clusters.values().map(|cluster| digest::of(Tag::Cluster, &**cluster));
+        let clusters = self.clusters.values().map(|cluster| cluster_digest(cluster));
         let generations = self.generations.iter().map(|(id, revision)| super::generation_digest(*id, *revision));
         let pools = self.pools.values().map(|pool| digest::of(Tag::Pool, &**pool));
         let classes = self.classes().map(|class| digest::of(Tag::Class, &**class));

@@ -20,7 +20,7 @@ use imbl::{OrdMap, Vector};
 
 use crate::agreement::Agreement;
 use crate::class::ClassVersion;
-use crate::cluster::{Cluster, ClusterState};
+use crate::cluster::{Cluster, ClusterState, GrowthRoom};
 use crate::command::{FIRST_LEVEL, FeatureLevel, Outcome};
 use crate::digest::{self, Tag};
 use crate::history::{History, KeptEvent, PrincipalNumber, TenantEvent};
@@ -273,6 +273,11 @@ impl State {
     #[must_use]
     pub fn fenced_clusters<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Arc<Cluster>> + 'a> {
         Box::new(self.clusters().filter(|cluster| cluster.fenced))
+    }
+
+    /// Clusters to which something may be added.
+    pub(crate) fn growing(&self) -> impl Iterator<Item = &Cluster> {
+        self.clusters.values().map(|cluster| &**cluster).filter(|cluster| cluster.growth != GrowthRoom::default())
     }
 
     /// How many clusters have not reported since a restore; while any has not, nothing is decided or deleted.
@@ -548,11 +553,11 @@ impl State {
     pub(crate) fn put_cluster(&mut self, cluster: Arc<Cluster>) {
         let pool = self.pools.get(&cluster.spec.pool).cloned();
         self.ledger_mut().put_cluster(&cluster, pool.as_deref());
-        self.digest = self.digest.wrapping_add(digest::of(Tag::Cluster, &*cluster));
+        self.digest = self.digest.wrapping_add(cluster_digest(&cluster));
         self.fenced += u32::from(cluster.fenced);
         self.cluster_ids.insert(cluster.spec.name.clone(), cluster.id);
         if let Some(before) = self.clusters.insert(cluster.id, cluster) {
-            self.digest = self.digest.wrapping_sub(digest::of(Tag::Cluster, &*before));
+            self.digest = self.digest.wrapping_sub(cluster_digest(&before));
             self.fenced -= u32::from(before.fenced);
         }
     }
@@ -561,7 +566,7 @@ impl State {
     pub(crate) fn remove_cluster(&mut self, id: ClusterId) -> Option<Arc<Cluster>> {
         let before = self.clusters.remove(&id)?;
         self.ledger_mut().remove_cluster(id);
-        self.digest = self.digest.wrapping_sub(digest::of(Tag::Cluster, &*before));
+        self.digest = self.digest.wrapping_sub(cluster_digest(&before));
         self.fenced -= u32::from(before.fenced);
         self.cluster_ids.remove(&before.spec.name);
         self.observed.forget_cluster(id);
@@ -647,6 +652,12 @@ pub(crate) fn recount(ledger: &mut Ledger, before: Option<&Tenant>, after: Optio
     if let (Some(tenant), Some((share, binding))) = (after, is) {
         ledger.take(&tenant.spec, share, binding.cluster, binding.shard);
     }
+}
+
+/// Of a cluster, with what may be added to it where anything may.
+fn cluster_digest(cluster: &Cluster) -> u64 {
+    let growth = if cluster.growth == GrowthRoom::default() { 0 } else { digest::of(Tag::ClusterGrowth, &(cluster.id, &cluster.growth)) };
+    digest::of(Tag::Cluster, cluster).wrapping_add(growth)
 }
 
 fn generation_digest(cluster: ClusterId, revision: Revision) -> u64 {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use roadstead_core::apply::{Applied, apply};
 use roadstead_core::class::{ClassVersion, VolumeSpec};
-use roadstead_core::cluster::{Capacity, ClusterSpec};
+use roadstead_core::cluster::{Capacity, ClusterSpec, GrowthRoom, NodeSize};
 use roadstead_core::command::{Batch, Command, Done, Envelope, FIRST_LEVEL, FeatureLevel, Outcome, Rejection};
 use roadstead_core::decide::{Contacts, Decision, Working};
 use roadstead_core::id::{Name, Owner, RequestId, Revision, VolumeUid};
@@ -14,7 +14,7 @@ use roadstead_core::observed::{
     ClusterDetails, ClusterInfo, Growth, GrowthGroup, NetworkPolicies, Observation, SeenTenant, TroubleKind, Upheld,
 };
 use roadstead_core::pool::{PoolKind, PoolPolicy, PoolSpec};
-use roadstead_core::request::{Ask, ClusterFound, Observed, ObservedTenant, Principal, Report, Request, Retry};
+use roadstead_core::request::{Ask, ClusterFound, GrowthFound, Observed, ObservedTenant, Principal, Report, Request, Retry};
 use roadstead_core::resources::{Bytes, Millicores, PodSize, Requests, Resources};
 use roadstead_core::state::State;
 use roadstead_core::tenant::{Desired, Tenant, TenantSpec};
@@ -113,6 +113,16 @@ pub fn found(cluster: &str, ingress: Upheld, egress: Upheld) -> Ask {
     let growth = Growth { room: PodSize::default(), groups: vec![growth] };
     let details = ClusterDetails { policies, growth, open_nodes: 3, zones: vec![("a".to_owned(), 3)], ..ClusterDetails::default() };
     Ask::NoteCluster(Box::new(ClusterFound { cluster: name(cluster), uid: format!("uid-{cluster}"), details }))
+}
+
+/// An agent tells how many nodes may still be added to its cluster, of 500 millicores each.
+pub fn growing(cluster: &str, nodes: u32) -> Ask {
+    let size = PodSize { cpu: Millicores(500), memory: Bytes(1 << 30) };
+    let (many, count) = (u64::from(nodes), (nodes > 0).then_some(NodeSize { allocatable: size, largest_free: size, count: nodes }));
+    let total =
+        Resources { cpu: Millicores(500 * many), memory: Bytes(many << 30), pods: 110 * many, storage: Bytes(0), attachments: 25 * many };
+    let room = GrowthRoom { total, nodes: count.into_iter().collect() };
+    Ask::NoteGrowth(Box::new(GrowthFound { cluster: name(cluster), uid: format!("uid-{cluster}"), room }))
 }
 
 pub fn spend_token(cluster: &str, token: Digest, uid: &str, key: u8) -> Ask {

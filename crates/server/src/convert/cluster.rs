@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use roadstead_api::v1::{self, observed_tenant, pool_spec};
 use roadstead_core::cluster::{
-    Capacity, Cluster, ClusterSpec, ClusterState, DEFAULT_HIGH_WATER, DEFAULT_SHARD_CAP, DEFAULT_TENANT_CAP, MAX_NODE_SIZES, NodeSize,
+    Capacity, Cluster, ClusterSpec, ClusterState, DEFAULT_HIGH_WATER, DEFAULT_SHARD_CAP, DEFAULT_TENANT_CAP, GrowthRoom, MAX_NODE_SIZES,
+    NodeSize,
 };
 use roadstead_core::constraint::limits::{MAX_LABEL_LEN, MAX_TERMS, MAX_VALUES};
 use roadstead_core::id::{ClusterId, Name, TenantId};
@@ -147,6 +148,13 @@ pub(super) fn capacity(check: &mut Check, at: At<'_>, wire: &v1::Capacity) -> Op
     Some(Capacity { allocatable: allocatable?, used_by_others: used_by_others?, nodes: nodes? })
 }
 
+/// What may still be added to a cluster, as its agent counts it.
+pub fn growth(check: &mut Check, at: At<'_>, wire: &v1::GrowthRoom) -> Option<GrowthRoom> {
+    let total = resources(check, at.field("total"), wire.total.as_ref());
+    let nodes = nodes(check, at.field("nodes"), &wire.nodes);
+    Some(GrowthRoom { total: total?, nodes: nodes? })
+}
+
 fn nodes(check: &mut Check, at: At<'_>, wire: &[v1::NodeSize]) -> Option<Vec<NodeSize>> {
     check.list(at, wire, MAX_NODE_SIZES, |check, at, node| {
         let allocatable = pod_size(check, at.field("allocatable"), node.allocatable.as_ref());
@@ -219,6 +227,7 @@ pub fn wire(state: &State, cluster: &Cluster) -> v1::Cluster {
             last_contact: None,
             removals: wire_removals(state, cluster.id),
             details: state.details_of(cluster.id).map(details::wire),
+            growth: (cluster.growth != GrowthRoom::default()).then(|| wire_growth(&cluster.growth)),
         }),
         revision: Some(wire_revision(cluster.changed)),
     }
@@ -296,15 +305,22 @@ fn wire_state(state: ClusterState) -> v1::ClusterState {
 }
 
 fn wire_capacity(capacity: &Capacity) -> v1::Capacity {
-    let node = |node: &NodeSize| v1::NodeSize {
-        allocatable: Some(wire_pod_size(&node.allocatable)),
-        largest_free: Some(wire_pod_size(&node.largest_free)),
-        count: node.count,
-    };
     v1::Capacity {
         allocatable: Some(wire_resources(&capacity.allocatable)),
         used_by_others: Some(wire_resources(&capacity.used_by_others)),
-        nodes: capacity.nodes.iter().map(node).collect(),
+        nodes: capacity.nodes.iter().map(wire_node).collect(),
+    }
+}
+
+fn wire_growth(room: &GrowthRoom) -> v1::GrowthRoom {
+    v1::GrowthRoom { total: Some(wire_resources(&room.total)), nodes: room.nodes.iter().map(wire_node).collect() }
+}
+
+fn wire_node(node: &NodeSize) -> v1::NodeSize {
+    v1::NodeSize {
+        allocatable: Some(wire_pod_size(&node.allocatable)),
+        largest_free: Some(wire_pod_size(&node.largest_free)),
+        count: node.count,
     }
 }
 

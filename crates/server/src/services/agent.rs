@@ -10,7 +10,7 @@ use roadstead_api::v1::agent_service_server::AgentService;
 use roadstead_class::class_digest;
 use roadstead_core::command::{Kind, Rejection};
 use roadstead_core::id::Name;
-use roadstead_core::request::{Ask, ClusterFound, Observed, ObservedTenant};
+use roadstead_core::request::{Ask, ClusterFound, GrowthFound, Observed, ObservedTenant};
 use roadstead_core::state::State;
 use tonic::{Code, Request, Response, Status};
 
@@ -19,7 +19,7 @@ use super::intents::Intents;
 use super::reports;
 use crate::auth::Reach;
 use crate::convert::check::{At, Check};
-use crate::convert::{agent, cluster_names, details};
+use crate::convert::{agent, cluster, cluster_names, details};
 use crate::errors::{Fault, rejected};
 
 /// `AgentService` on one replica.
@@ -114,10 +114,19 @@ impl AgentService for Agents {
             None => Some(None),
             Some(wire) => details::details(&mut check, At::Top("details"), wire).map(Some),
         };
-        let (mut observation, found) = check.finish(observation.zip(found))?;
+        let growth = match &request.get_ref().growth {
+            None => Some(None),
+            Some(wire) => cluster::growth(&mut check, At::Top("growth"), wire).map(Some),
+        };
+        let ((mut observation, found), growth) = check.finish(observation.zip(found).zip(growth))?;
         let state = self.context.state(false).await?;
         observation.report.tenants.retain(running_as_wanted(&state, &request.get_ref().tenants));
         let uid = observation.report.uid.clone();
+        // Before the capacity: a node that has come is in that now, and is to be added no more.
+        if let Some(room) = growth {
+            let ask = Ask::NoteGrowth(Box::new(GrowthFound { cluster: name.clone(), uid: uid.clone(), room }));
+            self.context.submit(&reach.caller().principal, None, ask).await?;
+        }
         let ask = Ask::Observe(Box::new(observation));
         let reports::Taken { revision, report_within, complete_wanted } = reports::submit(&self.context, &reach, &name, ask).await?;
         if let Some(details) = found {

@@ -137,6 +137,28 @@ async fn what_an_agent_tells_stands_with_the_tenant_and_its_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_be_added_to_a_cluster_is_free_and_shown_apart() {
+    let mut world = World::with_clusters(1, 1).await;
+    let mut agent = agent(&world, "c0").await;
+    let size = v1::PodSize { cpu_millicores: 4000, memory_bytes: 1 << 34 };
+    let total = v1::Resources { cpu_millicores: 12_000, memory_bytes: 3 << 34, pods: 330, storage_bytes: 0, attachments: 75 };
+    let node = v1::NodeSize { allocatable: Some(size), largest_free: Some(size), count: 3 };
+    let room = v1::GrowthRoom { total: Some(total), nodes: vec![node] };
+    let growing = |room: v1::GrowthRoom| v1::ObserveRequest { uid: "uid-c0".into(), growth: Some(room), ..Default::default() };
+    let request = v1::GetClusterRequest { name: "c0".into(), ..Default::default() };
+    let before = world.fleet.get_cluster(request.clone()).await.unwrap().into_inner().cluster.unwrap().status.unwrap();
+    assert_eq!(before.growth, None);
+    agent.observe(growing(room.clone())).await.unwrap();
+    let after = world.fleet.get_cluster(request).await.unwrap().into_inner().cluster.unwrap().status.unwrap();
+    assert_eq!(after.growth, Some(room.clone()));
+    assert_eq!(after.capacity, before.capacity, "it is not there");
+    assert_eq!(after.free.unwrap().cpu_millicores, before.free.unwrap().cpu_millicores + 12_000);
+    let wrong = v1::NodeSize { count: 0, ..node };
+    let refused = agent.observe(growing(v1::GrowthRoom { nodes: vec![wrong], ..room })).await.unwrap_err();
+    assert!(refused.code() == Code::InvalidArgument && refused.message().contains("growth.nodes[0].count"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_tells_nothing_of_another_clusters_tenants() {
     let mut world = World::with_clusters(1, 2).await;
     let placed = world.place("anvils", "acme").await;

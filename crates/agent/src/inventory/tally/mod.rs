@@ -23,12 +23,12 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use roadstead_core::cluster::Capacity;
+use roadstead_core::cluster::{Capacity, GrowthRoom};
 use roadstead_core::constraint::{Taint, Toleration};
 use roadstead_core::observed::{self, ClusterDetails, GrowthGroup, MAX_DETAIL_BYTES, MAX_DETAILS, NetworkPolicies, Pressure};
 use roadstead_core::resources::{Bytes, MAX_QUANTITY, Millicores, PodSize, RESOURCE_COUNT, Resource, Resources};
 
-use super::growth::{AutoscalerStatus, Group, Growth, NodePool, growth};
+use super::growth::{AutoscalerStatus, Group, Growth, NodePool, PoolNodes, counted, growth};
 use super::slim::Node;
 use nodes::NodeSlot;
 use slots::{Listed, Slots};
@@ -255,6 +255,27 @@ impl Tally {
             *size = PodSize { cpu: size.cpu.min(allocatable.cpu), memory: size.memory.min(allocatable.memory) };
         }
         growth(self.listed_status.values(), self.listed_pools.values(), &sizes)
+    }
+
+    /// What of that counts. Looks at every node once.
+    #[must_use]
+    pub(crate) fn growth_room(&self) -> GrowthRoom {
+        let mut there = BTreeMap::<&str, PoolNodes>::new();
+        for (_, slot) in self.nodes.iter() {
+            let Some(Node { pool: Some(pool), ready, .. }) = slot.facts() else { continue };
+            let nodes = there.entry(pool).or_default();
+            nodes.ready += u32::from(*ready);
+            let smaller = |one: Resources, other: Resources| {
+                let mut least = one.to_array();
+                least.iter_mut().zip(other.to_array()).for_each(|(least, other)| *least = other.min(*least));
+                Resources::from_array(least)
+            };
+            nodes.least = match (nodes.least, slot.open_size()) {
+                (Some(one), Some(other)) => Some(smaller(one, other)),
+                (one, other) => one.or(other),
+            };
+        }
+        counted(self.listed_status.values(), self.listed_pools.values(), &there)
     }
 
     fn is_outsider(&self, namespace: u32) -> bool {

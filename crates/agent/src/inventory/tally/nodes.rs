@@ -1,7 +1,7 @@
 //! One node: what it is, what is on it, and what of that is in the sums.
 
 use roadstead_core::constraint::{TaintEffect, Toleration};
-use roadstead_core::resources::{Bytes, Millicores, PodSize, Resource};
+use roadstead_core::resources::{Bytes, Millicores, PodSize, Resource, Resources};
 
 use super::{Census, Sums, UNLIMITED_ATTACHMENTS, taint_key};
 use crate::inventory::slim::Node;
@@ -40,6 +40,12 @@ impl NodeSlot {
         let attachable = self.drivers.or(node.attachable).unwrap_or(UNLIMITED_ATTACHMENTS);
         let PodSize { cpu, memory } = node.allocatable;
         ([cpu.0.into(), memory.0.into(), node.pods.into(), 0, attachable.into()], self.others)
+    }
+
+    /// What an open node can allocate to tenants' pods and volumes.
+    pub(super) fn open_size(&self) -> Option<Resources> {
+        let narrow = |sum: u128| u64::try_from(sum).unwrap_or(u64::MAX);
+        self.facts().filter(|_| self.open).map(|_| Resources::from_array(self.part().0.map(narrow)))
     }
 
     /// What an open node can allocate to pods, and the largest pod that it could take now.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use roadstead_core::cluster::{Capacity, Cluster, ClusterSpec, NodeSize};
+use roadstead_core::cluster::{Capacity, Cluster, ClusterSpec, GrowthRoom, NodeSize};
 use roadstead_core::constraint::{
     Company, CompanyKind, CompanyTerm, Constraints, OwnerLimit, OwnerLimitScope, Preference, Taint, TaintEffect, Toleration, TopologyKey,
     Wish,
@@ -81,6 +81,7 @@ fn cluster(chance: &mut Chance, number: usize) -> Cluster {
             cordoned: false,
             draining: false,
         },
+        growth: GrowthRoom::default(),
         capacity: Capacity {
             allocatable: Resources {
                 cpu: Millicores(cpu * nodes),
