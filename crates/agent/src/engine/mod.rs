@@ -1,12 +1,13 @@
 //! The agent's loop: hears what is wanted, looks at what is there, asks [`roadstead_core::reconcile`] what comes next, has it carried out, tells.
 //!
 //! One task owns all of it; workers carry actions out, one tenant each, and report back. It decides nothing itself. Modules in reading order:
-//! [`wanted`] (what was heard), [`look`] (what is there), [`told`] (what the placement service knows), [`troubles`] (what is in the log),
+//! [`wanted`] (what was heard), [`look`] (what is there), [`told`] (what the placement service knows), [`telling`] (when it is told), [`troubles`] (what is in the log),
 //! [`work`] (a tenant that is worked on), this one.
 
 mod wanted;
 mod look;
 mod told;
+mod telling;
 mod troubles;
 mod work;
 #[cfg(test)]
@@ -17,12 +18,9 @@ use std::time::{Duration, SystemTime};
 
 use roadstead_api::v1;
 use roadstead_class::Site;
-use roadstead_core::id::{Name, Revision, ShardId, TenantId};
+use roadstead_core::id::{Name, Revision, TenantId};
 use roadstead_core::intent::Role;
-use roadstead_core::observed::ClusterInfo;
-use roadstead_core::reconcile::{
-    Action, ClusterSeen, Condition, Limits, Memory, Part, PartSeen, Round, Step, TenantSeen, VolumeSeen, reconcile,
-};
+use roadstead_core::reconcile::{Action, ClusterSeen, Limits, Memory, Round, Step, VolumeSeen, reconcile};
 use roadstead_core::time::{Millis, Timestamp};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -30,12 +28,12 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::diff;
-use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Removals};
+use crate::interpreter::{Changed, Failed, Interpreter, Removals};
 use look::look_at;
-use told::{Known, Now, Told};
+use told::Told;
 use troubles::Troubles;
 use wanted::Wanted;
-use work::{Busy, Ended, carry_out};
+use work::{Busy, Ended, Places, carry_out, changes_what_is_used};
 
 /// Tenants that are worked on at the same time, each with one request at a time: a new one is a dozen of them, each of which waits for the one before.
 const PARALLEL: usize = 64;
@@ -127,8 +125,6 @@ pub struct Engine<I: Interpreter> {
     work: JoinSet<(TenantId, Result<Ended, Failed>)>,
     /// Being answered; those that are left are given up with the agent.
     questions: JoinSet<()>,
-    /// Volumes that are kept without being asked for, as the interpreter was told last.
-    detached: BTreeSet<(TenantId, Name)>,
     /// Worked on just now: what was made is given so long to be seen.
     settling: BTreeMap<TenantId, Instant>,
     /// Why the last attempt failed, in plain words.
@@ -183,7 +179,6 @@ impl<I: Interpreter> Engine<I> {
             busy: BTreeMap::new(),
             work: JoinSet::new(),
             questions: JoinSet::new(),
-            detached: BTreeSet::new(),
             settling: BTreeMap::new(),
             reasons: BTreeMap::new(),
             told: Told::default(),
@@ -423,10 +418,7 @@ impl<I: Interpreter> Engine<I> {
             let others = seen.volumes.iter().filter(|(name, volume)| is_there(volume) && !is_wanted(name));
             detached.extend(others.map(|(name, _)| (wanted.id, name.clone())));
         }
-        if self.detached != detached {
-            self.interpreter.detached(&detached);
-            self.detached = detached;
-        }
+        self.interpreter.detached(&detached);
     }
 
     /// Keeps new removals before they are begun; those that are not kept are not begun.
@@ -477,168 +469,26 @@ impl<I: Interpreter> Engine<I> {
         Ok(())
     }
 
+    /// Has what is to be done begun, of as many tenants as there are places.
     fn hand_out(&mut self) {
         let now = Instant::now();
-        let mut in_shard: BTreeMap<ShardId, usize> = BTreeMap::new();
-        for busy in self.busy.values() {
-            *in_shard.entry(busy.shard).or_default() += 1;
-        }
-        // Half of the changes, too, are for one shard at most.
-        let mut changes: BTreeMap<ShardId, usize> = BTreeMap::new();
-        for busy in self.busy.values().filter(|busy| busy.is_change) {
-            *changes.entry(busy.shard).or_default() += 1;
-        }
+        let mut places = Places::left(self.parallel, self.changes, self.busy.values());
         for (id, step) in &self.round.steps {
             let is_free = !self.busy.contains_key(id) && !self.unknown.contains(id);
             let has_settled = self.settling.get(id).is_none_or(|until| *until <= now);
             if step.actions.is_empty() || !is_free || !has_settled {
                 continue;
             }
-            if self.busy.len() >= self.parallel {
+            if places.is_none() {
                 break;
             }
             let Some(job) = self.wanted.jobs.get(id) else { continue };
-            let busy = in_shard.entry(job.intent.shard).or_default();
-            let is_change = self.seen.tenants.get(id).is_some_and(|seen| is_change(seen, step));
-            if *busy >= self.parallel / 2 {
-                continue;
-            }
-            if is_change {
-                let all: usize = changes.values().sum();
-                let changes = changes.entry(job.intent.shard).or_default();
-                if all >= self.changes || *changes >= self.changes.div_ceil(2) {
-                    continue;
-                }
-                *changes += 1;
-            }
-            *busy += 1;
-            let one = Busy::new(job.intent.shard, is_change);
-            self.work.spawn(carry_out(self.interpreter.clone(), job.clone(), step.actions.clone(), one.clone()));
-            self.busy.insert(*id, one);
+            let in_use = self.seen.tenants.get(id).is_some_and(|seen| changes_what_is_used(seen, step));
+            let Some(busy) = places.take(job.intent.shard, in_use) else { continue };
+            self.work.spawn(carry_out(self.interpreter.clone(), job.clone(), step.actions.clone(), busy.clone()));
+            self.busy.insert(*id, busy);
         }
     }
-
-    /// Tells what is news, or that all is as before when that is due.
-    fn tell(&mut self, tell: &mpsc::Sender<v1::ObserveRequest>) -> Result<(), ()> {
-        let now = Instant::now();
-        // What was decided under an intent that is not kept yet is not told: whoever comes after this process might act on an older one.
-        if self.wanted.intent.generation > self.seen.generation {
-            return Ok(());
-        }
-        if self.told.is_telling() || self.is_early(self.next_tell) {
-            return Ok(());
-        }
-        self.next_tell = now + TELL_PACE;
-        let facts = match self.interpreter.facts() {
-            Ok(facts) => facts,
-            Err(error) => {
-                debug!(%error, "nothing is told before the cluster has been looked at");
-                return Ok(());
-            }
-        };
-        // Not while something is on its way: what was said before must not be taken for said again.
-        if now >= self.anew_at {
-            self.told.anew();
-            self.anew_at = now + TELL_ANEW_EVERY;
-        }
-        let Some(message) = self.news(&facts, now >= self.alive_at) else { return Ok(()) };
-        self.log_troubles();
-        self.alive_at = now + self.tell_within;
-        match tell.try_send(message) {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                self.told.lost();
-                Ok(())
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(()),
-        }
-    }
-
-    fn news(&mut self, facts: &ClusterFacts, due: bool) -> Option<v1::ObserveRequest> {
-        let blind = self.blind.as_ref().filter(|(since, _)| since.elapsed() >= BLIND_AFTER);
-        let (nothing, cannot_look) = (TenantSeen::default(), blind.map(|(_, why)| Condition::Blocked(why.to_string())));
-        let conditions: BTreeMap<TenantId, Condition> =
-            self.round.steps.iter().map(|(id, step)| (*id, self.condition(*id, step))).collect();
-        let seen_of = |id: &TenantId| if blind.is_some() { Some(&nothing) } else { self.seen.tenants.get(id) };
-        let tenants = self.wanted.intent.tenants.iter().filter(|wanted| !self.unknown.contains(&wanted.id));
-        let tenants = tenants
-            .filter_map(|wanted| {
-                let (seen, condition) = (seen_of(&wanted.id)?, cannot_look.as_ref().or_else(|| conditions.get(&wanted.id))?);
-                // One that is being worked on is told of when that is done: what was seen of it may be over. What it has lost stays lost.
-                if self.busy.contains_key(&wanted.id) && (seen.at_rest || !is_lost(condition)) {
-                    return None;
-                }
-                let rendered = self.wanted.jobs.get(&wanted.id).and_then(|job| job.rendered.as_deref().ok());
-                Some(Known { wanted, seen, condition, class_digest: rendered.map_or("", |rendered| &rendered.class_digest) })
-            })
-            .collect();
-        let orphans: Vec<_> = self.round.orphans.iter().filter_map(|id| Some((*id, seen_of(id)?))).collect();
-        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let info = ClusterInfo {
-            version: facts.version.clone(),
-            agent: env!("CARGO_PKG_VERSION").to_owned(),
-            nodes: facts.nodes,
-            ready_nodes: facts.ready_nodes,
-            orphans: count(orphans.len()),
-            held_back: count(self.round.held_back.len()),
-        };
-        let idle = self.busy.is_empty() && self.unknown.is_empty() && self.blind.is_none();
-        let now = Now {
-            generation: self.seen.generation,
-            idle,
-            wanted: &self.wanted.intent.tenants,
-            tenants,
-            orphans,
-            uid: &facts.uid,
-            cluster: self.wanted.cluster(),
-            capacity: &facts.capacity,
-            info,
-            details: &facts.details,
-            time: self.now(),
-        };
-        self.told.news(&now, due)
-    }
-
-    /// The log says what the placement service is told, also while that is not reached.
-    fn log_troubles(&mut self) {
-        let jobs = &self.wanted.jobs;
-        self.troubles.keep(|id| jobs.contains_key(&id));
-        for (id, trouble) in self.told.troubles() {
-            let Some(job) = jobs.get(&id) else { continue };
-            if let Some(turn) = self.troubles.turn(id, trouble) {
-                troubles::log(job.intent.name.as_str(), id, &turn);
-            }
-        }
-    }
-
-    /// What is seen of a tenant, or what failed when something was done about it; and whether that is over its time.
-    fn condition(&self, id: TenantId, step: &Step) -> Condition {
-        let condition = match (&step.condition, self.reasons.get(&id)) {
-            (Condition::Progressing(_), Some(Failed::Refused(why))) => Condition::Blocked(why.clone()),
-            (Condition::Progressing(_), Some(Failed::Later { why, .. } | Failed::TooMany { why, .. })) => {
-                Condition::Progressing(why.clone())
-            }
-            (condition, _) => condition.clone(),
-        };
-        if !matches!(condition, Condition::Progressing(_)) {
-            return condition;
-        }
-        let rendered = self.wanted.jobs.get(&id).and_then(|job| job.rendered.as_deref().ok());
-        let within = rendered.and_then(|rendered| rendered.ready_within).unwrap_or(READY_WITHIN);
-        self.memory.judged(id, condition, within, self.now())
-    }
-}
-
-/// Whether something of it is gone for good.
-fn is_lost(condition: &Condition) -> bool {
-    matches!(condition, Condition::VolumeLost(_) | Condition::SecretLost(_))
-}
-
-/// Whether objects of a tenant are put right, or changed, that is there already. A new one that is only being made has nobody yet who would notice; and
-/// what is being stopped may wait for its own commands for long.
-fn is_change(seen: &TenantSeen, step: &Step) -> bool {
-    let is_there = !matches!(seen.parts.get(&Part::Workloads), None | Some(PartSeen::Missing));
-    is_there && !step.actions.contains(&Action::Stop) && step.actions.iter().any(|action| matches!(action, Action::Put(_)))
 }
 
 /// In milliseconds since 1970.

@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 
 use roadstead_api::v1;
-use roadstead_core::cluster::Capacity;
+use roadstead_core::cluster::{Capacity, GrowthRoom};
 use roadstead_core::id::{Epoch, Name, Revision, TenantId, VolumeUid};
 use roadstead_core::intent::TenantIntent;
 use roadstead_core::observed::{ClusterDetails, ClusterInfo, SeenTenant, TroubleKind};
-use roadstead_core::reconcile::{Condition, Home, TenantSeen, VolumeSeen, going};
+use roadstead_core::reconcile::{Condition, Home, TenantSeen, VolumeSeen, going, is_stopped};
 use roadstead_core::request::Observed;
 use roadstead_core::time::{Millis, Timestamp};
 
@@ -45,6 +45,7 @@ pub(crate) struct Told {
     /// Since when each is on its way, and when that was told last.
     waits: BTreeMap<TenantId, (Timestamp, Timestamp)>,
     capacity: Option<Capacity>,
+    growth: Option<GrowthRoom>,
     info: Option<ClusterInfo>,
     details: Option<ClusterDetails>,
     /// All that is carried is to be told, as of this revision.
@@ -57,6 +58,7 @@ pub(crate) struct Told {
 struct Sent {
     said: BTreeMap<TenantId, Said>,
     capacity: Option<Capacity>,
+    growth: Option<GrowthRoom>,
     info: Option<ClusterInfo>,
     details: Option<ClusterDetails>,
     complete: bool,
@@ -87,6 +89,7 @@ pub(crate) struct Now<'a> {
     /// The cluster's name.
     pub(crate) cluster: &'a str,
     pub(crate) capacity: &'a Capacity,
+    pub(crate) growth: &'a GrowthRoom,
     pub(crate) info: ClusterInfo,
     pub(crate) details: &'a ClusterDetails,
     pub(crate) time: Timestamp,
@@ -101,7 +104,8 @@ impl Told {
     /// Every tenant is told of anew, in as many messages as that takes: something may have been dropped on the way, or mean something else
     /// by now.
     pub(crate) fn anew(&mut self) {
-        self.details = None;
+        // Below some feature level they are taken and not kept.
+        (self.details, self.growth) = (None, None);
         self.said.clear();
     }
 
@@ -123,9 +127,10 @@ impl Told {
 
     /// The last message was taken.
     pub(crate) fn taken(&mut self, answer: &v1::ObserveResponse) {
-        let Some(Sent { said, capacity, info, details, complete }) = self.sent.take() else { return };
+        let Some(Sent { said, capacity, growth, info, details, complete }) = self.sent.take() else { return };
         self.said.extend(said);
         self.capacity = capacity.or(self.capacity.take());
+        self.growth = growth.or(self.growth.take());
         self.info = info.or(self.info.take());
         self.details = details.or(self.details.take());
         if complete {
@@ -164,9 +169,11 @@ impl Told {
             said.extend(now.orphans.iter().filter_map(|(id, seen)| Some((*id, orphan(*id, seen)?))));
         }
         let capacity = (self.capacity.as_ref() != Some(now.capacity)).then(|| now.capacity.clone());
+        let growth = (self.growth.as_ref() != Some(now.growth)).then(|| now.growth.clone());
         let info = (self.info.as_ref() != Some(&now.info)).then(|| now.info.clone());
         let details = (self.details.as_ref() != Some(now.details)).then(|| now.details.clone());
-        let is_news = !said.is_empty() || capacity.is_some() || info.is_some() || details.is_some() || complete.is_some();
+        let is_news =
+            !said.is_empty() || capacity.is_some() || growth.is_some() || info.is_some() || details.is_some() || complete.is_some();
         if !is_news && !anyway {
             return None;
         }
@@ -177,8 +184,9 @@ impl Told {
             tenants: said.values().map(|said| wire::seen(&said.seen, said.observed, &said.class_digest)).collect(),
             complete_at: complete.map(wire::wire_revision),
             details: details.as_ref().map(wire::wire_details),
+            growth: growth.as_ref().map(wire::wire_growth),
         };
-        self.sent = Some(Sent { said, capacity, info, details, complete: complete.is_some() });
+        self.sent = Some(Sent { said, capacity, growth, info, details, complete: complete.is_some() });
         Some(message)
     }
 
@@ -188,6 +196,8 @@ impl Told {
             // Acted on in a newer epoch, which a restore has undone: what is there is told as of that epoch, and it is bound anew.
             Condition::Blocked(_) if self::newer(wanted, seen).is_some() => Some(presence(seen)),
             Condition::VolumeLost(_) | Condition::SecretLost(_) if seen.at_rest => Some(Observed::Stopped),
+            // What it is to have beside that concerns nobody who waits for it to be stopped.
+            Condition::Blocked(_) if is_stopped(wanted, seen) => Some(Observed::Stopped),
             Condition::Running => Some(Observed::Running),
             Condition::Stopped => Some(Observed::Stopped),
             Condition::Absent => Some(Observed::Absent),
@@ -286,6 +296,7 @@ mod tests {
     use roadstead_core::resources::{Bytes, Requests};
 
     use super::*;
+    use crate::interpreter::ClusterFacts;
 
     /// More than fit into two messages.
     const COUNT: u64 = 2 * MAX_TENANTS as u64 + 7;
@@ -313,6 +324,24 @@ mod tests {
         Known { wanted, seen, condition, class_digest: "c1a55" }
     }
 
+    /// Of a cluster in which nobody is worked on.
+    fn now<'a>(facts: &'a ClusterFacts, wanted: &'a [TenantIntent], tenants: Vec<Known<'a>>) -> Now<'a> {
+        Now {
+            generation: Revision::default(),
+            idle: true,
+            wanted,
+            tenants,
+            orphans: Vec::new(),
+            uid: "uid",
+            cluster: "eu-1",
+            capacity: &facts.capacity,
+            growth: &facts.growth,
+            info: ClusterInfo::default(),
+            details: &facts.details,
+            time: Timestamp::default(),
+        }
+    }
+
     #[test]
     fn who_is_held_back_is_told_how_it_goes_on_whatever_the_cluster_is_called() {
         assert!(held_back("eu-1").contains("roadstead allow-removals eu-1 --count N"));
@@ -322,20 +351,9 @@ mod tests {
     #[test]
     fn everything_is_told_anew_in_as_many_messages_as_that_takes_and_what_was_lost_again() {
         let (intents, seen): (Vec<_>, _) = ((1..=COUNT).map(tenant).collect(), TenantSeen::default());
-        let (capacity, details) = (Capacity::default(), ClusterDetails::default());
-        let now = || Now {
-            generation: Revision::default(),
-            idle: true,
-            wanted: &intents,
-            tenants: intents.iter().map(|intent| known(intent, &seen, &Condition::Running)).collect(),
-            orphans: Vec::new(),
-            uid: "uid",
-            cluster: "eu-1",
-            capacity: &capacity,
-            info: ClusterInfo::default(),
-            details: &details,
-            time: Timestamp::default(),
-        };
+        let facts = ClusterFacts::default();
+        let all = || intents.iter().map(|intent| known(intent, &seen, &Condition::Running)).collect();
+        let now = || now(&facts, &intents, all());
         let mut told = Told::default();
         for _ in 0..2 {
             let first = told.news(&now(), false).expect("all is news");
@@ -355,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_that_is_being_deleted_is_told_while_its_tenant_runs() {
+    fn a_volume_that_is_being_deleted_is_told_while_its_tenant_runs_and_one_that_is_gone_with_what_to_do() {
         let (data, uid) = (Name::new("data").expect("it is a name"), VolumeUid(7));
         let volume = VolumeIntent { name: data.clone(), size: Bytes(1), storage: "fast".to_owned(), uid: Some(uid) };
         let intents = [TenantIntent { volumes: vec![volume], ..tenant(1) }];
@@ -363,47 +381,31 @@ mod tests {
         let seen = TenantSeen { home, volumes: [(data.clone(), VolumeSeen::Going { uid })].into(), ..TenantSeen::default() };
         let mut told = Told::default();
         let mut news = |condition: &Condition| {
-            let now = Now {
-                generation: Revision::default(),
-                idle: true,
-                wanted: &intents,
-                tenants: vec![known(&intents[0], &seen, condition)],
-                orphans: Vec::new(),
-                uid: "uid",
-                cluster: "eu-1",
-                capacity: &Capacity::default(),
-                info: ClusterInfo::default(),
-                details: &ClusterDetails::default(),
-                time: Timestamp::default(),
-            };
+            let facts = ClusterFacts::default();
+            let now = now(&facts, &intents, vec![known(&intents[0], &seen, condition)]);
             let tenant = told.news(&now, false).expect("it is news").tenants.remove(0);
             told.taken(&v1::ObserveResponse::default());
             let trouble = tenant.trouble.clone().expect("it is told");
-            (tenant.observed(), trouble.kind(), trouble.why.contains("is being deleted"))
+            (tenant.observed(), trouble.kind(), trouble.why)
         };
-        assert_eq!(news(&Condition::Running), (v1::observed_tenant::Observed::Running, v1::trouble::Kind::VolumeLost, true));
-        let (_, kind, goes) = news(&Condition::VolumeLost(data));
-        assert_eq!((kind, goes), (v1::trouble::Kind::VolumeLost, false), "gone");
+        use v1::trouble::Kind;
+        let going = "volume data is being deleted, which nothing takes back: its data is there only for as long as the pods that use it run; \
+                     copy it out of them before they are stopped or restarted";
+        assert_eq!(news(&Condition::Running), (v1::observed_tenant::Observed::Running, Kind::VolumeLost, going.to_owned()));
+        let gone = "volume data was there and is not: the tenant stays stopped, and nothing is made in its place; \
+                    delete it with --purge, or restore its data into a new one";
+        let (_, kind, why) = news(&Condition::VolumeLost(data));
+        assert_eq!((kind, why.as_str()), (Kind::VolumeLost, gone));
     }
 
     #[test]
     fn what_is_late_is_told_at_once_and_in_other_words_only_now_and_then() {
-        let (intents, seen, capacity) = ([tenant(1)], TenantSeen::default(), Capacity::default());
+        let (intents, seen, facts) = ([tenant(1)], TenantSeen::default(), ClusterFacts::default());
         let mut told = Told::default();
         let mut news = |condition: &Condition, seconds: u64, busy: bool| {
-            let now = Now {
-                generation: Revision::default(),
-                idle: !busy,
-                wanted: &intents,
-                tenants: intents.iter().filter(|_| !busy).map(|intent| known(intent, &seen, condition)).collect(),
-                orphans: Vec::new(),
-                uid: "uid",
-                cluster: "eu-1",
-                capacity: &capacity,
-                info: ClusterInfo::default(),
-                details: &ClusterDetails::default(),
-                time: Timestamp(1_800_000_000_000 + seconds * 1000),
-            };
+            let known = intents.iter().filter(|_| !busy).map(|intent| known(intent, &seen, condition)).collect();
+            let time = Timestamp(1_800_000_000_000 + seconds * 1000);
+            let now = Now { idle: !busy, time, ..now(&facts, &intents, known) };
             let message = told.news(&now, false)?;
             told.taken(&v1::ObserveResponse::default());
             let trouble = message.tenants.into_iter().next()?.trouble;
@@ -426,5 +428,39 @@ mod tests {
         assert_eq!(news(&Condition::Running, 23, false), Some(None));
         assert_eq!(news(&waits("e"), 24, false), Some(None));
         assert_eq!(news(&waits("e"), 29, false), is(Kind::Waits, "e"));
+    }
+    #[test]
+    fn who_is_to_be_stopped_and_is_is_told_so_whatever_else_is_in_its_way() {
+        let intents = [TenantIntent { role: Role::Stopped, ..tenant(1) }];
+        let (blocked, facts) = (Condition::Blocked("a quota is refused".to_owned()), ClusterFacts::default());
+        let news = |wanted: &[TenantIntent], at_rest: bool, home: Home| {
+            let seen = TenantSeen { home, at_rest, ..TenantSeen::default() };
+            let told = Told::default().news(&now(&facts, wanted, vec![known(&wanted[0], &seen, &blocked)]), false);
+            let tenant = told.expect("it is news").tenants.remove(0);
+            assert_eq!(tenant.trouble.as_ref().map(v1::Trouble::kind), Some(v1::trouble::Kind::Blocked), "that is told, too");
+            tenant.observed()
+        };
+        use v1::observed_tenant::Observed;
+        let ours = || Home::Ours(Epoch::default());
+        assert_eq!(news(&intents, true, ours()), Observed::Stopped);
+        assert_eq!(news(&intents, false, ours()), Observed::Unspecified);
+        assert_eq!(news(&intents, true, Home::Foreign("somebody".to_owned())), Observed::Unspecified);
+        assert_eq!(news(&[tenant(1)], true, ours()), Observed::Unspecified, "it is to run");
+    }
+
+    #[test]
+    fn what_may_be_added_is_told_with_the_capacity_and_only_when_it_is_another() {
+        let mut facts = ClusterFacts::default();
+        let mut told = Told::default();
+        let mut news = |facts: &ClusterFacts| {
+            let message = told.news(&now(facts, &[], Vec::new()), false)?;
+            told.taken(&v1::ObserveResponse::default());
+            Some((message.capacity.is_some(), message.growth.map(|room| room.total.unwrap_or_default().pods)))
+        };
+        assert_eq!(news(&facts), Some((true, Some(0))));
+        facts.growth.total.pods = 110;
+        facts.capacity.allocatable.pods = 10;
+        assert_eq!(news(&facts), Some((true, Some(110))));
+        assert_eq!(news(&facts), None);
     }
 }

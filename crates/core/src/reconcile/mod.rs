@@ -107,6 +107,8 @@ pub struct TenantSeen {
     pub volumes: BTreeMap<Name, VolumeSeen>,
     /// Whether nothing of it can write any more: controllers at zero, no pod left (one that terminates is), no volume attached. Unknown is `false`.
     pub at_rest: bool,
+    /// What keeps it from being at rest, in plain words, where that is known.
+    pub holds: Option<String>,
     /// Everything that it was compared with, as a hash, where that is known: with the same one, what differs now was changed by somebody else.
     pub rendering: Option<u64>,
 }
@@ -244,7 +246,7 @@ pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, me
     for (wanted, mut step) in all {
         let id = wanted.id;
         if will_be_held_back(wanted, seen_of(wanted), &step) && !memory.has_room(id, may_remove) {
-            step.condition = Condition::Progressing(WILL_WAIT.to_owned());
+            step.condition = Condition::Progressing(tenant::held(WILL_WAIT, seen_of(wanted)));
         }
         if memory.rests(id, now) || memory.is_at_rest(wanted.shard, now) {
             step.actions.clear();
@@ -268,6 +270,13 @@ pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, me
     let named: BTreeSet<TenantId> = intent.tenants.iter().map(|wanted| wanted.id).collect();
     round.orphans = seen.tenants.keys().filter(|id| !named.contains(id)).copied().collect();
     round
+}
+
+/// Whether a tenant that is to be stopped is, whatever else keeps it from being as it is to be: a quota that cannot be made concerns nobody who waits for
+/// that.
+#[must_use]
+pub fn is_stopped(wanted: &TenantIntent, seen: &TenantSeen) -> bool {
+    wanted.role == Role::Stopped && seen.at_rest && seen.home == Home::Ours(wanted.epoch)
 }
 
 /// Whether a tenant is on its way to a removal that has to be agreed to unless there is room for it.
