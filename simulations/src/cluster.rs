@@ -170,7 +170,7 @@ impl Cluster {
             parts: wanted.map(|wanted| Part::ALL.into_iter().map(|which| (which, part(wanted, which))).collect()).unwrap_or_default(),
             volumes: namespace.volumes.iter().map(|(name, is)| (name.clone(), volume(is))).collect(),
             at_rest: namespace.pods == Pods::None,
-            rendering: None,
+            ..TenantSeen::default()
         }
     }
 

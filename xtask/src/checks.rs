@@ -13,9 +13,20 @@ const SEEDS: u32 = 2_000;
 /// Test threads where a test starts processes of its own; more only makes each wait for the other on a small machine.
 const PROCESS_TEST_THREADS: &str = "2";
 /// The tests that start control planes of Kubernetes, and those that start nodes, too; `kubernetes` runs them, and `integration` all others.
-const CONTROL_PLANE_TESTS: [&str; 8] =
-    ["testbed", "inventory", "kube_interpreter", "kube_classes", "kube_faults", "join", "let_in", "cluster_profiles"];
-const NODE_TESTS: [&str; 4] = ["whole_clusters", "kube_commands", "real_clusters", "network_policies"];
+const CONTROL_PLANE_TESTS: [&str; 11] = [
+    "testbed",
+    "inventory",
+    "kube_interpreter",
+    "kube_kept",
+    "kube_pruned",
+    "kube_rest",
+    "kube_classes",
+    "kube_faults",
+    "join",
+    "let_in",
+    "cluster_profiles",
+];
+const NODE_TESTS: [&str; 5] = ["whole_clusters", "kube_commands", "real_clusters", "network_policies", "agent_pods"];
 
 struct Check {
     name: &'static str,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use kube::api::{DynamicObject, PostParams};
-use kube::client::{Body, ClientBuilder};
+use kube::client::Body;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
@@ -25,6 +25,7 @@ use roadstead_tests::process::until;
 use roadstead_tests::testbed::{ControlPlane, Options};
 use serde_json::{Value, json};
 use tonic::codegen::http::{Method, Request};
+use tower::layer::util::Stack;
 use tower::util::MapRequestLayer;
 
 use crate::faults::Faults;
@@ -163,6 +164,11 @@ impl World {
         round.steps.into_iter().next().expect("there is a step")
     }
 
+    /// Waits until it is known what is there of it.
+    pub(crate) async fn until_seen(&self, job: &Job) -> Result<()> {
+        until("it is known what is there", SOON, || async { Ok(self.kube.seen(job).map(drop)?) }).await
+    }
+
     /// Rounds until it is so.
     pub(crate) async fn settles(&self, job: &Job, condition: &Condition) -> Result<()> {
         until("it settles", SOON, || async {
@@ -220,7 +226,6 @@ impl World {
 async fn agents_client(kubeconfig: &Path, counts: &Arc<Counts>, faults: &Faults, given: &Given) -> Result<Client> {
     let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    config.default_retry = false;
     config.auth_info.impersonate.clone_from(&given.user);
     if let Some(file) = &given.token_file {
         config.auth_info = AuthInfo { token_file: Some(file.display().to_string()), ..AuthInfo::default() };
@@ -228,14 +233,15 @@ async fn agents_client(kubeconfig: &Path, counts: &Arc<Counts>, faults: &Faults,
     let counts = counts.clone();
     let count = MapRequestLayer::new(move |request: Request<Body>| {
         let query = request.uri().query().unwrap_or_default();
-        let watches = query.contains("watch=true") || query.contains("limit=500") || !request.uri().path().contains("/namespaces/");
+        // A watch, or the list that it begins with.
+        let watches = ["watch=true", "watch=1", "limit=500"].iter().any(|part| query.contains(part));
         if !watches || request.method() != Method::GET {
             counts.all.fetch_add(1, Ordering::SeqCst);
             counts.writes.fetch_add(u64::from(request.method() != Method::GET), Ordering::SeqCst);
         }
         request
     });
-    Ok(roadstead_agent::kube::client_of(ClientBuilder::try_from(config)?.with_layer(faults).with_layer(&count)))
+    Ok(roadstead_agent::kube::client_through(config, &Stack::new(faults.clone(), count))?)
 }
 
 /// See [`World::detached`].

@@ -231,7 +231,7 @@ impl Work<'_> {
         if ours { Ok(()) } else { Err(Failed::Refused(format!("the namespace {} is there and is {whose}", self.namespace))) }
     }
 
-    /// Deletes the namespace that was just read and is this tenant's in this epoch.
+    /// Deletes the namespace that was just read and is this tenant's in this epoch, by its name, too: a copy of it has the same labels.
     async fn delete_all(&self) -> Result<(), Failed> {
         let id = core("Namespace", &self.namespace);
         let (_, api) = self.writer.api(&id, "")?;
@@ -242,7 +242,8 @@ impl Work<'_> {
         }
         let label = |name: &str| there.metadata.labels.iter().flatten().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
         let (tenant, epoch) = (label(TENANT_LABEL), label(EPOCH_LABEL).as_deref().and_then(epoch_of));
-        if tenant != Some(self.job.intent.id.to_string()) || epoch != Some(self.job.intent.epoch) {
+        let is_its_name = self.namespace == seen::namespace_of(self.job);
+        if !is_its_name || tenant != Some(self.job.intent.id.to_string()) || epoch != Some(self.job.intent.epoch) {
             return Err(Failed::Refused(format!(
                 "namespace {} is not that of tenant {} in epoch {}",
                 self.namespace, self.job.intent.id, self.job.intent.epoch
@@ -326,30 +327,10 @@ impl Work<'_> {
         Ok(true)
     }
 
-    /// Deletes what was made for a part and is not rendered any more. Claims are never among it.
-    async fn prune(&self, part: Part, rendered: &Rendered) -> Result<(), Failed> {
-        for (id, live) in self.pruned(part, rendered) {
-            self.writer.delete(&id, &self.namespace, &live).await?;
-        }
-        Ok(())
-    }
-
-    /// What was made for a part, is not rendered any more, and is there.
-    pub(super) fn pruned(&self, part: Part, rendered: &Rendered) -> Vec<(ObjectId, Live)> {
-        self.look(|inner| {
-            let Some((home, record)) = inner.homes.get(&self.namespace).and_then(|home| Some((home, home.recorded()?))) else {
-                return Vec::new();
-            };
-            let there = record.stale(part, rendered).filter_map(|made| Some((made.id(), inner.peek(home, &made.id())?.clone())));
-            there.filter(|(id, live)| is_ours_to_delete(id, live)).collect()
-        })
-    }
-
     async fn make_volume(&self, name: &Name) -> Result<(), Failed> {
         let claim = self.rendered()?.volumes.get(name).ok_or_else(|| Failed::Refused(format!("volume `{name}` is not in the class")))?;
         self.record(false).await?;
-        let seen =
-            self.look(|inner| seen::seen(inner, self.job, Some(&self.namespace), self.job.rendered.as_deref().ok(), self.writer.drift));
+        let seen = self.look(|inner| seen::seen(inner, self.job, &self.namespace, self.writer.drift));
         let seen = seen.map_err(|_| words::again(format!("volume `{name}` is being looked for")))?;
         match seen.volumes.get(name) {
             None | Some(VolumeSeen::Never) => {}
@@ -441,6 +422,7 @@ impl Work<'_> {
         let uid = self
             .look(|inner| inner.homes.get(&self.namespace).and_then(|home| home.space.as_ref()).map(|space| space.live.uid.to_string()));
         let mut record = known.with(self.job.intent.id, &uid.unwrap_or_default(), rendered);
+        record.vanished = self.vanished();
         let (is_written, is_new) = self.look(|inner| {
             let Some(home) = inner.homes.get(&self.namespace) else { return (false, false) };
             (home.record.is_some(), home.is_new)
@@ -458,8 +440,8 @@ impl Work<'_> {
             }
             // Volumes that are written down say that all is that was made. A secret of which nothing is would be taken for one that never was, and be
             // made anew over them: it has gone since it was looked at, and that is told when it is looked at again.
-            let is_rendered = |name: &str| rendered.secrets.iter().any(|plan| plan.manifest.id.name == *name);
-            let gone = record.secrets.iter().find(|(name, made)| made.generated && made.hash.is_none() && is_rendered(name));
+            let gone =
+                record.secrets.iter().find(|(name, made)| made.generated && made.hash.is_none() && record::is_secret_of(rendered, name));
             if let Some((name, _)) = gone {
                 return Err(words::again(format!("the secret `{name}` is not there any more")));
             }
@@ -468,20 +450,14 @@ impl Work<'_> {
         if record == known && (is_written || is_new && !identities) {
             return Ok(());
         }
-        // While it is written anyway: what is neither rendered nor there any more.
-        let rendered = |made: &record::Made| rendered.parts.values().flatten().any(|manifest| made.is(&manifest.id));
-        record.objects.retain(|made| rendered(made) || self.live(&made.id()).is_some());
+        // While it is written anyway.
+        self.forget(&mut record, rendered).await;
         self.write(&record).await
     }
 
     pub(super) async fn write(&self, record: &Record) -> Result<(), Failed> {
         self.apply(&core("ConfigMap", record::NAME), &record.body(&self.namespace)).await.map(drop)
     }
-}
-
-/// Whether an object that was made is still ours, and nobody's else.
-pub(super) fn is_ours_to_delete(id: &ObjectId, live: &Live) -> bool {
-    id.kind != "PersistentVolumeClaim" && !live.controlled && !live.deleting && !live.owned.is_nothing()
 }
 
 /// Sets a field of a body, or takes it out.

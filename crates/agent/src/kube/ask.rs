@@ -1,13 +1,14 @@
 //! What is asked of the API server beside watching: whether what looks lost or gone really is, and why no pods are made.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::act::{Writer, call, call_opt, core};
@@ -27,29 +28,54 @@ const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// What waits to be asked.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
-    open: Mutex<BTreeSet<Question>>,
+    /// Each with the time from which on it may be asked.
+    open: Mutex<BTreeMap<Question, Instant>>,
     wake: Notify,
 }
 
 impl Questions {
     /// Asks these, each once.
     pub(super) fn ask(&self, questions: Vec<Question>) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).extend(questions);
+        let now = Instant::now();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for question in questions {
+            open.entry(question).or_insert(now);
+        }
+        drop(open);
         self.wake.notify_one();
     }
 
-    fn first(&self) -> Option<Question> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()
+    /// The one that has waited longest, once it may be asked: one that cannot be answered keeps no other from it.
+    async fn next(&self) -> Question {
+        loop {
+            match self.first() {
+                Some((question, at)) if at <= Instant::now() => return question,
+                Some((_, at)) => drop(tokio::time::timeout_at(at, self.wake.notified()).await),
+                None => self.wake.notified().await,
+            }
+        }
+    }
+
+    fn first(&self) -> Option<(Question, Instant)> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.iter().min_by_key(|(_, at)| **at).map(|(question, at)| (question.clone(), *at))
+    }
+
+    /// It was answered.
+    fn is_answered(&self, question: &Question) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(question);
+    }
+
+    /// It was not answered.
+    fn is_put_off(&self, question: Question) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(question, Instant::now() + TRY_AGAIN);
     }
 }
 
 /// Answers questions one by one.
 pub(super) async fn answer(writer: Arc<Writer>, questions: Arc<Questions>) {
     loop {
-        let Some(question) = questions.first() else {
-            questions.wake.notified().await;
-            continue;
-        };
+        let question = questions.next().await;
         let id = core(question.kind, &question.name);
         let found = match writer.api(&id, &question.namespace) {
             Ok((kind, api)) => call_opt(&id.to_string(), api.get(&question.name)).await.map(|object| (kind, object)),
@@ -57,12 +83,12 @@ pub(super) async fn answer(writer: Arc<Writer>, questions: Arc<Questions>) {
         };
         match found {
             Ok((kind, object)) => {
-                questions.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&question);
+                questions.is_answered(&question);
                 writer.store.answered(question, kind, object);
             }
             Err(error) => {
                 debug!(%error, "a question waits");
-                tokio::time::sleep(TRY_AGAIN).await;
+                questions.is_put_off(question);
             }
         }
     }
@@ -117,4 +143,30 @@ async fn why_no_pods(writer: &Writer, namespace: &str, kind: &str, name: &str) -
     let when = |event: &Event| event.last_timestamp.clone().map(|time| time.0).or_else(|| event.event_time.clone().map(|time| time.0));
     let newest = listed.items.into_iter().max_by_key(when)?;
     newest.message
+}
+
+#[cfg(test)]
+mod tests {
+    use roadstead_core::id::TenantId;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_cannot_be_answered_keeps_no_other_from_it() {
+        let question = |name: &str| Question { tenant: TenantId(1), namespace: "acme".to_owned(), kind: "Secret", name: name.to_owned() };
+        let (questions, began) = (Questions::default(), Instant::now());
+        questions.ask(vec![question("a"), question("b")]);
+        assert_eq!(questions.next().await, question("a"));
+        questions.is_put_off(question("a"));
+        // It is asked for by each look, and is tried no sooner for that.
+        questions.ask(vec![question("a")]);
+        assert_eq!(questions.next().await, question("b"));
+        questions.is_answered(&question("b"));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert_eq!(questions.next().await, question("a"));
+        assert_eq!(began.elapsed(), TRY_AGAIN);
+        questions.is_answered(&question("a"));
+        questions.ask(vec![question("c")]);
+        assert_eq!(questions.next().await, question("c"));
+    }
 }

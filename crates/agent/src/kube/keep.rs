@@ -7,19 +7,25 @@ use roadstead_class::{SecretPlan, SecretSource};
 use roadstead_core::intent::Role;
 use serde_json::{Value, json};
 
-use super::act::{Work, call_opt, is_ours_to_delete};
+use super::act::{Work, call_opt};
 use super::known;
 use super::owned::MANAGER;
+use super::prune::is_ours_to_delete;
 use super::secrets;
+use super::seen;
 use super::store::Extra;
 use super::words;
 use crate::interpreter::Failed;
 
 impl Work<'_> {
-    /// Makes the secrets, and puts those right that differ. Data that exists nowhere else is read before it is written again.
+    /// Makes the secrets, and puts those right that are not as they are to be. Data that exists nowhere else is read before it is written again.
     pub(super) async fn put_secrets(&self) -> Result<(), Failed> {
         self.record(false).await?;
-        for plan in &self.rendered()?.secrets {
+        let (rendered, mut in_step) = (self.rendered()?, true);
+        for plan in &rendered.secrets {
+            if self.look(|inner| seen::has_secret(inner, &self.namespace, plan)) {
+                continue;
+            }
             let body = match &plan.source {
                 SecretSource::Copy { from } => {
                     let (data, of_type) = self.template(from, &plan.manifest.id.name).await?;
@@ -33,6 +39,10 @@ impl Work<'_> {
             };
             let id = &plan.manifest.id;
             self.writer.apply(id, &self.namespace, &body, MANAGER).await?;
+            in_step = false;
+        }
+        if in_step {
+            self.prune_secrets(rendered).await?;
         }
         if self.job.intent.role == Role::Run { Ok(()) } else { self.record(true).await }
     }

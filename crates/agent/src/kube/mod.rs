@@ -2,7 +2,7 @@
 //!
 //! Modules in reading order: `record` (what was made, kept in the tenant's namespace), `owned` and `compare` (what of an object is ours,
 //! and whether it is as rendered), `ready` and `pods` (whether it is ready, and why not), `secrets`; `store` (what is there), `watch` and
-//! `ask` (what feeds it), `body` (an object as it is to be there), `known` (what was made and is nowhere else), `seen` (a tenant out of it); `fence` (whether this agent may act), `act`, `keep`, `rest`, `exec` (actions), `diff` (what they would change), `words` (errors).
+//! `ask` (what feeds it), `body` (an object as it is to be there), `known` (what was made and is nowhere else), `holds` (whether it is at rest, and what keeps it from that), `seen` (a tenant out of it); `fence` (whether this agent may act), `act`, `keep`, `prune`, `rest`, `exec` (actions), `diff` (what they would change), `words` (errors).
 //!
 //! It decides nothing. It calls nobody while a tenant is as rendered.
 
@@ -13,16 +13,20 @@ mod compare;
 mod diff;
 mod exec;
 mod fence;
+mod holds;
 mod keep;
 mod known;
 mod owned;
 mod pods;
+mod prune;
 mod ready;
 mod record;
 mod rest;
 mod secrets;
 mod seen;
 mod store;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod words;
 
@@ -41,8 +45,10 @@ use tokio::sync::watch::Receiver;
 use tokio::task::JoinSet;
 use tonic::codegen::http::header::RETRY_AFTER;
 use tonic::codegen::http::{Request, Response, StatusCode};
-use tower::util::MapResponseLayer;
-use tower::{BoxError, Service};
+use tower::layer::util::Identity;
+use tower::util::{BoxService, MapResponseLayer};
+use tower::{BoxError, Layer, Service};
+use tracing::warn;
 
 use self::act::{Work, Writer};
 use self::ask::Questions;
@@ -113,22 +119,30 @@ pub struct Settings {
     pub on_others: OnOthers,
 }
 
-/// A client that tries nothing again by itself.
+/// How a client of ours is built on what kube makes of a configuration.
+type Connection = BoxService<Request<Body>, Response<Box<DynBody>>, BoxError>;
+
+/// A client that tries nothing again by itself, and knows of its answers what interpreters have to.
 ///
 /// # Errors
 /// If the configuration is not usable.
-pub fn client(mut config: ::kube::Config) -> Result<Client, ::kube::Error> {
-    config.default_retry = false;
-    ClientBuilder::try_from(config).map(client_of)
+pub fn client(config: ::kube::Config) -> Result<Client, ::kube::Error> {
+    client_through(config, &Identity::new())
 }
 
-/// A client over a service that tries nothing again by itself: with what interpreters have to know of its answers.
-pub fn client_of<S>(service: ClientBuilder<S>) -> Client
+/// As [`client`], whose requests and answers pass through a layer of the caller's.
+///
+/// # Errors
+/// If the configuration is not usable.
+pub fn client_through<L>(mut config: ::kube::Config, layer: &L) -> Result<Client, ::kube::Error>
 where
-    S: Service<Request<Body>, Response = Response<Box<DynBody>>, Error = BoxError> + Send + 'static,
-    S::Future: Send + 'static,
+    L: Layer<Connection>,
+    L::Service: Service<Request<Body>, Response = Response<Box<DynBody>>, Error = BoxError> + Send + 'static,
+    <L::Service as Service<Request<Body>>>::Future: Send + 'static,
 {
-    service.with_layer(&MapResponseLayer::new(with_retry_after)).build()
+    config.default_retry = false;
+    let service = ClientBuilder::try_from(config)?.with_layer(layer);
+    Ok(service.with_layer(&MapResponseLayer::new(with_retry_after)).build())
 }
 
 /// An API server that is too busy says when to come again in a header, which errors of clients do not carry; they carry what a `Status` says.
@@ -155,6 +169,8 @@ struct Shared {
     fence: Fence,
     facts: Receiver<Option<ClusterFacts>>,
     on_others: OnOthers,
+    /// Tenants of which several namespaces were seen, as was told last.
+    copied: Mutex<HashMap<TenantId, BTreeSet<String>>>,
     /// Aborted when this is dropped.
     tasks: Mutex<JoinSet<()>>,
 }
@@ -174,7 +190,14 @@ impl KubeInterpreter {
         let questions = Arc::new(Questions::default());
         tasks.spawn(ask::answer(writer.clone(), questions.clone()));
         tasks.spawn(ask::explain(writer.clone()));
-        let shared = Shared { questions, fence, facts: settings.facts, on_others: settings.on_others, tasks: Mutex::new(tasks) };
+        let shared = Shared {
+            questions,
+            fence,
+            facts: settings.facts,
+            on_others: settings.on_others,
+            copied: Mutex::default(),
+            tasks: Mutex::new(tasks),
+        };
         Self { writer, shared: Arc::new(shared) }
     }
 
@@ -185,16 +208,63 @@ impl KubeInterpreter {
         }
     }
 
-    fn work<'a>(&'a self, job: &'a Job) -> Result<Work<'a>, Failed> {
-        let namespace = {
-            let inner = self.writer.store.read();
-            seen::namespace_of(&inner, job.intent.id, job.rendered.as_deref().ok())
-        };
-        let Some(namespace) = namespace else {
-            let why = job.rendered.as_ref().err().map_or("it has no namespace", String::as_str);
-            return Err(Failed::Refused(why.to_owned()));
-        };
-        Ok(Work { writer: &self.writer, job, namespace })
+    fn work<'a>(&'a self, job: &'a Job) -> Work<'a> {
+        Work { writer: &self.writer, job, namespace: seen::namespace_of(job) }
+    }
+
+    /// Says of tenants that are named which further namespaces have their labels, as copies have: nothing is done about those.
+    fn tell_copies(&self, spaces: &HashMap<TenantId, BTreeSet<String>>, named: impl Fn(TenantId) -> bool) {
+        let copied = spaces.iter().filter(|(id, names)| names.len() > 1 && named(**id));
+        let copied: HashMap<TenantId, BTreeSet<String>> = copied.map(|(id, names)| (*id, names.clone())).collect();
+        let mut told = self.shared.copied.lock().unwrap_or_else(PoisonError::into_inner);
+        for (tenant, namespaces) in copied.iter().filter(|(id, names)| told.get(id) != Some(names)) {
+            warn!(
+                %tenant,
+                ?namespaces,
+                "several namespaces are labelled as one tenant's: only the one that is named NAME-UID after it is acted on; delete the others by hand, or take their label roadstead.dev/tenant away"
+            );
+        }
+        *told = copied;
+    }
+
+    /// See [`Interpreter::seen`].
+    fn look(&self, job: &Job) -> Result<TenantSeen, Failed> {
+        let inner = self.writer.store.read();
+        seen::listed(&inner)?;
+        let rendered = job.rendered.as_deref().ok();
+        let namespace = seen::namespace_of(job);
+        let home = inner.homes.get(&namespace);
+        let digest = job.rendered.as_ref().map_or_else(String::as_str, |rendered| rendered.digest.as_str());
+        let (runs, volumes) = (job.intent.role == Role::Run, || job.intent.volumes.iter().map(|volume| volume.uid));
+        if let Some(home) = home
+            && let Some(((known, ran, had, changes, shared), seen)) = &*home.cached.lock().unwrap_or_else(PoisonError::into_inner)
+            && known == digest
+            && had.iter().copied().eq(volumes())
+            && (*ran, *changes, *shared) == (runs, home.changes, inner.shared)
+        {
+            return Ok(seen.clone());
+        }
+        let new = seen::new_kinds(&inner, home, rendered)?;
+        if !new.is_empty() {
+            drop(inner);
+            let mut tasks = self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            watch::add(&self.writer.store, &self.writer.client, new, &mut tasks);
+            return Err(words::again("kinds of its objects are being looked for"));
+        }
+        match seen::seen(&inner, job, &namespace, self.writer.drift) {
+            Ok(seen) => {
+                if let Some(home) = home {
+                    let key = (digest.to_owned(), runs, volumes().collect(), home.changes, inner.shared);
+                    *home.cached.lock().unwrap_or_else(PoisonError::into_inner) = Some((key, seen.clone()));
+                }
+                Ok(seen)
+            }
+            Err(questions) => {
+                let what = questions.first().map_or_else(String::new, |question| format!("{}/{}", question.kind, question.name));
+                self.shared.questions.ask(questions);
+                Err(words::again(format!("{what} is being looked for")))
+            }
+        }
     }
 }
 
@@ -235,53 +305,23 @@ impl Interpreter for KubeInterpreter {
     }
 
     fn seen(&self, job: &Job) -> Result<TenantSeen, Failed> {
-        let inner = self.writer.store.read();
-        seen::listed(&inner)?;
-        let rendered = job.rendered.as_deref().ok();
-        let namespace = seen::namespace_of(&inner, job.intent.id, rendered);
-        let home = namespace.as_ref().and_then(|name| inner.homes.get(name));
-        let digest = job.rendered.as_ref().map_or_else(String::as_str, |rendered| rendered.digest.as_str());
-        let (runs, volumes) = (job.intent.role == Role::Run, || job.intent.volumes.iter().map(|volume| volume.uid));
-        if let Some(home) = home
-            && let Some(((known, ran, had, changes, shared), seen)) = &*home.cached.lock().unwrap_or_else(PoisonError::into_inner)
-            && known == digest
-            && had.iter().copied().eq(volumes())
-            && (*ran, *changes, *shared) == (runs, home.changes, inner.shared)
-        {
-            return Ok(seen.clone());
+        let seen = self.look(job)?;
+        if rest::is_over(&job.intent, &seen) {
+            self.writer.stops.lock().unwrap_or_else(PoisonError::into_inner).remove(&job.intent.id);
         }
-        let new = seen::new_kinds(&inner, home, rendered)?;
-        if !new.is_empty() {
-            drop(inner);
-            let mut tasks = self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-            watch::add(&self.writer.store, &self.writer.client, new, &mut tasks);
-            return Err(words::again("kinds of its objects are being looked for"));
-        }
-        match seen::seen(&inner, job, namespace.as_deref(), rendered, self.writer.drift) {
-            Ok(seen) => {
-                if let Some(home) = home {
-                    let key = (digest.to_owned(), runs, volumes().collect(), home.changes, inner.shared);
-                    *home.cached.lock().unwrap_or_else(PoisonError::into_inner) = Some((key, seen.clone()));
-                }
-                Ok(seen)
-            }
-            Err(questions) => {
-                let what = questions.first().map_or_else(String::new, |question| format!("{}/{}", question.kind, question.name));
-                self.shared.questions.ask(questions);
-                Err(words::again(format!("{what} is being looked for")))
-            }
-        }
+        Ok(seen)
     }
 
     fn labelled(&self, named: impl Fn(TenantId) -> bool) -> Result<Vec<(TenantId, TenantSeen)>, Failed> {
         let inner = self.writer.store.read();
         seen::listed(&inner)?;
+        self.tell_copies(&inner.spaces, &named);
         let of = |(id, names): (&TenantId, &BTreeSet<String>)| names.first().map(|name| (*id, seen::labelled(&inner, *id, name)));
         Ok(inner.spaces.iter().filter(|(id, _)| !named(**id)).filter_map(of).collect())
     }
 
     async fn act(&self, job: &Job, action: &Action) -> Result<(), Failed> {
-        let work = self.work(job)?;
+        let work = self.work(job);
         // Nothing that comes after this look is ended, since nobody has asked whether it may be.
         if !work.has_work(action) {
             return Ok(());
@@ -291,7 +331,7 @@ impl Interpreter for KubeInterpreter {
     }
 
     async fn diff(&self, job: &Job) -> Result<Vec<ObjectDiff>, Failed> {
-        self.work(job)?.diff().await
+        self.work(job).diff().await
     }
 
     async fn changed(&self) -> Changed {

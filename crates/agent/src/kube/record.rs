@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::TENANT_LABEL;
+use super::act::core;
 use super::owned::MANAGER;
 
 /// Name of the ConfigMap that it is kept in.
@@ -48,6 +49,17 @@ pub(super) struct Record {
     /// Commands by which it was brought to rest last, in the order in which they were begun; until it runs again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) stopping: Vec<Ran>,
+    /// Pods that vanished and may run on, by UID, until that is over: while one is in here the tenant is not at rest.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) vanished: BTreeMap<String, Vanished>,
+}
+
+/// A pod that was taken out of the API while its node was not ready: no evidence that it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Vanished {
+    /// Its name.
+    pub(super) pod: String,
+    pub(super) node: String,
 }
 
 /// A command that was begun in a pod.
@@ -126,10 +138,20 @@ impl Made {
         self.kind == id.kind && self.name == id.name && group(&self.api_version) == group(&id.api_version)
     }
 
+    /// Whether it is rendered.
+    pub(super) fn is_in(&self, rendered: &Rendered) -> bool {
+        rendered.parts.values().flatten().any(|manifest| self.is(&manifest.id))
+    }
+
     /// As people name it.
     pub(super) fn id(&self) -> ObjectId {
         ObjectId { api_version: self.api_version.clone(), kind: self.kind.clone(), name: self.name.clone() }
     }
+}
+
+/// Whether a secret is rendered.
+pub(super) fn is_secret_of(rendered: &Rendered, name: &str) -> bool {
+    rendered.secrets.iter().any(|plan| plan.manifest.id.name == *name)
 }
 
 /// `apps` of `apps/v1`; empty for the core group.
@@ -184,10 +206,12 @@ impl Record {
         self.whole || self.volumes.values().any(|made| made.uid.is_some())
     }
 
-    /// What was made for a part and is not rendered any more.
-    pub(super) fn stale<'a>(&'a self, part: Part, rendered: &'a Rendered) -> impl Iterator<Item = &'a Made> {
-        let is_rendered = |made: &Made| rendered.parts.values().flatten().any(|manifest| made.is(&manifest.id));
-        self.objects.iter().filter(move |made| made.part == PartName::from(part) && !is_rendered(made))
+    /// What was made for a part and is not rendered any more; no secret that was generated, which is nowhere else.
+    pub(super) fn stale<'a>(&'a self, part: Part, rendered: &'a Rendered) -> impl Iterator<Item = ObjectId> {
+        let objects = self.objects.iter().filter(move |made| made.part == PartName::from(part) && !made.is_in(rendered));
+        let is_stale = move |name: &str, made: &MadeSecret| part == Part::Secrets && !made.generated && !is_secret_of(rendered, name);
+        let secrets = self.secrets.iter().filter(move |(name, made)| is_stale(name, made));
+        objects.map(Made::id).chain(secrets.map(|(name, _)| core("Secret", name)))
     }
 
     /// As an object to apply.

@@ -1,5 +1,6 @@
-//! Bringing a tenant to rest: its way in away, its workloads to zero in the class's order. Whether it is at rest is for others to see.
+//! Bringing a tenant to rest: its way in away, its workloads to zero in the class's order. Whether it is at rest is for others to see (`holds`).
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -8,14 +9,17 @@ use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use roadstead_class::ObjectId;
 use roadstead_class::StopStep;
-use roadstead_core::reconcile::{Action, Part};
+use roadstead_core::intent::{Role, TenantIntent, VolumeIntent};
+use roadstead_core::reconcile::{Action, Part, TenantSeen, VolumeSeen};
 use serde_json::{Value, json};
 use tracing::warn;
 
 use super::Drift;
-use super::act::{Work, call_opt, is_ours_to_delete};
+use super::act::{Work, call_opt};
+use super::holds;
 use super::owned::REST_MANAGER;
-use super::record::PartName;
+use super::prune::is_ours_to_delete;
+use super::record::{PartName, Record, Vanished};
 use super::store::Live;
 use crate::interpreter::Failed;
 
@@ -44,6 +48,12 @@ fn rest_of(id: &ObjectId, live: &Live) -> Option<Rest> {
     (!is_done).then_some(rest)
 }
 
+/// Whether a tenant is not being stopped any more: it is at rest, or runs again. One that has lost a volume is stopped whatever is wanted of it.
+pub(super) fn is_over(intent: &TenantIntent, seen: &TenantSeen) -> bool {
+    let is_lost = |volume: &VolumeIntent| seen.volumes.get(&volume.name) == Some(&VolumeSeen::Lost);
+    seen.at_rest || intent.role == Role::Run && !intent.volumes.iter().any(is_lost)
+}
+
 impl Work<'_> {
     /// What was made for a part, or is rendered for it, and is there.
     fn made(&self, part: Part) -> Vec<(ObjectId, Live)> {
@@ -68,7 +78,8 @@ impl Work<'_> {
             Action::Stop => {
                 let has_steps = self.job.rendered.as_ref().is_ok_and(|rendered| !rendered.stop.is_empty());
                 let is_running = || self.made(Part::Workloads).iter().any(|(id, live)| rest_of(id, live).is_some());
-                self.writer.drift == Drift::Report || has_steps || is_running() || !self.ended_pods().is_empty()
+                let has_pods = || !self.pods_to_end().is_empty();
+                self.writer.drift == Drift::Report || has_steps || is_running() || has_pods() || !self.has_written_vanished()
             }
             Action::Claim | Action::Put(_) | Action::MakeVolume(_) | Action::GrowVolume(_) | Action::Delete => true,
         }
@@ -89,6 +100,7 @@ impl Work<'_> {
     /// rest. It is called again and again until all is at rest, and asks for nothing twice.
     pub(super) async fn stop(&self) -> Result<(), Failed> {
         self.note(Part::Workloads, None).await?;
+        self.write_vanished().await?;
         let workloads = self.made(Part::Workloads);
         // What would scale up again goes first.
         for (id, live) in workloads.iter().filter(|(id, _)| id.kind == "HorizontalPodAutoscaler") {
@@ -114,21 +126,43 @@ impl Work<'_> {
         for (id, live) in &workloads {
             self.rest(id, live).await?;
         }
-        self.clear_ended_pods().await
+        self.end_pods().await
     }
 
-    /// Name and UID of pods that have ended and that nobody has taken away.
-    fn ended_pods(&self) -> Vec<(String, String)> {
+    /// The pods that vanished and may run on, by UID.
+    pub(super) fn vanished(&self) -> BTreeMap<String, Vanished> {
+        self.look(|inner| inner.homes.get(&self.namespace).map(|home| holds::vanished(inner, home))).unwrap_or_default()
+    }
+
+    fn has_written_vanished(&self) -> bool {
+        self.look(|inner| inner.homes.get(&self.namespace).is_none_or(|home| holds::is_written(inner, home)))
+    }
+
+    /// Writes down which pods vanished: an agent that starts anew would take them for ended.
+    async fn write_vanished(&self) -> Result<(), Failed> {
+        if self.has_written_vanished() {
+            return Ok(());
+        }
+        let uid = self.look(|inner| Some(inner.homes.get(&self.namespace)?.space.as_ref()?.live.uid.to_string()));
+        let known = self.recorded().await?;
+        let (tenant, namespace_uid) = (self.job.intent.id.to_string(), uid.unwrap_or_default());
+        self.write(&Record { tenant, namespace_uid, vanished: self.vanished(), ..known }).await
+    }
+
+    /// Name and UID of pods that have ended and that nobody has taken away; where all is to go, also of those that nothing looks after.
+    fn pods_to_end(&self) -> Vec<(String, String)> {
+        let all_goes = self.job.intent.role == Role::Absent;
         self.look(|inner| {
             let pods = inner.homes.get(&self.namespace).into_iter().flat_map(|home| &home.pods);
-            let ended = pods.filter(|(_, pod)| pod.ended && !pod.deleting);
+            let ended = pods.filter(|(_, pod)| !pod.deleting && (pod.ended || all_goes && pod.owner.is_empty()));
             ended.map(|(name, pod)| (name.to_string(), pod.uid.to_string())).collect()
         })
     }
 
-    /// Takes pods away that have ended: those of Jobs, and those that were evicted, would stay and be taken for running ones.
-    async fn clear_ended_pods(&self) -> Result<(), Failed> {
-        let ended = self.ended_pods();
+    /// Takes pods away that have ended: those of Jobs, and those that were evicted, would stay and be taken for running ones. And those that would
+    /// keep a namespace from going and that nobody else ends.
+    async fn end_pods(&self) -> Result<(), Failed> {
+        let ended = self.pods_to_end();
         let pods: Api<Pod> = Api::namespaced(self.writer.client.clone(), &self.namespace);
         for (name, uid) in ended {
             let same = Preconditions { uid: Some(uid), resource_version: None };

@@ -13,9 +13,11 @@ use serde_json::{Value, json};
 use super::act::core;
 use super::body::body;
 use super::compare::{Ceded, in_step};
+use super::holds::{holder, is_written};
 use super::known::{generated, was_generated, was_made_for};
-use super::record::{self, group};
-use super::secrets;
+use super::prune::is_ours_to_delete;
+use super::record::{self, Record, group};
+use super::secrets::{self, SlimSecret};
 use super::store::{Confirmed, Extra, Home, Inner, Live, Question, Served};
 use super::{Drift, EPOCH_LABEL, Kind, SHARD_LABEL, TENANT_LABEL, words};
 use crate::interpreter::{Failed, Job};
@@ -23,11 +25,11 @@ use crate::interpreter::{Failed, Job};
 /// The label that every namespace has.
 const NAME_OF_NAMESPACE: &str = "kubernetes.io/metadata.name";
 
-/// The name of a tenant's namespace: what is rendered says, else what is labelled.
-pub(super) fn namespace_of(inner: &Inner, id: TenantId, rendered: Option<&Rendered>) -> Option<String> {
-    match rendered {
-        Some(rendered) => Some(rendered.namespace.id.name.clone()),
-        None => inner.spaces.get(&id).and_then(|names| names.first().cloned()),
+/// The name of a tenant's namespace. Nothing that is there says it: labels are copied with what they are on.
+pub(super) fn namespace_of(job: &Job) -> String {
+    match &job.rendered {
+        Ok(rendered) => rendered.namespace.id.name.clone(),
+        Err(_) => namespace_of_tenant(&job.intent.name, job.intent.id),
     }
 }
 
@@ -111,8 +113,11 @@ pub(super) fn new_kinds(inner: &Inner, home: Option<&Home>, rendered: Option<&Re
 
 /// The PersistentVolume of a tenant's volume, once its claim is bound to one.
 pub(super) fn volume_of(inner: &Inner, id: TenantId, volume: &Name) -> Option<Box<str>> {
-    let home = inner.homes.get(&namespace_of(inner, id, None)?)?;
-    let made = home.recorded()?.volumes.get(volume.as_str())?;
+    let homes = inner.spaces.get(&id)?.iter().filter_map(|name| inner.homes.get(name));
+    // The record in a copy of the namespace tells of the one that it was copied from.
+    let is_its_own = |home: &Home, record: &Record| home.space.as_ref().is_some_and(|space| *space.live.uid == *record.namespace_uid);
+    let mut recorded = homes.filter_map(|home| Some((home, home.recorded().filter(|record| is_its_own(home, record))?)));
+    let (home, made) = recorded.find_map(|(home, record)| Some((home, record.volumes.get(volume.as_str())?)))?;
     match &inner.peek(home, &core("PersistentVolumeClaim", &made.claim))?.extra {
         Extra::Claim { volume, .. } if !volume.is_empty() => Some(volume.clone()),
         Extra::Claim { .. } | Extra::Nothing | Extra::Secret(_) => None,
@@ -125,26 +130,23 @@ pub(super) fn labelled(inner: &Inner, id: TenantId, namespace: &str) -> TenantSe
     let look = Look { inner, home, rendered: None, questions: Vec::new(), namespace, tenant: id, drift: Drift::default() };
     let volumes =
         look.volume_names(&[]).into_iter().filter_map(|(name, claim)| Some((name, look.volume(&claim, None, None, None).ok()?))).collect();
-    TenantSeen { home: home_of(Some(home), id), parts: BTreeMap::new(), volumes, at_rest: look.at_rest(), rendering: None }
+    TenantSeen { home: home_of(Some(home), id), volumes, at_rest: holder(inner, home).is_none(), ..TenantSeen::default() }
 }
 
 /// What is there of a tenant; and what must be asked first, if anything.
-pub(super) fn seen(
-    inner: &Inner,
-    job: &Job,
-    namespace: Option<&str>,
-    rendered: Option<&Rendered>,
-    drift: Drift,
-) -> Result<TenantSeen, Vec<Question>> {
-    let found = namespace.and_then(|namespace| Some((namespace, inner.homes.get(namespace)?)));
-    let home_seen = home_of(found.map(|(_, home)| home), job.intent.id);
-    let (Some((namespace, home)), HomeSeen::Ours(_) | HomeSeen::Terminating(_)) = (found, &home_seen) else {
+pub(super) fn seen(inner: &Inner, job: &Job, namespace: &str, drift: Drift) -> Result<TenantSeen, Vec<Question>> {
+    let rendered = job.rendered.as_deref().ok();
+    let found = inner.homes.get(namespace);
+    let home_seen = home_of(found, job.intent.id);
+    let (Some(home), HomeSeen::Ours(_) | HomeSeen::Terminating(_)) = (found, &home_seen) else {
         let at_rest = home_seen == HomeSeen::None && none_there(inner, job, namespace)?;
         return Ok(TenantSeen { home: home_seen, parts: nothing_there(job), at_rest, ..TenantSeen::default() });
     };
     let mut look = Look { inner, home, rendered, questions: Vec::new(), namespace, tenant: job.intent.id, drift };
     let rendering = rendered.map(|rendered| rendering(inner, rendered));
-    let mut seen = TenantSeen { home: home_seen, at_rest: look.at_rest(), rendering, ..TenantSeen::default() };
+    let holder = holder(inner, home);
+    let holds = holder.filter(|_| job.intent.role != Role::Run).map(|holder| holder.to_string());
+    let mut seen = TenantSeen { home: home_seen, at_rest: holder.is_none(), holds, rendering, ..TenantSeen::default() };
     for (name, claim) in look.volume_names(&job.intent.volumes) {
         let known = job.intent.volumes.iter().find(|volume| volume.name == name).and_then(|volume| volume.uid);
         let recorded = home.record.as_ref().and_then(|record| record.volumes.get(name.as_str())).and_then(|made| made.uid.as_deref());
@@ -159,6 +161,11 @@ pub(super) fn seen(
             None => look.unrendered(job, part),
         };
         seen.parts.insert(part, part_seen);
+    }
+    // What runs may use them until what is new is ready.
+    let uses_others = [Part::Secrets, Part::Workloads].iter().all(|part| seen.parts.get(part) == Some(&PartSeen::Ready));
+    if uses_others && job.intent.role == Role::Run && rendered.is_some_and(|rendered| look.stale(Part::Secrets, rendered)) {
+        seen.parts.insert(Part::Secrets, PartSeen::Differs);
     }
     if look.questions.is_empty() { Ok(seen) } else { Err(look.questions) }
 }
@@ -177,7 +184,7 @@ fn rendering(inner: &Inner, rendered: &Rendered) -> u64 {
 
 /// Whether a namespace that is not seen is known not to be there: asked for where that would be told, as gone, as stopped or as the loss of
 /// what was in it.
-fn none_there(inner: &Inner, job: &Job, namespace: Option<&str>) -> Result<bool, Vec<Question>> {
+fn none_there(inner: &Inner, job: &Job, namespace: &str) -> Result<bool, Vec<Question>> {
     let intent = &job.intent;
     let is_told = match intent.role {
         Role::Absent | Role::Stopped => true,
@@ -186,8 +193,7 @@ fn none_there(inner: &Inner, job: &Job, namespace: Option<&str>) -> Result<bool,
     if !is_told {
         return Ok(false);
     }
-    let name = namespace.map_or_else(|| namespace_of_tenant(&intent.name, intent.id), str::to_owned);
-    let question = Question { tenant: intent.id, namespace: String::new(), kind: "Namespace", name };
+    let question = Question { tenant: intent.id, namespace: String::new(), kind: "Namespace", name: namespace.to_owned() };
     match inner.confirmed(&question, None) {
         Confirmed::AsSeen => Ok(true),
         Confirmed::Unseen | Confirmed::NotYet => Err(vec![question]),
@@ -276,17 +282,6 @@ impl Look<'_> {
         Question { tenant: self.tenant, namespace: self.namespace.to_owned(), kind, name: name.to_owned() }
     }
 
-    /// Whether nothing of it can write any more. All kinds that run anything have been [`listed`].
-    fn at_rest(&self) -> bool {
-        let objects = self.home.objects.values().flat_map(BTreeMap::values);
-        let vanished = self.home.vanished.values().any(|node| self.inner.nodes.get(&**node) == Some(&false));
-        let attached = |claim: &Live| match &claim.extra {
-            Extra::Claim { volume, .. } => self.inner.attachments.values().any(|attached| **attached == **volume),
-            Extra::Nothing | Extra::Secret(_) => false,
-        };
-        self.home.pods.is_empty() && !vanished && objects.into_iter().all(|live| live.at_rest && !attached(live))
-    }
-
     /// A part of a tenant that cannot be rendered.
     fn unrendered(&self, job: &Job, part: Part) -> PartSeen {
         let why = job.rendered.as_ref().err().cloned().unwrap_or_default();
@@ -326,7 +321,7 @@ impl Look<'_> {
                 return seen;
             }
         }
-        let stale = self.stale(part, rendered);
+        let stale = part != Part::Secrets && self.stale(part, rendered);
         let is_only_told = self.drift == Drift::Report && part != Part::Secrets && !manifests.is_empty();
         let was_in_step = is_only_told && self.was_in_step(job, rendered, part);
         if let Some(what) = found.first.as_ref().filter(|_| was_in_step) {
@@ -363,14 +358,15 @@ impl Look<'_> {
     /// Whether something of a part is recorded, there, ours, and not rendered any more.
     fn stale(&self, part: Part, rendered: &Rendered) -> bool {
         let mut stale = self.home.recorded().into_iter().flat_map(|record| record.stale(part, rendered));
-        stale.any(|made| {
-            self.inner.peek(self.home, &made.id()).is_some_and(|live| !live.controlled && !live.deleting && !live.owned.is_nothing())
-        })
+        stale.any(|id| self.inner.peek(self.home, &id).is_some_and(|live| is_ours_to_delete(&id, live)))
     }
 
-    /// Whether something is there that the record does not tell of.
+    /// Whether something is there that the record does not tell of, or something vanished.
     fn unrecorded(&self, rendered: &Rendered) -> bool {
         let Some(record) = &self.home.record else { return true };
+        if !is_written(self.inner, self.home) {
+            return true;
+        }
         let objects = rendered.parts.values().flatten().all(|manifest| record.objects.iter().any(|made| made.is(&manifest.id)));
         let volumes = rendered.volumes.iter().all(|(name, claim)| {
             let known = record.volumes.get(name.as_str()).and_then(|made| made.uid.as_ref());
@@ -443,11 +439,7 @@ impl Look<'_> {
         }
         let live = live?;
         found.there += 1;
-        let ceded = ["data".to_owned()];
-        let ceded: &[&[String]] = if original.is_none() { &[&ceded] } else { &[] };
-        let data = original.map_or(Value::Null, |original| json!(original.hashes));
-        let body = secrets::body(plan, data, original.map(|original| &*original.of_type));
-        found.wrong |= in_step(&body, &live.owned, Ceded::new(ceded)).is_err();
+        found.wrong |= secret_differs(plan, original, live);
         if let Extra::Secret(slim) = &live.extra
             && generated(self.home, name).is_some_and(|hash| original.is_none() && hash != secrets::digest(&slim.hashes))
         {
@@ -518,6 +510,32 @@ pub(super) fn differs(inner: &Inner, home: &Home, manifest: &Manifest, rendered:
     let ceded = ceded(rendered, manifest, Some(live));
     in_step(&body, &live.owned, Ceded::new(&ceded)).map_err(|difference| difference.to_string())?;
     if live.held { Err("what keeps it at rest".to_owned()) } else { Ok(()) }
+}
+
+/// Whether a secret that is there is not as it is to be. The data of one that is generated is whatever it was made as.
+fn secret_differs(plan: &SecretPlan, original: Option<&SlimSecret>, live: &Live) -> bool {
+    let ceded = ["data".to_owned()];
+    let ceded: &[&[String]] = if original.is_none() { &[&ceded] } else { &[] };
+    let data = original.map_or(Value::Null, |original| json!(original.hashes));
+    let body = secrets::body(plan, data, original.map(|original| &*original.of_type));
+    in_step(&body, &live.owned, Ceded::new(ceded)).is_err()
+}
+
+/// Whether a secret is there as it is to be, and stays.
+pub(super) fn has_secret(inner: &Inner, namespace: &str, plan: &SecretPlan) -> bool {
+    let original = match &plan.source {
+        SecretSource::Copy { from } => match inner.templates.get(from) {
+            Some(original) => Some(original),
+            None => return false,
+        },
+        SecretSource::Generate { .. } => None,
+    };
+    let live = inner.homes.get(namespace).and_then(|home| inner.peek(home, &plan.manifest.id));
+    live.is_some_and(|live| match &live.extra {
+        Extra::Secret(_) if live.deleting => false,
+        Extra::Secret(slim) => secrets::missing_key(plan, &slim.hashes).is_none() && !secret_differs(plan, original, live),
+        Extra::Nothing | Extra::Claim { .. } => false,
+    })
 }
 
 /// A hash of all that a part is to be, also of what of it does not come from the class.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kube::api::{ApiResource, DynamicObject};
 use roadstead_class::ObjectId;
@@ -13,10 +13,11 @@ use roadstead_core::id::{Epoch, Incarnation, Revision, TenantId, VolumeUid};
 use roadstead_core::reconcile::TenantSeen;
 use serde_json::Value;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::owned::{Names, Owned, held};
 use super::pods::SlimPod;
-use super::record::{self, Record, group};
+use super::record::{self, Record, Vanished, group};
 use super::secrets::SlimSecret;
 use super::{EPOCH_LABEL, Kind, TENANT_LABEL, ready, secrets};
 use crate::interpreter::Changed;
@@ -176,8 +177,8 @@ pub(super) struct Home {
     pub(super) space: Option<Space>,
     pub(super) objects: BTreeMap<KindId, BTreeMap<Box<str>, Live>>,
     pub(super) pods: BTreeMap<Box<str>, SlimPod>,
-    /// Pods that vanished from a node that was not ready then, and the node: no evidence that they ended.
-    pub(super) vanished: BTreeMap<Box<str>, Box<str>>,
+    /// By UID, as far as this process saw them vanish; what was written down of them is in the record.
+    pub(super) vanished: BTreeMap<String, Vanished>,
     /// What was written down in it.
     pub(super) record: Option<Record>,
     /// Whether this process created it and has written nothing down in it yet: nothing is in it that is not seen.
@@ -215,13 +216,23 @@ pub(super) struct Question {
     pub(super) name: String,
 }
 
+impl Question {
+    /// Namespace and name.
+    fn place(&self) -> (String, String) {
+        (self.namespace.clone(), self.name.clone())
+    }
+}
+
 /// How long an answer holds. What was found out by it is kept with what was seen, until something changes there.
 const ANSWER_HOLDS: Duration = Duration::from_secs(20);
+/// How long it holds that there is no namespace, with which nothing can be kept, unless anything is seen in one of its name: many times as long as it
+/// takes until all tenants are looked at again, so that those of whom nothing is there do not cost a request each time.
+const NO_NAMESPACE_HOLDS: Duration = Duration::from_secs(600);
 
 /// What the API server answered: the object's version, if it is there.
 #[derive(Clone, Copy, Debug)]
 struct Answer {
-    at: Instant,
+    until: Instant,
     version: Option<u64>,
 }
 
@@ -278,7 +289,8 @@ pub(super) struct Inner {
     pub(super) listed: BTreeSet<&'static str>,
     /// Goes up when something changes that concerns more than one tenant.
     pub(super) shared: u64,
-    answers: HashMap<Question, Answer>,
+    /// By kind, then by namespace and name.
+    answers: HashMap<&'static str, HashMap<(String, String), Answer>>,
 }
 
 impl Inner {
@@ -299,7 +311,8 @@ impl Inner {
 
     /// Whether what is seen of an object is what the API server answered.
     pub(super) fn confirmed(&self, question: &Question, seen: Option<&Live>) -> Confirmed {
-        let answer = self.answers.get(question).filter(|answer| answer.at.elapsed() < ANSWER_HOLDS);
+        let answers = self.answers.get(question.kind);
+        let answer = answers.and_then(|answers| answers.get(&question.place())).filter(|answer| Instant::now() < answer.until);
         match (answer, seen) {
             (Some(Answer { version: None, .. }), None) => Confirmed::AsSeen,
             (Some(Answer { version: Some(version), .. }), Some(live)) if *version == live.version => Confirmed::AsSeen,
@@ -313,8 +326,9 @@ impl Inner {
         if self.answers.is_empty() {
             return;
         }
-        let (kind, namespace) = (&self.kinds[kind].kind.kind, namespace.unwrap_or_default());
-        self.answers.retain(|asked, _| asked.kind != *kind || asked.namespace != namespace || asked.name != name);
+        if let Some(answers) = self.answers.get_mut(self.kinds[kind].kind.kind.as_str()) {
+            answers.remove(&(namespace.unwrap_or_default().to_owned(), name.to_owned()));
+        }
     }
 
     /// An object of a namespace.
@@ -388,8 +402,11 @@ impl Store {
             self.put(kind, object, true);
         }
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        inner.answers.retain(|_, answer| answer.at.elapsed() < ANSWER_HOLDS);
-        inner.answers.insert(question, Answer { at: Instant::now(), version });
+        let now = Instant::now();
+        let holds = if kind == 0 && version.is_none() { NO_NAMESPACE_HOLDS } else { ANSWER_HOLDS };
+        let answers = inner.answers.entry(question.kind).or_default();
+        answers.retain(|_, answer| now < answer.until);
+        answers.insert(question.place(), Answer { until: now + holds, version });
         self.touched(inner, &namespace);
         self.tell([tenant], false);
     }
@@ -397,11 +414,15 @@ impl Store {
     fn touched(&self, mut inner: std::sync::RwLockWriteGuard<'_, Inner>, namespace: &str) {
         let Some(home) = inner.homes.get_mut(namespace) else { return };
         home.changes += 1;
+        let is_unseen = home.space.is_none();
         let tenant = home.space.as_ref().and_then(|space| space.tenant);
         let empty =
             home.space.is_none() && home.pods.is_empty() && home.objects.values().all(BTreeMap::is_empty) && home.vanished.is_empty();
         if empty {
             inner.homes.remove(namespace);
+        }
+        if is_unseen {
+            inner.forget_answers(0, None, namespace);
         }
         drop(inner);
         self.tell(tenant, false);

@@ -1,7 +1,7 @@
 //! The watches that feed the store. Each lists again by itself when it fell too far behind, and goes on from where it was after any other
 //! error, later and later; what it had told stays true until then.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use super::pods::SlimPod;
+use super::record::Vanished;
 use super::secrets::SlimSecret;
 use super::store::{Home, Inner, KindId, Served, Store, version};
 use super::{Kind, TENANT_LABEL, secrets, words};
@@ -214,8 +215,24 @@ fn pod_is(store: &Store, pod: &Pod) {
     let (namespace, name) = place(pod);
     let slim = SlimPod::of(pod);
     let known = store.read().homes.get(&namespace).and_then(|home| home.pods.get(name.as_str())).is_some_and(|known| *known == slim);
-    if !known {
-        store.of_home(&namespace, |home| drop(home.pods.insert(name.into(), slim)));
+    if known {
+        return;
+    }
+    store.some(|inner| {
+        let Inner { homes, nodes, .. } = inner;
+        let (home, uid) = (homes.entry(namespace.clone()).or_default(), slim.uid.clone());
+        // Another one of its name: what became of the one before was not told.
+        if let Some(before) = home.pods.insert(name.as_str().into(), slim).filter(|before| before.uid != uid) {
+            vanishes(nodes, home, &name, before);
+        }
+        vec![namespace]
+    });
+}
+
+/// A pod is not in the API any more: whoever took it out did not ask its node.
+fn vanishes(nodes: &HashMap<String, bool>, home: &mut Home, name: &str, pod: SlimPod) {
+    if let Some(node) = pod.node.filter(|node| nodes.get(&**node) == Some(&false)) {
+        home.vanished.insert(pod.uid.into(), Vanished { pod: name.to_owned(), node: node.into() });
     }
 }
 
@@ -223,10 +240,8 @@ fn pod_is_gone(store: &Store, (namespace, name): &Place) {
     store.some(|inner| {
         let Inner { homes, nodes, .. } = inner;
         let Some(home) = homes.get_mut(namespace) else { return Vec::new() };
-        let node = home.pods.remove(name.as_str()).and_then(|pod| pod.node);
-        // Who took it out of the API did not ask the node.
-        if let Some(node) = node.filter(|node| nodes.get(&**node) == Some(&false)) {
-            home.vanished.insert(name.as_str().into(), node);
+        if let Some(pod) = home.pods.remove(name.as_str()) {
+            vanishes(nodes, home, name, pod);
         }
         vec![namespace.clone()]
     });
@@ -258,9 +273,11 @@ fn node_changes(store: &Store, name: &str, ready: Option<bool>) {
         if before == ready || ready == Some(false) {
             return Vec::new();
         }
-        let on_it = |home: &Home| home.vanished.values().any(|node| **node == *name);
+        let recorded =
+            |home: &Home| home.record.as_ref().is_some_and(|record| record.vanished.values().any(|vanished| vanished.node == name));
+        let on_it = |home: &Home| recorded(home) || home.vanished.values().any(|vanished| vanished.node == name);
         let homes = inner.homes.iter_mut().filter(|(_, home)| on_it(home));
-        homes.map(|(namespace, home)| (namespace.clone(), home.vanished.retain(|_, node| **node != *name)).0).collect()
+        homes.map(|(namespace, home)| (namespace.clone(), home.vanished.retain(|_, vanished| vanished.node != name)).0).collect()
     });
 }
 

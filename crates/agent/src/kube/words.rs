@@ -13,6 +13,9 @@ const COME_AGAIN: Duration = Duration::from_secs(1);
 /// The longest message that is passed on, in bytes: the placement service keeps less.
 const MAX_MESSAGE_BYTES: usize = 600;
 
+/// What an API server says while a quota that was made just now has no use yet.
+const QUOTA_UNCOUNTED: &str = "status unknown for quota";
+
 /// Fields that cannot change once an object is there, and what is to be done about it.
 const IMMUTABLE: &[(&str, &str)] = &[
     (
@@ -72,17 +75,23 @@ fn refused(status: &Status, what: &str) -> Failed {
     match status.code {
         429 => Failed::TooMany { why: format!("{what}: the API server has too many requests"), after: after.unwrap_or(COME_AGAIN) },
         403 if causes().any(|cause| cause.reason == "NamespaceTerminating") => again(format!("{what}: its namespace is being deleted")),
-        403 if message.contains("exceeded quota") || message.contains("status unknown for quota") => {
+        // Whatever code whoever refused it gave: a policy's own is 422, a webhook's 400. One of 5xx is the webhook's own trouble.
+        400..500 if by_admission(message) => Failed::Refused(format!("{what}: admission refused it: {message}")),
+        // A quota counts what is there once its controller has looked at it; until then nothing that it bounds is let in.
+        403 if message.contains(QUOTA_UNCOUNTED) => {
+            again(format!("{what}: the quota's use is still being counted: {}", after_colon(message, QUOTA_UNCOUNTED)))
+        }
+        403 if message.contains("exceeded quota") => {
             Failed::Refused(format!("{what}: the quota does not allow it: {}", after_colon(message, "exceeded quota")))
         }
+        403 if message.contains("not yet ready to handle request") => again(format!("{what}: the API server is not ready yet: {message}")),
         403 if message.contains("must support resize") => Failed::Refused(format!(
             "{what} cannot grow: its StorageClass does not allow it (allowVolumeExpansion), or it was not provisioned by it: {message}"
         )),
         403 if message.contains("Only bound persistent volume claims") => again(format!("{what} grows once it is bound to a volume")),
         422 if message.contains("for bound claims") => again(format!("{what} grows once it is bound to a volume")),
-        403 if message.contains("admission webhook") || message.contains("ValidatingAdmissionPolicy") || message.contains("denied") => {
-            Failed::Refused(format!("{what}: admission refused it: {message}"))
-        }
+        400 | 403 if message.contains("admission webhook") => Failed::Refused(format!("{what}: admission refused it: {message}")),
+        403 if message.contains("denied") => Failed::Refused(format!("{what}: admission refused it: {message}")),
         403 if message.contains(" cannot ") => {
             Failed::Refused(format!("{what}: the agent has not the right to do this (`roadstead join` again with all classes): {message}"))
         }
@@ -91,7 +100,6 @@ fn refused(status: &Status, what: &str) -> Failed {
              its file within a minute, otherwise give the agent another (in a cluster: restart its pods)"
         )),
         403 => Failed::Refused(format!("{what}: it is forbidden: {message}")),
-        400 if message.contains("admission webhook") => Failed::Refused(format!("{what}: admission refused it: {message}")),
         404 if message.contains("namespaces") => again(format!("{what}: its namespace is not there")),
         404 => again(format!("{what}: it is not there, or the cluster does not serve its kind")),
         409 if status.reason == "AlreadyExists" => again(format!("{what}: it is there already")),
@@ -105,6 +113,12 @@ fn refused(status: &Status, what: &str) -> Failed {
         500 if message.contains("failed calling webhook") => Failed::Later { why: format!("{what}: {message}"), after },
         code => Failed::Later { why: format!("{what}: the API server answers {code}: {message}"), after },
     }
+}
+
+/// Whether a policy or a webhook of the cluster refused it.
+fn by_admission(message: &str) -> bool {
+    let by_policy = message.contains("ValidatingAdmissionPolicy '") && message.contains(" denied request: ");
+    by_policy || (message.contains("admission webhook \"") && message.contains(" denied the request"))
 }
 
 fn invalid(message: &str, what: &str) -> String {
@@ -180,6 +194,42 @@ mod tests {
         assert!(later(&cause("NamespaceTerminating", "", "")));
         assert!(!later(&status(403, "exceeded quota: q, requested: pods=1")));
         assert!(!later(&status(422, "spec.selector: field is immutable")));
+    }
+
+    #[test]
+    fn a_quota_whose_use_is_not_counted_yet_is_waited_for() {
+        let message = "persistentvolumeclaims \"data\" is forbidden: status unknown for quota: bounds, resources: requests.storage";
+        let why = "PersistentVolumeClaim/data: the quota's use is still being counted: status unknown for quota: bounds, resources: requests.storage";
+        let waits = Failed::Later { why: why.to_owned(), after: None };
+        assert_eq!(refused(&status(403, message), "PersistentVolumeClaim/data"), waits);
+        let message = "pods \"web\" is forbidden: exceeded quota: bounds, requested: pods=1, used: pods=2, limited: pods=2";
+        let why = "Pod/web: the quota does not allow it: exceeded quota: bounds, requested: pods=1, used: pods=2, limited: pods=2";
+        assert_eq!(refused(&status(403, message), "Pod/web"), Failed::Refused(why.to_owned()));
+    }
+
+    #[test]
+    fn an_api_server_that_has_just_started_is_waited_for() {
+        let message = "configmaps \"settings\" is forbidden: not yet ready to handle request";
+        let why = format!("ConfigMap/settings: the API server is not ready yet: {message}");
+        assert_eq!(refused(&status(403, message), "ConfigMap/settings"), Failed::Later { why, after: None });
+    }
+
+    #[test]
+    fn what_admission_refused_is_told_as_that_whatever_its_code() {
+        let policy =
+            "jobs.batch \"m\" is forbidden: ValidatingAdmissionPolicy 'images' with binding 'images' denied request: an image is immutable";
+        let webhook = "admission webhook \"images.example\" denied the request: an image is immutable";
+        for (message, codes) in [(policy, [401, 403, 413, 422]), (webhook, [400, 403, 409, 422])] {
+            for code in codes {
+                let why = format!("Job/m: admission refused it: {message}");
+                assert_eq!(refused(&status(code, message), "Job/m"), Failed::Refused(why), "{code}");
+            }
+        }
+        let dry = "admission webhook \"images.example\" does not support dry run";
+        assert_eq!(refused(&status(400, dry), "Job/m"), Failed::Refused(format!("Job/m: admission refused it: {dry}")));
+        for broken in [webhook, "failed calling webhook \"images.example\": connection refused"] {
+            assert!(matches!(refused(&status(500, broken), "Job/m"), Failed::Later { .. }), "{broken}");
+        }
     }
 
     #[test]

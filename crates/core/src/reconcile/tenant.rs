@@ -103,7 +103,7 @@ fn rest(wanted: &TenantIntent, seen: &TenantSeen, mut actions: Vec<Action>) -> S
     let condition = match (at_rest, actions.is_empty()) {
         (true, true) => Condition::Stopped,
         (true, false) => Condition::Progressing("its objects are being made".to_owned()),
-        (false, _) => Condition::Progressing("it is being stopped".to_owned()),
+        (false, _) => Condition::Progressing(held("it is being stopped", seen)),
     };
     Step { actions, condition }
 }
@@ -120,8 +120,13 @@ fn absent(seen: &TenantSeen, mut actions: Vec<Action>) -> Step {
         }
         actions.push(if seen.at_rest { Action::Delete } else { Action::Stop });
     }
-    let words = if goes { "it is being removed" } else { "it is being stopped, and then removed" };
-    Step { actions, condition: Condition::Progressing(words.to_owned()) }
+    let words = if goes { "it is being removed".to_owned() } else { held("it is being stopped, and then removed", seen) };
+    Step { actions, condition: Condition::Progressing(words) }
+}
+
+/// With what keeps it from being at rest behind it, where that is known.
+pub(super) fn held(words: &str, seen: &TenantSeen) -> String {
+    seen.holds.as_ref().map_or_else(|| words.to_owned(), |what| format!("{words}: {what}"))
 }
 
 /// Makes a part if it is not as rendered; what it waits for, if anything.

@@ -128,7 +128,7 @@ fn any_seen() -> impl Strategy<Value = TenantSeen> {
                 return TenantSeen { at_rest, ..TenantSeen::default() };
             }
             let volumes = [name("data"), name("logs")].into_iter().zip(volumes).collect();
-            TenantSeen { home, parts: Part::ALL.into_iter().zip(parts).collect(), volumes, at_rest, rendering: None }
+            TenantSeen { home, parts: Part::ALL.into_iter().zip(parts).collect(), volumes, at_rest, ..TenantSeen::default() }
         },
     )
 }
@@ -287,6 +287,24 @@ fn who_is_stopped_for_a_removal_that_will_be_held_back_is_not_said_to_be_removed
     let agreed = ClusterIntent { tenants: vec![TenantIntent { removal_agreed: true, ..intent.tenants[5].clone() }], ..alone };
     let agreed = reconcile(&agreed, &seen, &limits, &mut memory, Timestamp(600_001));
     assert_eq!(said(&agreed), "it is being stopped, and then removed");
+}
+
+#[test]
+fn what_keeps_a_tenant_from_being_at_rest_is_told() {
+    let holds = Some("pod shell still runs".to_owned());
+    let seen = TenantSeen { at_rest: false, holds, ..resting(1) };
+    let said = |role| match one(&wanted(1, 1, role), &seen).condition {
+        Condition::Progressing(words) => words,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(said(Role::Stopped), "it is being stopped: pod shell still runs");
+    assert_eq!(said(Role::Absent), "it is being stopped, and then removed: pod shell still runs");
+    let intent = ClusterIntent { generation: epoch(1), tenants: vec![wanted(1, 1, Role::Absent)] };
+    let seen = ClusterSeen { generation: epoch(1), tenants: BTreeMap::from([(TenantId(1), seen)]) };
+    let limits = Limits { removals: 0, removals_per_mille: 0, ..Limits::default() };
+    let round = reconcile(&intent, &seen, &limits, &mut Memory::default(), Timestamp(0));
+    let waits = &round.steps[0].1.condition;
+    assert!(matches!(waits, Condition::Progressing(words) if words.ends_with("unasked: pod shell still runs")), "{waits:?}");
 }
 
 fn busy(round: &Round) -> Vec<u64> {

@@ -1,0 +1,155 @@
+#![allow(clippy::unwrap_used)] // a test that cannot go on should panic
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kube::api::DynamicObject;
+use roadstead_class::{Manifest, SecretPlan, SecretSource};
+use serde_json::{Value, json};
+
+use super::act::core;
+use super::holds::{Holder, holder, is_written, vanished};
+use super::pods::SlimPod;
+use super::record::{Record, Vanished};
+use super::store::{Confirmed, Home, Inner, KindId, Question, Served};
+use super::*;
+
+const HOME: &str = "acme";
+const SECRET: KindId = 1;
+const CLAIM: KindId = 2;
+const DEPLOYMENT: KindId = 3;
+
+/// A store of some kinds in which nothing is.
+fn store() -> Store {
+    let store = Store::new("templates");
+    for (api_version, kind) in [("v1", "Namespace"), ("v1", "Secret"), ("v1", "PersistentVolumeClaim"), ("apps/v1", "Deployment")] {
+        let kind = store.add(Kind { api_version: api_version.to_owned(), kind: kind.to_owned() }).unwrap();
+        store.served(kind, Served::Listed);
+    }
+    store
+}
+
+fn put(store: &Store, kind: KindId, object: Value) {
+    let object: DynamicObject = serde_json::from_value(object).unwrap();
+    store.put(kind, object, false);
+}
+
+fn pod(owner: &str, node: &str, deleting: bool) -> SlimPod {
+    let uid = format!("uid-of-a-pod-of-{owner}").into();
+    SlimPod { uid, ended: false, deleting, node: Some(node.into()), owner: owner.into(), trouble: None }
+}
+
+#[test]
+fn a_secret_that_is_being_deleted_is_not_taken_for_one_that_stays() {
+    let store = store();
+    let metadata = json!({"name": "db", "namespace": HOME, "labels": {TENANT_LABEL: "0000000000000001"}});
+    let body = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque"});
+    let source = SecretSource::Generate { keys: BTreeMap::from([("password".to_owned(), 8)]) };
+    let plan = SecretPlan { manifest: Manifest { id: core("Secret", "db"), body: body.clone() }, source, restart_on_change: false };
+    let fields = json!({"f:data": {"f:password": {}}, "f:type": {}, "f:metadata": {"f:labels": {format!("f:{TENANT_LABEL}"): {}}}});
+    let ours = json!([{"manager": MANAGER, "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": fields}]);
+    let mut there = body;
+    there["data"] = json!({"password": "c2VjcmV0"});
+    there["metadata"]["managedFields"] = ours;
+    there["metadata"]["resourceVersion"] = json!("7");
+    put(&store, SECRET, there.clone());
+    assert!(seen::has_secret(&store.read(), HOME, &plan));
+    there["metadata"]["resourceVersion"] = json!("8");
+    there["metadata"]["deletionTimestamp"] = json!("2026-03-01T12:00:00Z");
+    put(&store, SECRET, there);
+    assert!(!seen::has_secret(&store.read(), HOME, &plan));
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_there_is_no_namespace_is_known_until_something_is_seen_in_one_of_its_name() {
+    let store = store();
+    let question = |kind: &'static str, namespace: &str, name: &str| {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        Question { tenant: TenantId(1), namespace, kind, name }
+    };
+    let (none, lost) = (question("Namespace", "", HOME), question("Secret", HOME, "db"));
+    let asks = || {
+        store.answered(none.clone(), 0, None);
+        store.answered(lost.clone(), SECRET, None);
+    };
+    let known = || (store.read().confirmed(&none, None), store.read().confirmed(&lost, None));
+    asks();
+    assert_eq!(known(), (Confirmed::AsSeen, Confirmed::AsSeen));
+    // All are looked at every half a minute: of whom nothing is there nobody is asked each time.
+    tokio::time::advance(Duration::from_secs(120)).await;
+    assert_eq!(known(), (Confirmed::AsSeen, Confirmed::NotYet));
+    store.of_home("other", |home| drop(home.pods.insert("web-0".into(), pod("", "node", false))));
+    assert_eq!(known().0, Confirmed::AsSeen);
+    store.of_home(HOME, |home| drop(home.pods.insert("web-0".into(), pod("", "node", false))));
+    assert_eq!(known().0, Confirmed::NotYet);
+    asks();
+    put(&store, 0, json!({"metadata": {"name": HOME, "resourceVersion": "7"}}));
+    assert_eq!(known().0, Confirmed::NotYet);
+    asks();
+    tokio::time::advance(Duration::from_secs(600)).await;
+    assert_eq!(known().0, Confirmed::NotYet);
+}
+
+/// What keeps a namespace from being at rest, in words.
+fn words_of(store: &Store) -> Option<String> {
+    let inner = store.read();
+    holder(&inner, &inner.homes[HOME]).map(|holder| holder.to_string())
+}
+
+#[test]
+fn what_does_not_end_by_itself_is_named_before_what_does() {
+    let store = store();
+    let metadata = |name: &str| json!({"name": name, "namespace": HOME, "generation": 1, "resourceVersion": "7"});
+    let zero = json!({"replicas": 0, "template": {}});
+    put(&store, DEPLOYMENT, json!({"metadata": metadata("web"), "spec": zero, "status": {"observedGeneration": 1}}));
+    put(&store, CLAIM, json!({"metadata": metadata("data"), "spec": {"volumeName": "v"}}));
+    assert_eq!(words_of(&store), None);
+    store.shared(|inner| drop(inner.attachments.insert("attached".to_owned(), "v".to_owned())));
+    assert_eq!(words_of(&store).unwrap(), "volume data is still attached to a node (VolumeAttachment/attached)");
+    let mut runs = metadata("web");
+    runs["resourceVersion"] = json!("8");
+    put(&store, DEPLOYMENT, json!({"metadata": runs, "spec": {"replicas": 1, "template": {}}, "status": {"observedGeneration": 1}}));
+    assert_eq!(words_of(&store).unwrap(), "Deployment/web is not at rest");
+    let add = |name: &str, pod: SlimPod| store.of_home(HOME, |home| drop(home.pods.insert(name.into(), pod)));
+    add("a", pod("Deployment/web", "node", true));
+    assert_eq!(words_of(&store).unwrap(), "pod a is ending");
+    add("b", pod("Deployment/web", "node", false));
+    assert_eq!(words_of(&store).unwrap(), "pod b of Deployment/web has not ended");
+    add("c", pod("Deployment/stray", "node", false));
+    assert_eq!(words_of(&store).unwrap(), "pod c of Deployment/stray has not ended");
+    store.of_home(HOME, |home| drop(home.pods.remove("c")));
+    add("d", pod("", "node", false));
+    assert_eq!(words_of(&store).unwrap(), "pod d still runs, and no controller will end it; delete it");
+}
+
+#[test]
+fn a_pod_that_vanished_holds_until_that_is_over_and_nothing_is_written_down_of_it_any_more() {
+    let (mut inner, mut home) = (Inner::default(), Home::default());
+    let gone = Vanished { pod: "db-0".to_owned(), node: "far".to_owned() };
+    let recorded = |gone: &[&Vanished]| {
+        let vanished = gone.iter().map(|gone| (format!("uid-of-{}", gone.pod), (*gone).clone())).collect();
+        Some(Record { vanished, ..Record::default() })
+    };
+    inner.nodes.insert("far".to_owned(), false);
+    assert_eq!((holder(&inner, &home), is_written(&inner, &home)), (None, true));
+    home.vanished.insert("uid-of-db-0".to_owned(), gone.clone());
+    assert_eq!((holder(&inner, &home), is_written(&inner, &home)), (Some(Holder::Vanished(&gone)), false));
+    home.record = recorded(&[]);
+    assert!(!is_written(&inner, &home));
+    // As it is for an agent that begins anew.
+    (home.record, home.vanished) = (recorded(&[&gone]), BTreeMap::new());
+    assert_eq!((holder(&inner, &home), is_written(&inner, &home)), (Some(Holder::Vanished(&gone)), true));
+    let text = serde_json::to_string(&home.record).unwrap();
+    assert_eq!(serde_json::from_str::<Option<Record>>(&text).unwrap(), home.record);
+
+    // Its node is back, or was taken away.
+    for ready in [Some(true), None] {
+        inner.nodes.clear();
+        inner.nodes.extend(ready.map(|ready| ("far".to_owned(), ready)));
+        assert_eq!((holder(&inner, &home), is_written(&inner, &home)), (Some(Holder::Written), false));
+        assert!(vanished(&inner, &home).is_empty());
+    }
+    home.record = recorded(&[]);
+    assert_eq!((holder(&inner, &home), is_written(&inner, &home)), (None, true));
+    assert!(!serde_json::to_string(&home.record).unwrap().contains("vanished"));
+}
