@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 
 use roadstead_core::cluster::Capacity;
-use roadstead_core::id::{Incarnation, Name, Revision, TenantId, VolumeUid};
-use roadstead_core::intent::{ClusterIntent, TenantIntent};
+use roadstead_core::id::{Incarnation, Name, Owner, Revision, ShardId, TenantId, VolumeUid};
+use roadstead_core::intent::{ClusterIntent, Role, TenantIntent};
 use roadstead_core::observed::{ClusterInfo, Observation, SeenTenant, TroubleKind};
 use roadstead_core::reconcile::{Action, ClusterSeen, Condition, Home, Limits, Memory, Round, Step, TenantSeen, VolumeSeen, reconcile};
 use roadstead_core::request::{Ask, Observed, ObservedTenant, Report};
+use roadstead_core::resources::Requests;
 use roadstead_core::time::{Millis, Timestamp};
 
 use crate::chance::Chance;
@@ -170,6 +171,11 @@ impl Agent {
         if planted == Some(Planted::AgreeUnasked) {
             self.intent.tenants.iter_mut().for_each(|wanted| wanted.removal_agreed = true);
         }
+        if planted == Some(Planted::DeleteOrphans) {
+            let orphans = tenants.iter().filter(|(id, _)| self.wanted(**id).is_none());
+            let gone: Vec<TenantIntent> = orphans.filter_map(|(id, seen)| unwanted(*id, &seen.home)).collect();
+            self.intent.tenants.extend(gone);
+        }
         self.seen.tenants = tenants;
         self.looked_with = self.intent.generation;
     }
@@ -222,6 +228,12 @@ impl Agent {
     /// Work on a tenant is over.
     pub fn done(&mut self, id: TenantId) {
         self.busy.remove(&id);
+    }
+
+    /// Whether it is working on any tenant.
+    #[must_use]
+    pub fn is_at_work(&self) -> bool {
+        self.runs && !self.busy.is_empty()
     }
 
     /// Somebody acted on a newer intent here.
@@ -338,4 +350,25 @@ fn found(id: TenantId, seen: &TenantSeen) -> Option<Said> {
     let Home::Ours(epoch) = seen.home else { return None };
     let observed = if seen.at_rest { Observed::Stopped } else { Observed::Running };
     Some(Said { seen: SeenTenant { id, epoch, volumes: Vec::new(), trouble: None }, observed: Some(observed) })
+}
+
+/// What an agent would make of something that no intent names, if that were to go.
+fn unwanted(id: TenantId, home: &Home) -> Option<TenantIntent> {
+    let Home::Ours(epoch) = *home else { return None };
+    let name = Name::new("orphan").expect("a short name");
+    Some(TenantIntent {
+        id,
+        epoch,
+        shard: ShardId(0),
+        role: Role::Absent,
+        name: name.clone(),
+        owner: Owner::new("nobody").expect("a short owner"),
+        class: name,
+        version: String::new(),
+        values: String::new(),
+        hostnames: Vec::new(),
+        volumes: Vec::new(),
+        requests: Requests::default(),
+        removal_agreed: false,
+    })
 }

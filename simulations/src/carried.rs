@@ -38,6 +38,8 @@ pub struct Carried {
     told: BTreeSet<(Incarnation, Name)>,
     /// Volumes that were made and not deleted by an intent.
     volumes: BTreeMap<(usize, TenantId, Name), VolumeUid>,
+    /// Namespaces that were made and not deleted by an intent.
+    there: BTreeSet<(usize, TenantId)>,
     /// Tenants of which somebody deleted something by hand.
     harmed: BTreeSet<TenantId>,
     /// What was begun to be removed unasked in each cluster, by whichever start of whichever agent, and when.
@@ -154,9 +156,18 @@ impl Carried {
         }
     }
 
-    /// Somebody deleted something of a tenant by hand.
-    pub fn harmed(&mut self, tenant: TenantId) {
+    /// Somebody deleted something of a tenant by hand, or all of it.
+    pub fn harmed(&mut self, number: usize, tenant: TenantId, all: bool) {
         self.harmed.insert(tenant);
+        if all {
+            self.there.remove(&(number, tenant));
+        }
+    }
+
+    /// A tenant of which there is nothing in a cluster any more, although no intent has deleted what was made.
+    fn vanished(&self, number: usize, cluster: &Cluster) -> Option<TenantId> {
+        let mut made = self.there.range((number, TenantId(0))..=(number, TenantId(u64::MAX)));
+        made.find(|(_, id)| !cluster.namespaces.contains_key(id)).map(|(_, id)| *id)
     }
 
     /// Something was done in a cluster.
@@ -172,6 +183,9 @@ impl Carried {
             ))
         };
         let after = cluster.namespaces.get(&id);
+        if let Some(id) = self.vanished(number, cluster) {
+            return Err(format!("nothing of tenant {id} is left in cluster {}, and nobody wanted that", cluster.name));
+        }
         let pods = |namespace: Option<&Namespace>| namespace.map_or(Pods::None, |namespace| namespace.pods);
         if before == after {
             return Ok(());
@@ -206,6 +220,9 @@ impl Carried {
                 return wrong(&format!("it is deleted after a restore, before cluster {other} has told what is there"));
             }
             self.volumes.retain(|(cluster, tenant, _), _| (*cluster, *tenant) != (number, id));
+            self.there.remove(&(number, id));
+        } else if after.is_some_and(|after| after.ends.is_none()) {
+            self.there.insert((number, id));
         }
         for (name, volume) in after.iter().flat_map(|after| &after.volumes) {
             let known = decided.volumes.get(&(id, name.clone()));
@@ -235,6 +252,9 @@ impl Carried {
     pub fn unsettled(&self, state: &State, clusters: &[Cluster]) -> Option<String> {
         for cluster in clusters {
             let Some(bound) = state.cluster(cluster.name.as_str()) else { continue };
+            if bound.silent {
+                return Some(format!("cluster {} is heard of, and still marked as silent", cluster.name));
+            }
             for tenant in state.tenants_of_cluster(bound.id) {
                 let namespace = cluster.namespaces.get(&tenant.id);
                 if let Some(what) = tenant_unsettled(state, &tenant, namespace) {
@@ -247,6 +267,21 @@ impl Carried {
         let left = |cluster: &Cluster| cluster.namespaces.keys().find(|id| decided.gone.contains(id)).map(|id| (cluster.name.clone(), *id));
         clusters.iter().find_map(left).map(|(cluster, id)| format!("tenant {id} is gone, and something of it is left in cluster {cluster}"))
     }
+}
+
+/// How many namespaces there are that no intent names, and in how many of those something runs.
+#[must_use]
+pub fn orphans(state: &State, clusters: &[Cluster]) -> (u64, u64) {
+    let (mut all, mut running) = (0, 0);
+    for cluster in clusters {
+        let bound = state.cluster(cluster.name.as_str()).map(|bound| bound.id);
+        let named: BTreeSet<TenantId> = bound.into_iter().flat_map(|id| state.tenants_of_cluster(id)).map(|tenant| tenant.id).collect();
+        for (_, namespace) in cluster.namespaces.iter().filter(|(id, namespace)| namespace.ends.is_none() && !named.contains(id)) {
+            all += 1;
+            running += u64::from(namespace.pods == Pods::Run);
+        }
+    }
+    (all, running)
 }
 
 fn tenant_unsettled(state: &State, tenant: &Tenant, namespace: Option<&Namespace>) -> Option<String> {

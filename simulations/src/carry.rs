@@ -3,16 +3,20 @@
 use roadstead_consensus::door::{Answer, Input, LogWrite, Output, Role, Ticket};
 use roadstead_consensus::member::MemberId;
 use roadstead_core::command::{FeatureLevel, Outcome};
-use roadstead_core::id::Incarnation;
+use roadstead_core::id::{ClusterId, Incarnation};
 use roadstead_core::intent;
 
 use crate::caller::{Kind, ReadOf, Reply, Seen, What};
+use crate::checks;
 use crate::disk::{SnapshotFile, SnapshotKey, decode, encode};
+use crate::net::Micros;
 use crate::truth::needs_entry;
 use crate::world::{Event, Planted, World};
 
 /// Tries to fetch a snapshot before the replica is told that it failed.
 const FETCH_TRIES: u32 = 12;
+/// How long a driver takes to tell of an agent that was heard of.
+const CONTACT_US: Micros = 500;
 
 impl World {
     /// Hands an input to a running replica, and carries out what comes of it.
@@ -172,6 +176,9 @@ impl World {
         let first = self.truth.applied(index, term, current.then_some(state), applied)?;
         if first {
             self.checks.fence(index, state, applied)?;
+            if let Some(batch) = self.truth.batch(index, term) {
+                checks::asked_for(index, state, batch, applied)?;
+            }
             self.carried.begins(state);
             self.carried.applied(state, applied)?;
         }
@@ -179,6 +186,9 @@ impl World {
             self.checks.applied(index, state, applied)?;
         }
         let digest = if current { state.digest() } else { 0 };
+        if first {
+            self.silence_turned(machine, applied);
+        }
         self.note("applied", &[machine as u64, index, digest], || {
             format!("machine {machine} applied {index} of term {term}: {} outcomes, digest {digest:016x}", applied.outcomes.len())
         });
@@ -223,9 +233,25 @@ impl World {
                 return Err(format!("a request that came again was answered {outcome:?}, at first {before:?}"));
             }
         }
+        if matches!(answer, Answer::Outcome { outcome: Outcome::Done(_), .. }) {
+            self.note_contact(machine, caller);
+        }
         let complete = self.complete_wanted(machine, caller);
         self.reply(machine, ticket, Reply::Answer(answer, complete));
         Ok(())
+    }
+
+    /// The leader takes an agent for heard of although what it told may be known already.
+    fn note_contact(&mut self, machine: usize, caller: usize) {
+        let it = &self.machines[machine];
+        let (Kind::Agent(agent), Some(replica)) = (&self.callers[caller].kind, &it.replica) else { return };
+        let Some(cluster) = replica.state().cluster(self.clusters[agent.cluster].name.as_str()) else { return };
+        let (boot, cluster) = (it.boot, cluster.id);
+        self.schedule(CONTACT_US, Event::Heard { machine, boot, cluster });
+    }
+
+    pub(crate) fn agent_heard(&mut self, machine: usize, boot: u64, cluster: ClusterId) -> Result<(), String> {
+        if self.is_up(machine, boot) { self.input(machine, Input::Heard(cluster)) } else { Ok(()) }
     }
 
     /// The incarnation for which all that is in an agent's cluster is awaited, as a machine knows it.

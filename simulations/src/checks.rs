@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use roadstead_core::apply::{Applied, Change};
 use roadstead_core::cluster::Cluster;
+use roadstead_core::command::{Batch, Command, Envelope};
 use roadstead_core::history::{EventKind, TenantEvent};
-use roadstead_core::id::{ClusterId, Incarnation, ShardId};
+use roadstead_core::id::{ClusterId, Incarnation, Name, ShardId};
+use roadstead_core::request::{Principal, Report};
 use roadstead_core::resources::{Requests, Resources};
 use roadstead_core::state::State;
-use roadstead_core::tenant::{Phase, Tenant};
+use roadstead_core::tenant::{Desired, Phase, Tenant};
+use roadstead_core::time::Timestamp;
 
 /// What is remembered between entries.
 #[derive(Debug, Default)]
@@ -72,6 +75,87 @@ impl Checks {
     }
 }
 
+/// Checks what an entry takes from tenants against its commands. Only people let tenants go, stop them, or say that a cluster is gone; what they
+/// have begun goes on at the word of the tenant's own cluster, or when its time has passed. That somebody is silent is no word.
+///
+/// # Errors
+/// From whom something was taken that nobody had asked for.
+pub fn asked_for(index: u64, state: &State, batch: &Batch, applied: &Applied) -> Result<(), String> {
+    for change in &applied.changes {
+        let Change::Tenant { before: Some(before), after, .. } = change else { continue };
+        let Some(binding) = before.phase.binding().filter(|_| loses(before, after.as_deref())) else { continue };
+        // One that is gone is known only from the entry that took it away.
+        let gone = applied.changes.iter().filter_map(|change| match change {
+            Change::Cluster { before, after: None } => before.as_deref(),
+            Change::Cluster { .. } | Change::Tenant { .. } | Change::Pool { .. } | Change::Class { .. } | Change::Policy { .. } => None,
+        });
+        let mut known = state.cluster_by_id(binding.cluster).map(AsRef::as_ref).into_iter().chain(gone);
+        let its_cluster = known.find(|cluster| cluster.id == binding.cluster).map(|cluster| &cluster.spec.name);
+        let is_its_cluster = |name: &Name| its_cluster == Some(name);
+        if !batch.commands.iter().any(|envelope| may_take(envelope, before, is_its_cluster, state.time())) {
+            let by: Vec<&Principal> = batch.commands.iter().map(|envelope| &envelope.principal).collect();
+            let (name, was, is) = (&before.spec.name, before.phase, after.as_ref().map(|after| after.phase));
+            return Err(format!("entry {index} of {by:?} takes tenant {name} from {was:?} to {is:?}, and nobody had asked for that"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a tenant has less after a change than before: it runs no more, is nearer to its end, or is not where it was.
+fn loses(before: &Tenant, after: Option<&Tenant>) -> bool {
+    let Some(after) = after else { return true };
+    let place = |tenant: &Tenant| tenant.phase.binding().map(|binding| binding.cluster);
+    let stops = before.spec.desired == Desired::Running && after.spec.desired != Desired::Running;
+    stops || place(before) != place(after) || left(after.phase) < left(before.phase)
+}
+
+/// How much of a tenant is to be left, as a rank.
+fn left(phase: Phase) -> u8 {
+    match phase {
+        Phase::Pending { .. } | Phase::Purging { .. } => 0,
+        Phase::Releasing { purge: true, .. } => 1,
+        Phase::Retained { .. } => 2,
+        Phase::Releasing { purge: false, .. } => 3,
+        Phase::Bound { .. } => 4,
+    }
+}
+
+/// Whether a command, asked by whom it was, may take something from a tenant.
+fn may_take(envelope: &Envelope, before: &Tenant, is_its_cluster: impl Fn(&Name) -> bool, now: Timestamp) -> bool {
+    let by = envelope.principal.as_str();
+    let by_a_person = !by.starts_with("replica:") && !by.starts_with("agent:");
+    match &envelope.command {
+        Command::ReleaseTenant { name, .. } => by_a_person && *name == before.spec.name,
+        Command::UpdateTenant { spec, .. } => by_a_person && spec.name == before.spec.name,
+        Command::DeleteCluster { name, .. } => by_a_person && is_its_cluster(name),
+        Command::Report(_) | Command::Observe(_) => {
+            let tells = |report: &Report| is_its_cluster(&report.cluster) && report.tenants.iter().any(|seen| seen.id == before.id);
+            !matches!(before.phase, Phase::Bound { .. }) && envelope.command.report().is_some_and(tells)
+        }
+        Command::Expire { .. } => matches!(before.phase, Phase::Retained { until, .. } if until <= now),
+        Command::CreateTenant { .. }
+        | Command::BindTenant { .. }
+        | Command::NoteUnplaced { .. }
+        | Command::UndeleteTenant { .. }
+        | Command::AdoptTenant { .. }
+        | Command::PutCluster { .. }
+        | Command::CordonCluster { .. }
+        | Command::MarkSilent { .. }
+        | Command::PutPool { .. }
+        | Command::DeletePool { .. }
+        | Command::PutClass { .. }
+        | Command::DeleteClass { .. }
+        | Command::PutPolicy { .. }
+        | Command::RaiseLevel { .. }
+        | Command::Incarnate { .. }
+        | Command::WaiveFence { .. }
+        | Command::PutToken { .. }
+        | Command::SpendToken(_)
+        | Command::AllowRemovals { .. }
+        | Command::NoteCluster(_) => false,
+    }
+}
+
 /// The cluster in which a change takes more room than before. That a tenant was found where it is, is a fact and takes nothing.
 fn enters(index: u64, state: &State, before: Option<&Tenant>, after: &Tenant) -> Option<ClusterId> {
     let (Phase::Bound { binding, .. }, requests) = (after.phase, after.spec.requests) else { return None };
@@ -95,11 +179,16 @@ fn grows(before: Requests, after: Requests) -> bool {
 }
 
 fn limits(index: u64, state: &State, applied: &Applied) -> Result<(), String> {
-    let mut entered = BTreeSet::new();
+    let (mut entered, mut placed) = (BTreeSet::new(), BTreeSet::new());
     let mut changed = BTreeSet::new();
     for change in &applied.changes {
         match change {
-            Change::Tenant { before, after: Some(after), .. } => entered.extend(enters(index, state, before.as_deref(), after)),
+            Change::Tenant { before, after: Some(after), .. } => {
+                let cluster = enters(index, state, before.as_deref(), after);
+                let is_placed = before.as_deref().is_none_or(|before| before.phase.binding().is_none());
+                entered.extend(cluster);
+                placed.extend(cluster.filter(|_| is_placed));
+            }
             Change::Cluster { before, after } => changed.extend(before.iter().chain(after).map(|cluster| cluster.id)),
             Change::Tenant { after: None, .. } | Change::Pool { .. } | Change::Class { .. } | Change::Policy { .. } => {}
         }
@@ -108,6 +197,9 @@ fn limits(index: u64, state: &State, applied: &Applied) -> Result<(), String> {
     for id in entered.difference(&changed) {
         let cluster =
             state.cluster_by_id(*id).ok_or_else(|| format!("entry {index} placed a tenant in cluster {}, which does not exist", id.0))?;
+        if cluster.silent && placed.contains(id) {
+            return Err(format!("entry {index} placed a tenant in cluster {}, which is silent", cluster.spec.name));
+        }
         let used = Use::count(state, *id)?;
         used.within(cluster).map_err(|what| format!("entry {index} crosses a limit of cluster {}: {what}", cluster.spec.name))?;
     }

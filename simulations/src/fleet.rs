@@ -41,12 +41,9 @@ pub fn set_up(clusters: usize, chance: &mut Chance, tokens: &mut u64) -> Vec<Wha
     let policy = if chance.percent(50) { PoolPolicy::Spread } else { PoolPolicy::Pack };
     let pool = PoolSpec { name: name("home"), kind: PoolKind::Home, order: 0, price_micros: 0, policy };
     asks.push(Ask::PutPool { spec: pool, expected: None });
-    let policy = PolicySpec {
-        silent_after: Millis::from_secs(chance.between(5, 60)),
-        max_pending: 40,
-        pending_tries_per_batch: 8,
-        ..PolicySpec::default()
-    };
+    // Shorter than many silences in half of the runs, longer than any in most others.
+    let silent_after = if chance.percent(50) { chance.between(1_000, 5_000) } else { chance.between(5_000, 60_000) };
+    let policy = PolicySpec { silent_after: Millis(silent_after), max_pending: 40, pending_tries_per_batch: 8, ..PolicySpec::default() };
     asks.push(Ask::PutPolicy { spec: Box::new(policy), expected: None });
     for (class, cpu, volumes) in [("small", 100, &["data"][..]), ("large", 300, &["data", "logs"])] {
         asks.push(Ask::PutClass { class: Box::new(self::class(class, cpu, volumes)) });

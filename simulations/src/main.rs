@@ -17,7 +17,7 @@ struct Arguments {
     seeds: String,
     /// Plant a fault: skip-sync, answer-before-commit, decide-before-first-entry, count-without-reservations, lose-request-ids, forget-fence,
     /// act-on-older-intents, make-lost-volumes, complete-too-soon, tell-only-news, tell-while-working, agree-unasked,
-    /// count-removals-anew.
+    /// count-removals-anew, delete-orphans, release-silent, move-silent.
     #[arg(long)]
     sabotage: Option<String>,
     /// With --seed: print everything that happens.
@@ -35,6 +35,9 @@ fn planted(name: &str) -> anyhow::Result<Planted> {
         "tell-while-working" => Planted::TellWhileWorking,
         "agree-unasked" => Planted::AgreeUnasked,
         "count-removals-anew" => Planted::CountRemovalsAnew,
+        "delete-orphans" => Planted::DeleteOrphans,
+        "release-silent" => Planted::ReleaseSilent,
+        "move-silent" => Planted::MoveSilent,
         "answer-before-commit" => Planted::Inside(Sabotage::AnswerBeforeCommit),
         "decide-before-first-entry" => Planted::Inside(Sabotage::DecideBeforeFirstEntry),
         "count-without-reservations" => Planted::Inside(Sabotage::CountWithoutReservations),

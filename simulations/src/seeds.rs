@@ -66,7 +66,8 @@ fn caught(seed: u64, planted: Option<Planted>) -> Verdict {
 impl Summary {
     fn add(&mut self, verdict: &Verdict) {
         self.seeds += 1;
-        let Stats { events, answers, starts, installs, restores, actions, agreed } = verdict.stats;
+        let Stats { events, answers, starts, installs, restores, actions, agreed, .. } = verdict.stats;
+        let Stats { silent, returned, beside, older, orphans, running_orphans, .. } = verdict.stats;
         self.stats.events += events;
         self.stats.answers += answers;
         self.stats.starts += starts;
@@ -74,6 +75,12 @@ impl Summary {
         self.stats.restores += restores;
         self.stats.actions += actions;
         self.stats.agreed += agreed;
+        self.stats.silent += silent;
+        self.stats.returned += returned;
+        self.stats.beside += beside;
+        self.stats.older += older;
+        self.stats.orphans += orphans;
+        self.stats.running_orphans += running_orphans;
         let earlier = self.first.as_ref().is_none_or(|first| verdict.seed < first.seed);
         if verdict.violation.is_some() && earlier {
             self.first = Some(verdict.clone());

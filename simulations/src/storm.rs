@@ -7,6 +7,7 @@ use roadstead_core::command::SUPPORTED_LEVEL;
 use roadstead_core::request::Ask;
 
 use crate::caller::{Kind, What};
+use crate::carried::orphans;
 use crate::fleet;
 use crate::linearizable;
 use crate::net::Micros;
@@ -34,7 +35,10 @@ impl World {
                     | Planted::TellOnlyNews
                     | Planted::TellWhileWorking
                     | Planted::AgreeUnasked
-                    | Planted::CountRemovalsAnew,
+                    | Planted::CountRemovalsAnew
+                    | Planted::DeleteOrphans
+                    | Planted::ReleaseSilent
+                    | Planted::MoveSilent,
                 )
                 | None => None,
             },
@@ -90,6 +94,7 @@ impl World {
             weights.transfer,
             weights.restore,
             weights.agent,
+            weights.silence,
             3,
         ];
         let mut drawn = self.chance.below(kinds.iter().sum());
@@ -128,6 +133,7 @@ impl World {
             Some(9) => self.operate(What::Transfer),
             Some(10) => self.back_up_or_restore(machine),
             Some(11) => self.trouble_agent(),
+            Some(12) => self.silence(),
             Some(_) | None => self.change_fleet(),
         }
         Ok(())
@@ -239,6 +245,7 @@ impl World {
     /// Everybody is done and agrees: was anything lost?
     pub(crate) fn at_the_end(&mut self) -> Result<(), String> {
         let membership = self.membership();
+        (self.stats.orphans, self.stats.running_orphans) = self.newest().map_or((0, 0), |state| orphans(state, &self.clusters));
         let mut digests = BTreeSet::new();
         for id in membership.ids() {
             let replica = self.members.get(&id).and_then(|machine| self.machines[*machine].replica.as_ref());

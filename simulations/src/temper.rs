@@ -71,8 +71,10 @@ pub struct Weights {
     pub transfer: u64,
     /// A backup is taken, or restored.
     pub restore: u64,
-    /// Something befalls an agent, or its cluster.
+    /// Something befalls an agent, or what is in its cluster.
     pub agent: u64,
+    /// Nobody in a cluster reaches the placement service.
+    pub silence: u64,
 }
 
 impl Temper {
@@ -93,6 +95,7 @@ impl Temper {
             transfer: some(40, 5),
             restore: some(35, 6),
             agent: some(80, 12),
+            silence: some(70, 12),
         };
         let (loss_ppm, duplicate_ppm, slow_ppm) = (some(60, 80_000), some(50, 50_000), some(50, 30_000));
         Self {

@@ -1,18 +1,29 @@
 //! Agents at work: what is done in their clusters, when it arrives, and what befalls them.
 
-use roadstead_core::id::Incarnation;
+use roadstead_consensus::door::Ticket;
+use roadstead_core::apply::{Applied, Change};
+use roadstead_core::decide::leader;
+use roadstead_core::id::{ClusterId, Incarnation, Name, Revision};
 use roadstead_core::intent::ClusterIntent;
 use roadstead_core::reconcile::Action;
+use roadstead_core::request::{Ask, Request};
+use roadstead_core::tenant::Tenant;
 use roadstead_core::time::Timestamp;
 
 use crate::agent::Agent;
 use crate::caller::{Kind, What};
 use crate::cluster::{Call, Failed};
 use crate::net::Micros;
-use crate::world::{Event, Planted, World};
+use crate::world::{Asked, Event, Planted, World};
 
 /// How often an agent looks for what comes next.
 const LOOK_EVERY_US: Micros = 120_000;
+/// How long nothing is heard of a cluster, at least and at most.
+const SILENCE_US: (Micros, Micros) = (500_000, 6_000_000);
+/// The same, where it is for long: till the end of the storm, as a rule.
+const LONG_SILENCE_US: (Micros, Micros) = (5_000_000, 14_000_000);
+/// Percent of silences that are long.
+const LONG_SILENCES: u64 = 50;
 
 /// Work on one tenant, as it was begun.
 #[derive(Clone, Debug)]
@@ -77,6 +88,7 @@ impl World {
             self.stats.agreed += self.carried.removes(agent.cluster, &agent.intent, &deleted, &agent.limits, Timestamp(now / 1000))?;
         }
         let generation = agent.intent.generation;
+        self.stats.beside += u64::from(!begun.is_empty() && self.other_is_at_work(caller));
         for (wanted, actions) in begun {
             let mut rest: std::collections::VecDeque<Action> = actions.into();
             let Some(action) = rest.pop_front() else { continue };
@@ -87,6 +99,12 @@ impl World {
         let after = chance.between(LOOK_EVERY_US / 2, LOOK_EVERY_US * 2);
         self.schedule(after, Event::Look { caller, boot });
         Ok(())
+    }
+
+    /// Whether the other agent of an agent's cluster is at work.
+    fn other_is_at_work(&self, caller: usize) -> bool {
+        let other = self.first_agent + ((caller - self.first_agent) ^ 1);
+        matches!(&self.callers[other].kind, Kind::Agent(agent) if agent.is_at_work())
     }
 
     /// A call reaches its cluster, whatever has become of who sent it.
@@ -140,8 +158,9 @@ impl World {
         self.note("intent", &[caller as u64, intent.generation.index, intent.tenants.len() as u64], || {
             format!("agent {caller} hears the intent of {}, which names {}", intent.generation, intent.tenants.len())
         });
-        let Some(agent) = self.agent(caller) else { return };
+        let Kind::Agent(agent) = &mut self.callers[caller].kind else { return };
         if agent.runs && agent.paused_until <= now {
+            self.stats.older += u64::from(intent.generation < self.clusters[agent.cluster].generation);
             agent.hear(intent);
         }
     }
@@ -173,22 +192,22 @@ impl World {
         }
     }
 
-    /// Something befalls an agent, or its cluster.
+    /// Something befalls an agent, or what is in its cluster.
     pub(crate) fn trouble_agent(&mut self) {
         let cluster = self.chance.below(self.clusters.len() as u64) as usize;
         let agents = self.agents_of(cluster);
         let Some(caller) = self.chance.pick(&agents).copied() else { return };
         let drawn = self.chance.below(100);
         match drawn {
-            0..35 => self.start_agent(caller),
-            35..50 => {
+            0..40 => self.start_agent(caller),
+            40..58 => {
                 let until = self.now + self.chance.between(100_000, 3_000_000);
                 self.note("agent stands", &[caller as u64], || format!("agent {caller} stands still"));
                 if let Some(agent) = self.agent(caller) {
                     agent.paused_until = until;
                 }
             }
-            50..65 => {
+            58..80 => {
                 self.note("agents", &[cluster as u64], || format!("both agents of cluster {cluster} work"));
                 for caller in agents {
                     if !self.agent(caller).is_some_and(|agent| agent.runs) {
@@ -196,23 +215,73 @@ impl World {
                     }
                 }
             }
-            65..85 => {
-                let until = self.now + self.chance.between(500_000, 6_000_000);
-                self.note("silence", &[cluster as u64], || format!("nothing is heard of cluster {cluster}"));
-                self.clusters[cluster].silent_until = until;
-            }
             _ => {
                 let (mut chance, all) = (self.chance.fork(), drawn >= 95);
                 let now = self.now;
                 self.clusters[cluster].advance(now);
                 if let Some(tenant) = self.clusters[cluster].lose_something(&mut chance, all) {
-                    self.carried.harmed(tenant);
+                    self.carried.harmed(cluster, tenant, all);
                     self.note("harm", &[tenant.0], || {
                         format!("somebody deletes something of tenant {tenant} in cluster {cluster}, all {all}")
                     });
                 }
             }
         }
+    }
+
+    /// Nobody in some clusters reaches anybody outside for a while.
+    pub(crate) fn silence(&mut self) {
+        for cluster in 0..self.clusters.len() {
+            if !self.chance.percent(50) {
+                continue;
+            }
+            let (shortest, longest) = if self.chance.percent(LONG_SILENCES) { LONG_SILENCE_US } else { SILENCE_US };
+            let until = self.now + self.chance.between(shortest, longest);
+            self.note("silence", &[cluster as u64, until], || format!("nothing is heard of cluster {cluster}"));
+            self.clusters[cluster].silent_until = until;
+        }
+    }
+
+    /// Clusters fall silent and are heard of again; nobody but a planted fault makes anything of it.
+    pub(crate) fn silence_turned(&mut self, machine: usize, applied: &Applied) {
+        for change in &applied.changes {
+            let Change::Cluster { before: Some(before), after: Some(after) } = change else { continue };
+            self.stats.returned += u64::from(before.silent && !after.silent);
+            if before.silent || !after.silent {
+                continue;
+            }
+            self.stats.silent += 1;
+            let name = &after.spec.name;
+            self.note("silent", &[u64::from(after.id.0)], || format!("cluster {name} is marked as silent"));
+            for ask in self.made_of_silence(machine, after.id, name) {
+                self.ask_oneself(machine, ask);
+            }
+        }
+    }
+
+    /// What a service would ask of itself that took silence for an answer.
+    fn made_of_silence(&self, machine: usize, cluster: ClusterId, name: &Name) -> Vec<Ask> {
+        let Some(replica) = &self.machines[machine].replica else { return Vec::new() };
+        match self.planted {
+            Some(Planted::MoveSilent) => vec![Ask::DeleteCluster { name: name.clone(), forget: true }],
+            Some(Planted::ReleaseSilent) => {
+                let release = |tenant: Tenant| Ask::ReleaseTenant { name: tenant.spec.name, purge: false, expected: None };
+                replica.state().tenants_of_cluster(cluster).map(release).collect()
+            }
+            Some(_) | None => Vec::new(),
+        }
+    }
+
+    /// A replica asks itself, as when it acts by itself; nobody waits for what comes of it.
+    fn ask_oneself(&mut self, machine: usize, ask: Ask) {
+        self.last_ticket += 1;
+        let (ticket, what) = (Ticket(self.last_ticket), What::Ask(ask.clone()));
+        let asked = Asked { caller: 0, serial: u64::MAX, key: None, floor: Revision::default(), retry: None, before: None, what };
+        self.tickets.insert(ticket, asked);
+        let it = &mut self.machines[machine];
+        it.inbox.push((ticket, Request { principal: leader(), retry: None, ask }));
+        let boot = it.boot;
+        self.schedule(1_000, Event::Drain { machine, boot });
     }
 
     /// One agent for each cluster goes on, with everything as it should be.

@@ -123,6 +123,12 @@ impl Truth {
         }
     }
 
+    /// The batch in an entry, as its leader wrote it.
+    #[must_use]
+    pub fn batch(&self, index: u64, term: u64) -> Option<&Batch> {
+        self.written.get(&(index, term)).and_then(Option::as_ref)
+    }
+
     /// A restore undoes what was acknowledged after its backup was taken: what is checked begins anew.
     fn forget_before(&mut self, incarnation: Incarnation) {
         self.incarnation = incarnation;

@@ -6,9 +6,9 @@ use std::hash::{DefaultHasher, Hasher};
 
 use roadstead_consensus::door::{Input, Ticket};
 use roadstead_consensus::member::{GroupId, MemberId, Membership};
-use roadstead_consensus::replica::Sabotage;
+use roadstead_consensus::replica::{Replica, Sabotage};
 use roadstead_core::command::{FIRST_LEVEL, FeatureLevel, Outcome, SUPPORTED_LEVEL};
-use roadstead_core::id::{Name, Revision};
+use roadstead_core::id::{ClusterId, Name, Revision};
 use roadstead_core::intent::ClusterIntent;
 use roadstead_core::state::State;
 
@@ -57,6 +57,12 @@ pub enum Planted {
     AgreeUnasked,
     /// Agents that are started again count removals from none.
     CountRemovalsAnew,
+    /// Agents take what no intent names for what is to go.
+    DeleteOrphans,
+    /// The service deletes the tenants of a cluster that falls silent.
+    ReleaseSilent,
+    /// The service takes a cluster that falls silent for one that is gone, and its tenants for homeless.
+    MoveSilent,
     /// One inside the replica.
     Inside(Sabotage),
 }
@@ -130,6 +136,12 @@ pub(crate) enum Event {
     Look {
         caller: usize,
         boot: u64,
+    },
+    /// The driver tells its replica of an agent that was heard of.
+    Heard {
+        machine: usize,
+        boot: u64,
+        cluster: ClusterId,
     },
     /// Something is done in a cluster.
     Act(Box<Work>),
@@ -231,6 +243,18 @@ pub struct Stats {
     pub actions: u64,
     /// Removals that an agent carried out because an operator had agreed to them.
     pub agreed: u64,
+    /// Clusters that were marked as silent.
+    pub silent: u64,
+    /// Of those, the ones that were heard of again.
+    pub returned: u64,
+    /// Times at which an agent began to work while the other one of its cluster was at work.
+    pub beside: u64,
+    /// Intents offered to an agent that are older than one that was acted on in its cluster.
+    pub older: u64,
+    /// Namespaces that no intent named when the run ended.
+    pub orphans: u64,
+    /// Of those, the ones in which something ran: a restore has undone that they were placed.
+    pub running_orphans: u64,
 }
 
 /// How a run ended.
@@ -435,6 +459,7 @@ impl World {
             | Event::SnapshotWritten { machine, .. }
             | Event::Fetch { machine, .. }
             | Event::Fetched { machine, .. }
+            | Event::Heard { machine, .. }
             | Event::Arrive { machine, .. } => *machine,
             Event::Tick { .. }
             | Event::Start { .. }
@@ -462,6 +487,7 @@ impl World {
             Event::Fetch { machine, boot, from, key, left } => self.fetch(machine, boot, from, key, left),
             Event::Fetched { machine, boot, key } => self.fetched(machine, boot, key),
             Event::Start { machine } => self.start(machine),
+            Event::Heard { machine, boot, cluster } => self.agent_heard(machine, boot, cluster),
             Event::Arrive { machine, asked } => self.arrive(machine, asked),
             Event::Hear { caller, serial, reply } => self.hear(caller, serial, reply),
             Event::Next { caller, serial } => self.next_job(caller, serial),
@@ -501,9 +527,13 @@ impl World {
 
     /// What clusters do not carry as the newest state says.
     pub(crate) fn unsettled(&self) -> Option<String> {
+        self.carried.unsettled(self.newest()?, &self.clusters)
+    }
+
+    /// The newest state that any replica holds.
+    pub(crate) fn newest(&self) -> Option<&State> {
         let replicas = self.machines.iter().filter(|machine| !machine.removed).filter_map(|machine| machine.replica.as_ref());
-        let newest = replicas.max_by_key(|replica| replica.state().revision())?;
-        self.carried.unsettled(newest.state(), &self.clusters)
+        replicas.map(Replica::state).max_by_key(|state| state.revision())
     }
 
     fn everybody_agrees(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use roadstead_consensus::replica::Sabotage;
 use roadstead_simulations::seeds;
-use roadstead_simulations::world::Planted;
+use roadstead_simulations::world::{Planted, Stats};
 
 /// Seeds of the test command.
 const SEEDS: u64 = 2_000;
@@ -21,7 +21,12 @@ fn two_thousand_seeds_are_sound() {
         panic!("{:?}; replay it: cargo run -p roadstead-simulations -- --seed {} --trace", first.violation, first.seed);
     }
     assert_eq!(summary.seeds, SEEDS);
-    // The faults were there: replicas came back, took over snapshots, and backups were restored.
+    // The faults were there: replicas came back, took over snapshots, and backups were restored; clusters were silent for long and came back,
+    // had two agents at once and were told what was older than what they had done, and held what nobody named any more.
+    let Stats { silent, returned, beside, older, orphans, running_orphans, .. } = summary.stats;
+    assert!(silent > SEEDS / 4 && returned > SEEDS / 4, "{:?}", summary.stats);
+    assert!(beside > SEEDS / 4 && older > SEEDS, "{:?}", summary.stats);
+    assert!(orphans > SEEDS / 4 && running_orphans > SEEDS / 40, "{:?}", summary.stats);
     assert!(summary.stats.actions > 100 * SEEDS && summary.stats.agreed > 0, "{:?}", summary.stats);
     assert!(
         summary.stats.starts > 4 * SEEDS && summary.stats.installs > SEEDS && summary.stats.restores > SEEDS / 40,
@@ -101,4 +106,19 @@ fn removing_more_than_is_removed_unasked_is_found() {
 #[test]
 fn counting_removals_anew_with_each_start_is_found() {
     found(Planted::CountRemovalsAnew);
+}
+
+#[test]
+fn deleting_what_no_intent_names_is_found() {
+    found(Planted::DeleteOrphans);
+}
+
+#[test]
+fn deleting_the_tenants_of_a_cluster_that_is_silent_is_found() {
+    found(Planted::ReleaseSilent);
+}
+
+#[test]
+fn moving_the_tenants_of_a_cluster_that_is_silent_is_found() {
+    found(Planted::MoveSilent);
 }
