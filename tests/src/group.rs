@@ -1,7 +1,7 @@
 //! A placement service of several replicas: certificates, data folders, processes. Every flag of the binary that is used here stands in
 //! this file.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -28,6 +28,8 @@ pub const STOP_WITHIN: Duration = Duration::from_secs(20);
 pub struct Options {
     /// `sled` or `redb`; empty is the default.
     pub log_backend: String,
+    /// Where replicas listen for clients, if not on loopback; it must be no further away than this machine's own pods.
+    pub address: Option<IpAddr>,
     /// Further flags of `roadstead server`.
     pub flags: Vec<String>,
 }
@@ -91,12 +93,15 @@ impl Group {
     /// # Errors
     /// If they do not come up.
     pub async fn start_with(replicas: usize, options: Options) -> Result<Self> {
-        let mut group = Self::empty(options)?;
+        Self::empty(options)?.with_replicas(replicas).await
+    }
+
+    async fn with_replicas(mut self, replicas: usize) -> Result<Self> {
         for number in 1..=replicas {
-            group.add_replica().await.with_context(|| format!("replica {number} did not come up"))?;
+            self.add_replica().await.with_context(|| format!("replica {number} did not come up"))?;
         }
-        group.wait_for_voters(replicas).await?;
-        Ok(group)
+        self.wait_for_voters(replicas).await?;
+        Ok(self)
     }
 
     /// One replica that lets agents in by tokens; their certificates are good for `life` (as in `36s`), or as long as is usual.
@@ -104,15 +109,21 @@ impl Group {
     /// # Errors
     /// If it does not come up.
     pub async fn issuing(life: Option<&str>) -> Result<Self> {
-        let mut group = Self::empty(Options::default())?;
+        let flags = life.into_iter().flat_map(|life| ["--agent-certificates".to_owned(), life.to_owned()]).collect();
+        Self::issuing_with(1, Options { flags, ..Options::default() }).await
+    }
+
+    /// That many replicas, each of which lets agents in by tokens.
+    ///
+    /// # Errors
+    /// If they do not come up.
+    pub async fn issuing_with(replicas: usize, options: Options) -> Result<Self> {
+        let mut group = Self::empty(options)?;
         group.pki(&["issue", "issuer", "r1"])?;
         let file = |name: &str| group.folder().join("pki").join(name).display().to_string();
-        let mut flags = vec!["--issuer-cert".to_owned(), file("issuer-r1.crt"), "--issuer-key".to_owned(), file("issuer-r1.key")];
-        flags.extend(life.into_iter().flat_map(|life| ["--agent-certificates".to_owned(), life.to_owned()]));
-        group.set_flags(flags);
-        group.add_replica().await?;
-        group.wait_for_voters(1).await?;
-        Ok(group)
+        let issuer = ["--issuer-cert".to_owned(), file("issuer-r1.crt"), "--issuer-key".to_owned(), file("issuer-r1.key")];
+        group.options.flags.extend(issuer);
+        group.with_replicas(replicas).await
     }
 
     /// Certificates, and no replica yet.
@@ -165,7 +176,8 @@ impl Group {
         let number = self.replicas.len() + 1;
         self.pki(&["issue", "replica", &format!("r{number}")])?;
         let data = self.folder().join(format!("r{number}"));
-        let (client, peer, probes) = (free_address()?, free_address()?, free_address()?);
+        let (mut client, peer, probes) = (free_address()?, free_address()?, free_address()?);
+        client.set_ip(self.options.address.unwrap_or(Ipv4Addr::LOCALHOST.into()));
         self.replicas.push(Replica { number, data, client, peer, probes, process: None });
         Ok(number)
     }

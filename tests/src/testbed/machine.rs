@@ -90,7 +90,9 @@ impl Claim {
     fn set_up(&self) -> Result<()> {
         std::fs::create_dir(self.folder()).with_context(|| format!("failed to create {}", self.folder().display()))?;
         let (bridge, address) = (self.bridge(), format!("{}/24", self.address()));
-        run("ip", &["link", "add", &bridge, "type", "bridge"])?;
+        // One of its own: else it has that of some pod's link, and another one when that pod goes.
+        let hardware = format!("02:00:0a:c8:{:02x}:01", self.number);
+        run("ip", &["link", "add", &bridge, "address", &hardware, "type", "bridge"])?;
         run("ip", &["address", "add", &address, "dev", &bridge])?;
         run("ip", &["link", "set", &bridge, "up"])?;
         for parent in hierarchies()? {

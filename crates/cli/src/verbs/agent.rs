@@ -139,11 +139,16 @@ impl Agent {
                 () = election.won() => {}
                 () = stop.cancelled() => break,
             }
-            let work = self.work(&cluster, &shown, uid, turn.clone());
+            let (work, over) = (self.work(&cluster, &shown, uid, turn.clone()), CancellationToken::new());
             tokio::pin!(work);
             tokio::select! {
-                ended = &mut work => ended?,
-                () = election.lost(&stop) => {
+                ended = &mut work => {
+                    ended?;
+                    // Kept until the work was at its end; now the next one begins at once, and does not wait until the lease has ended.
+                    over.cancel();
+                    election.lost(&over).await;
+                }
+                () = election.lost(&over) => {
                     turn.cancel();
                     work.await?;
                 }
