@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use roadstead_core::cluster::Capacity;
+use roadstead_core::cluster::{Capacity, GrowthRoom};
 use roadstead_core::id::{Incarnation, Name, Owner, Revision, ShardId, TenantId, VolumeUid};
 use roadstead_core::intent::{ClusterIntent, Role, TenantIntent};
 use roadstead_core::observed::{ClusterInfo, Observation, SeenTenant, TroubleKind};
-use roadstead_core::reconcile::{Action, ClusterSeen, Condition, Home, Limits, Memory, Round, Step, TenantSeen, VolumeSeen, reconcile};
-use roadstead_core::request::{Ask, Observed, ObservedTenant, Report};
+use roadstead_core::reconcile::{
+    Action, ClusterSeen, Condition, Home, Limits, Memory, Round, Step, TenantSeen, VolumeSeen, is_stopped, reconcile,
+};
+use roadstead_core::request::{Ask, GrowthFound, Observed, ObservedTenant, Report};
 use roadstead_core::resources::Requests;
 use roadstead_core::time::{Millis, Timestamp};
 
@@ -309,6 +311,15 @@ impl Agent {
         Some((Ask::Observe(Box::new(Observation { report, tenants, info: Some(info) })), complete))
     }
 
+    /// What may still be added to its cluster, which is another now and then.
+    pub fn tell_growth(&mut self, cluster: &Cluster, chance: &mut Chance) -> Ask {
+        // Whatever was told before has not arrived.
+        self.sent.clear();
+        let total = fleet::allocatable(chance.below(fleet::SMALLS) * 100);
+        let room = GrowthRoom { total, nodes: Vec::new() };
+        Ask::NoteGrowth(Box::new(GrowthFound { cluster: cluster.name.clone(), uid: cluster.uid.clone(), room }))
+    }
+
     /// Whether all that is here is known as of an incarnation: nothing of an earlier one can be begun any more.
     fn knows(&self, incarnation: Incarnation, cluster: &Cluster) -> bool {
         self.intent.generation.incarnation >= incarnation && cluster.generation == self.intent.generation
@@ -328,7 +339,8 @@ fn say(wanted: &TenantIntent, seen: &TenantSeen, condition: &Condition, rests: b
         Condition::Stopped => rests.then_some(Observed::Stopped),
         Condition::Absent => rests.then_some(Observed::Absent),
         Condition::VolumeLost(_) | Condition::SecretLost(_) => (rests && seen.at_rest).then_some(Observed::Stopped),
-        Condition::Progressing(_) | Condition::Late(_) | Condition::Blocked(_) | Condition::HeldBack => None,
+        Condition::Blocked(_) => (rests && is_stopped(wanted, seen)).then_some(Observed::Stopped),
+        Condition::Progressing(_) | Condition::Late(_) | Condition::HeldBack => None,
     };
     let uid = |volume: &VolumeSeen| match volume {
         VolumeSeen::There { uid, .. } | VolumeSeen::Going { uid } => Some(*uid),

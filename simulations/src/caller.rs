@@ -140,7 +140,7 @@ impl Caller {
         let random = u128::from(self.chance.draw() & 0xffff_ffff) << 32 | u128::from(self.serial);
         let id = RequestId(u128::from(unix_ms) << 80 | random);
         let retry = match &what {
-            What::Ask(Ask::Observe(_)) => None,
+            What::Ask(Ask::Observe(_) | Ask::NoteGrowth(_)) => None,
             What::Ask(_) => Some(Retry { id, fingerprint: self.serial }),
             What::Read(_) | What::Add(..) | What::Remove(_) | What::Transfer | What::Restore(_) => None,
         };

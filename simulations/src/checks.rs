@@ -152,7 +152,8 @@ fn may_take(envelope: &Envelope, before: &Tenant, is_its_cluster: impl Fn(&Name)
         | Command::PutToken { .. }
         | Command::SpendToken(_)
         | Command::AllowRemovals { .. }
-        | Command::NoteCluster(_) => false,
+        | Command::NoteCluster(_)
+        | Command::NoteGrowth(_) => false,
     }
 }
 
@@ -240,7 +241,7 @@ impl Use {
         if let Some((shard, count)) = self.shards.iter().find(|(_, count)| **count > cluster.spec.shard_cap) {
             return Err(format!("{count} tenants in shard {}, its cap is {}", shard.0, cluster.spec.shard_cap));
         }
-        let there = cluster.capacity.allocatable.to_array();
+        let there = cluster.capacity.allocatable.saturating_add(cluster.growth.total).to_array();
         let others = cluster.capacity.used_by_others.to_array();
         for (number, used) in self.resources.to_array().into_iter().enumerate() {
             let limit = (there[number] * u64::from(cluster.spec.overcommit_percent[number]) / 100).saturating_sub(others[number]);

@@ -69,6 +69,8 @@ pub struct Machine {
     pub inbox: Vec<(Ticket, Request)>,
     /// Nothing happens here before then.
     pub paused_until: Micros,
+    /// When its disk begins the last sync that it was given.
+    pub sync_begins_at: Micros,
     /// When its disk has done what was given to it.
     pub disk_free_at: Micros,
     /// The disk is slow until then.
@@ -93,6 +95,7 @@ impl Machine {
             terms: BTreeMap::new(),
             inbox: Vec::new(),
             paused_until: 0,
+            sync_begins_at: 0,
             disk_free_at: 0,
             slow_until: 0,
             removed: false,
@@ -123,7 +126,7 @@ impl Machine {
         self.applied = restored.snapshot_index;
         self.terms = restored.entries.iter().map(|entry| (entry.index, entry.term)).collect();
         self.inbox.clear();
-        self.disk_free_at = now;
+        (self.sync_begins_at, self.disk_free_at) = (now, now);
         let config = Config { supported_level: self.level, nonce: chance.draw(), ..config };
         self.replica = Some(Replica::new(config, restored)?);
         Ok(())
@@ -140,11 +143,15 @@ impl Machine {
         self.slow_until = 0;
     }
 
-    /// How long the disk takes for one thing.
+    /// When a write is on disk. All that wait while the disk is busy are one sync, as in a replica's log thread.
     pub fn disk_time(&mut self, now: Micros, sync_us: u64, chance: &mut Chance) -> Micros {
-        let slow = if now < self.slow_until { 60 } else { 1 };
+        if now < self.sync_begins_at {
+            return self.disk_free_at;
+        }
+        self.sync_begins_at = self.disk_free_at.max(now);
+        let slow = if self.sync_begins_at < self.slow_until { 60 } else { 1 };
         let hiccup = if chance.percent(1) { 20 } else { 1 };
-        self.disk_free_at = self.disk_free_at.max(now) + chance.between(sync_us / 2, sync_us * 2) * slow * hiccup;
+        self.disk_free_at = self.sync_begins_at + chance.between(sync_us / 2, sync_us * 2) * slow * hiccup;
         self.disk_free_at
     }
 }

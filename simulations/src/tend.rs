@@ -25,6 +25,9 @@ const LONG_SILENCE_US: (Micros, Micros) = (5_000_000, 14_000_000);
 /// Percent of silences that are long.
 const LONG_SILENCES: u64 = 50;
 
+/// Percent of what is told that is about what may still be added to the cluster.
+const GROWTH_PERCENT: u64 = 4;
+
 /// Work on one tenant, as it was begun.
 #[derive(Clone, Debug)]
 pub(crate) struct Work {
@@ -177,6 +180,9 @@ impl World {
         cluster.advance(now);
         if !agent.keep_generation(cluster, planted) {
             return None;
+        }
+        if current.chance.percent(GROWTH_PERCENT) {
+            return Some(What::Ask(agent.tell_growth(cluster, &mut current.chance)));
         }
         let (ask, complete) = agent.tell(cluster, now, planted, &mut current.chance)?;
         if let Some(incarnation) = complete {
