@@ -7,11 +7,14 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, PersistentVolume, Pod};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::api::storage::v1::{CSINode, StorageClass, VolumeAttachment};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use roadstead_agent::interpreter::Others;
 use roadstead_agent::inventory::{Held, Inventory, Options, UNLIMITED_ATTACHMENTS};
 use roadstead_core::id::TenantId;
+use roadstead_core::observed::{GrowthGroup, Pressure};
 use roadstead_core::resources::{Bytes, Millicores, PodSize};
 use roadstead_tests::process::until;
 use roadstead_tests::testbed::{ControlPlane, Options as PlaneOptions};
@@ -193,6 +196,93 @@ async fn storage_and_attachments_are_told_by_class_and_by_claim() -> Result<()> 
     let closed = held(&inventory, "the node is cordoned", |held| held.census.open == 0).await?;
     assert_eq!(closed.facts.capacity.allocatable.storage, Bytes(1_000 * GIB));
     assert_eq!((closed.facts.capacity.allocatable.attachments, closed.facts.capacity.used_by_others.attachments), (0, 0));
+    Ok(())
+}
+
+/// As cluster-autoscaler writes it; of the first group so many nodes at most.
+fn autoscaler(most: u32) -> Value {
+    let status = format!(
+        "time: 2026-01-05 10:11:12.131415161 +0000 UTC
+autoscalerStatus: Running
+clusterWide:
+  health: {{status: Healthy}}
+nodeGroups:
+- name: eu-apps-7
+  health:
+    status: Healthy
+    nodeCounts: {{registered: {{total: 2, ready: 2, notStarted: 0}}}}
+    cloudProviderTarget: 2
+    minSize: 1
+    maxSize: {most}
+  scaleUp: {{status: NoActivity}}
+- name: eu-gpu-1
+  health: {{status: Healthy, cloudProviderTarget: 0, minSize: 0, maxSize: 2}}
+  scaleUp: {{status: Backoff}}
+"
+    );
+    json!({"metadata": {"name": "cluster-autoscaler-status"}, "data": {"status": status}})
+}
+
+/// A pool of Karpenter's, which has some nodes already.
+async fn node_pool(client: &Client, name: &str) -> Result<()> {
+    let definition = json!({"metadata": {"name": "nodepools.karpenter.sh"}, "spec": {
+        "group": "karpenter.sh", "scope": "Cluster", "names": {"kind": "NodePool", "plural": "nodepools"},
+        "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}});
+    create::<CustomResourceDefinition>(Api::all(client.clone()), definition).await?;
+    let kind = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("karpenter.sh", "v1", "NodePool"), "nodepools");
+    let pools: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
+    let pool = json!({"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "metadata": {"name": name},
+        "spec": {"limits": {"cpu": "100", "memory": "400Gi"}}, "status": {"resources": {"cpu": "12", "memory": "48Gi", "nodes": "3"}}});
+    until("the pool is there", SOON, || async { create(pools.clone(), pool.clone()).await }).await
+}
+
+#[tokio::test]
+async fn what_a_cluster_is_made_of_and_may_still_get_is_told() -> Result<()> {
+    let plane = plane().await?;
+    let client = plane.client().await?;
+    let taint = |effect: &str| json!({"taints": [{"key": "reserved", "value": "x", "effect": effect}]});
+    node(&client, "apps-1", true, json!({})).await?;
+    node(&client, "apps-2", true, taint("PreferNoSchedule")).await?;
+    node(&client, "tainted", true, taint("NoSchedule")).await?;
+    let label = |name: &str, value: &str| json!({"metadata": {"labels": {name: value}}});
+    for name in ["apps-1", "apps-2"] {
+        patch_node(&client, name, None, label("node.cluster.x-k8s.io/node-pool", "apps")).await?;
+    }
+    patch_node(&client, "apps-2", None, label("topology.kubernetes.io/zone", "zone-b")).await?;
+    let short = |kind: &str, is_short: &str| json!({"status": {"conditions": [{"type": kind, "status": is_short}]}});
+    patch_node(&client, "apps-1", Some("status"), short("MemoryPressure", "True")).await?;
+    patch_node(&client, "tainted", Some("status"), short("DiskPressure", "True")).await?;
+    // The least node of a group says how large another one will be.
+    patch_node(&client, "apps-2", Some("status"), json!({"status": {"allocatable": {"cpu": "2", "memory": "8Gi"}}})).await?;
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), "kube-system");
+    create(maps.clone(), autoscaler(5)).await?;
+    node_pool(&client, "spot").await?;
+
+    let inventory = Inventory::start(client.clone(), Options::default());
+    let details = held(&inventory, "a first look", |_| true).await?.facts.details.clone();
+    assert_eq!(details.open_nodes, 2);
+    assert_eq!(details.zones, [("zone-a".to_owned(), 1), ("zone-b".to_owned(), 1)]);
+    assert_eq!(details.taints, [("reserved=x:PreferNoSchedule".to_owned(), 1), ("reserved=x:NoSchedule".to_owned(), 1)]);
+    assert_eq!(details.pressure, Pressure { memory: 1, disk: 1, pids: 0 });
+    let size = |cpu: u64, gib: u64| PodSize { cpu: Millicores(cpu), memory: Bytes(gib * GIB) };
+    let group = |name: &str, nodes, room, held_back| GrowthGroup { name: name.to_owned(), nodes, room, held_back };
+    let groups = |nodes: u32, room: PodSize| {
+        let gpu = group("eu-gpu-1", Some(2), None, true);
+        [group("eu-apps-7", Some(nodes), Some(room), false), gpu, group("spot", None, Some(size(88_000, 352)), false)]
+    };
+    assert_eq!(details.growth.groups, groups(3, size(6_000, 24)));
+    assert_eq!(details.growth.room, size(94_000, 376));
+
+    // What changes of it, too, though it moves no decision.
+    patch_node(&client, "apps-1", Some("status"), short("MemoryPressure", "False")).await?;
+    held(&inventory, "the pressure is gone", |held| held.facts.details.pressure == Pressure { disk: 1, ..Pressure::default() }).await?;
+    maps.patch("cluster-autoscaler-status", &PatchParams::default(), &Patch::Merge(autoscaler(3))).await?;
+    let less = held(&inventory, "a group may grow less", |held| held.facts.details.growth.room == size(90_000, 360)).await?;
+    assert_eq!(less.facts.details.growth.groups, groups(1, size(2_000, 8)));
+    maps.delete("cluster-autoscaler-status", &DeleteParams::default()).await?;
+    let left = held(&inventory, "nothing is scaled any more", |held| held.facts.details.growth.groups.len() == 1).await?;
+    assert_eq!(left.facts.details.growth.room, size(88_000, 352));
     Ok(())
 }
 

@@ -12,6 +12,7 @@ mod faults;
 mod world;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,15 +23,19 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Se
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use roadstead_agent::interpreter::{Failed, Interpreter};
+use roadstead_agent::kube::client_through;
 use roadstead_api::v1::observed_tenant::Observed;
 use roadstead_api::v1::tenant_intent::Role;
 use roadstead_core::reconcile::{Action, Condition, Part};
 use roadstead_tests::process::until;
 use roadstead_tests::testbed::Options;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tonic::codegen::http::Request;
 use tonic::codegen::http::request::Parts;
+use tower::layer::util::Identity;
 use world::{Given, SOON, World, tenant};
 
 /// As an API server refuses that has too much to do: with a header, and in plain text.
@@ -102,6 +107,49 @@ async fn who_is_not_to_run_any_more_is_not_started_by_what_was_begun_before() ->
     agent.want(7, vec![intent(1, 0, Role::Run)]).await?;
     agent.until_told(1, Observed::Running, SOON).await?;
     assert_eq!(agent.troubles(), []);
+    Ok(())
+}
+
+/// An API server that has too much to do for anything; its address, and how many requests it has heard.
+async fn busy_server(seconds: u32) -> Result<(String, Arc<AtomicUsize>)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let (address, heard) = (format!("http://{}", listener.local_addr()?), Arc::new(AtomicUsize::new(0)));
+    let count = heard.clone();
+    let answer = format!("HTTP/1.1 429 Too Many Requests\r\nretry-after: {seconds}\r\ncontent-length: 0\r\n\r\n");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (count, answer) = (count.clone(), answer.clone());
+            tokio::spawn(async move {
+                let (read, mut write) = stream.into_split();
+                let mut lines = BufReader::new(read).lines();
+                while let Ok(Some(line)) = lines.next_line().await {
+                    // The requests have no bodies.
+                    if line.is_empty() {
+                        count.fetch_add(1, Ordering::SeqCst);
+                        write.write_all(answer.as_bytes()).await?;
+                    }
+                }
+                std::io::Result::Ok(())
+            });
+        }
+    });
+    Ok((address, heard))
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_too_busy_is_asked_once_and_says_when_to_come_again() -> Result<()> {
+    const LATER: u32 = 1;
+    let (address, heard) = busy_server(LATER).await?;
+    // As the agent makes it, and as it is made for whoever looks at what passes.
+    let config = kube::Config::new(address.parse()?);
+    let clients = [roadstead_agent::kube::client(config.clone())?, client_through(config, &Identity::new())?];
+    for (asked, client) in clients.into_iter().enumerate() {
+        let answer = tokio::time::timeout(SOON / 9, async { Api::<Namespace>::all(client).get("default").await });
+        let answer = answer.await.with_context(|| format!("it was asked {} times", heard.load(Ordering::SeqCst)))?;
+        let Err(kube::Error::Api(status)) = &answer else { anyhow::bail!("{answer:?}") };
+        assert_eq!((status.code, status.details.as_ref().map(|details| details.retry_after_seconds)), (429, Some(LATER)));
+        assert_eq!(heard.load(Ordering::SeqCst), asked + 1, "it is not asked again below the queue that waits");
+    }
     Ok(())
 }
 

@@ -28,7 +28,9 @@ fn state(fleet: &Fleet) -> Option<ClusterState> {
 #[test]
 fn a_cluster_takes_what_may_be_added_to_it_and_no_more() {
     let mut fleet = fleet();
-    ["a", "b"].into_iter().for_each(|tenant| drop(fleet.place(tenant)));
+    for tenant in ["a", "b"] {
+        fleet.place(tenant);
+    }
     assert!(matches!(fleet.place("c"), Done::Pending { .. }), "its node is full");
     let entries = fleet.log.len();
     fleet.must(growing("c0", 1));
@@ -37,7 +39,9 @@ fn a_cluster_takes_what_may_be_added_to_it_and_no_more() {
     assert_eq!(fleet.log.len(), entries + 1, "told again it is no entry");
     fleet.settle();
     assert!(fleet.tenant("c").phase.binding().is_some(), "who waits is placed when something may be added");
-    ["d", "e", "f", "g"].into_iter().for_each(|tenant| drop(fleet.place(tenant)));
+    for tenant in ["d", "e", "f", "g"] {
+        fleet.place(tenant);
+    }
     assert!(matches!(fleet.place("h"), Done::Pending { .. }), "200 are there and 500 may be added");
     assert_eq!(state(&fleet), Some(ClusterState::Active));
 

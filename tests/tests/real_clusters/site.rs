@@ -23,9 +23,9 @@ use crate::SOON;
 const SYSTEM: &str = "roadstead-system";
 /// The agent's account, its Deployment, its Lease.
 const AGENT: &str = "roadstead-agent";
-/// What is said to an account that may not do something: by roles, and by the policy that joining makes.
+/// What is said to an account that may not do something: by roles, and by the policies that joining makes, whose names begin so.
 const REFUSALS: [&str; 2] =
-    ["User \"system:serviceaccount:roadstead-system:roadstead-agent\" cannot", "ValidatingAdmissionPolicy 'roadstead-agent'"];
+    ["User \"system:serviceaccount:roadstead-system:roadstead-agent\" cannot", "ValidatingAdmissionPolicy 'roadstead-agent"];
 
 /// See the module.
 pub(crate) struct Site {

@@ -59,13 +59,13 @@ impl Work<'_> {
         }
     }
 
-    /// Whether an object that is not seen is not there. It may be there without the label by which it is watched, or nobody can look.
+    /// Whether an object that is not seen is not there. It may be there without the label by which it is watched, or nobody can look; and where its kind is
+    /// not served in this version it may be there in another.
     async fn is_gone(&self, id: &ObjectId) -> bool {
         let served = self.look(|inner| inner.kind_of(&id.api_version, &id.kind).map(|kind| inner.kinds[kind].served.clone()));
         match served {
-            Some(Served::Missing) => return true,
             Some(Served::Listed) => {}
-            Some(Served::Unknown | Served::Broken(_)) | None => return false,
+            Some(Served::Unknown | Served::Missing | Served::Broken(_)) | None => return false,
         }
         let found = match self.writer.api(id, &self.namespace) {
             Ok((_, api)) => call_opt(&id.to_string(), api.get(&id.name)).await,

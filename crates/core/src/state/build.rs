@@ -142,7 +142,8 @@ impl Builder {
     /// # Errors
     /// When the cluster is not there.
     pub(crate) fn cluster_growth(&mut self, id: ClusterId, growth: GrowthRoom) -> Result<(), String> {
-        let cluster = self.state.cluster_by_id(id).ok_or_else(|| format!("something may be added to cluster {}, which is not there", id.0))?;
+        let cluster =
+            self.state.cluster_by_id(id).ok_or_else(|| format!("something may be added to cluster {}, which is not there", id.0))?;
         let cluster = Cluster { growth, ..Cluster::clone(cluster) };
         self.state.put_cluster(Arc::new(cluster));
         Ok(())

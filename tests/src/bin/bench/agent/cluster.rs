@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
-use kube::client::{Body, ClientBuilder};
+use kube::client::Body;
 use kube::core::GroupVersionKind;
 use kube::discovery::{Scope, pinned_kind};
 use kube::{Api, Client};
+use roadstead_agent::kube::client_through;
 use roadstead_tests::testbed::{ControlPlane, Kwok, NodeShape, Options};
 use serde_json::{Value, json};
 use tonic::codegen::http::Request;
@@ -130,11 +131,10 @@ impl Cluster {
 
     /// A client as the agent has it: its account, nothing tried again by itself, every request counted.
     pub(super) async fn agents_client(&self, counts: &Arc<Counts>) -> Result<Client> {
-        let mut config = self.plane.config_for_account(OWN.0, OWN.1).await?;
-        config.default_retry = false;
+        let config = self.plane.config_for_account(OWN.0, OWN.1).await?;
         let counts = counts.clone();
         let layer = MapRequestLayer::new(move |request: Request<Body>| counts.count(request));
-        Ok(ClientBuilder::try_from(config).context("failed to make a client")?.with_layer(&layer).build())
+        client_through(config, &layer).context("failed to make a client")
     }
 
     /// `resourceVersion` by kind, namespace and name of everything that is the tenants'.
