@@ -260,7 +260,10 @@ async fn what_a_cluster_is_made_of_and_may_still_get_is_told() -> Result<()> {
     node_pool(&client, "spot").await?;
 
     let inventory = Inventory::start(client.clone(), Options::default());
-    let details = held(&inventory, "a first look", |_| true).await?.facts.details.clone();
+    let facts = held(&inventory, "a first look", |_| true).await?.facts.clone();
+    let counted: Vec<(PodSize, u32)> = facts.growth.nodes.iter().map(|node| (node.allocatable, node.count)).collect();
+    assert_eq!(counted, [(PodSize { cpu: Millicores(2_000), memory: Bytes(8 * GIB) }, 3)], "beside the two that are ready");
+    let details = facts.details;
     assert_eq!(details.open_nodes, 2);
     assert_eq!(details.zones, [("zone-a".to_owned(), 1), ("zone-b".to_owned(), 1)]);
     assert_eq!(details.taints, [("reserved=x:PreferNoSchedule".to_owned(), 1), ("reserved=x:NoSchedule".to_owned(), 1)]);
@@ -280,6 +283,7 @@ async fn what_a_cluster_is_made_of_and_may_still_get_is_told() -> Result<()> {
     maps.patch("cluster-autoscaler-status", &PatchParams::default(), &Patch::Merge(autoscaler(3))).await?;
     let less = held(&inventory, "a group may grow less", |held| held.facts.details.growth.room == size(90_000, 360)).await?;
     assert_eq!(less.facts.details.growth.groups, groups(1, size(2_000, 8)));
+    assert_eq!(less.facts.growth.nodes.iter().map(|node| node.count).sum::<u32>(), 1);
     maps.delete("cluster-autoscaler-status", &DeleteParams::default()).await?;
     let left = held(&inventory, "nothing is scaled any more", |held| held.facts.details.growth.groups.len() == 1).await?;
     assert_eq!(left.facts.details.growth.room, size(88_000, 352));

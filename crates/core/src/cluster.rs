@@ -116,7 +116,7 @@ pub struct Cluster {
     /// What was last reported; all zero until then.
     pub capacity: Capacity,
     /// What may still be added to it, as its agent told last. Written apart from the rest, since it came later. From feature level
-    /// [`crate::apply::FINDS_WHERE_AWAITED`] on.
+    /// [`crate::apply::COUNTS_GROWTH`] on.
     #[serde(skip)]
     pub growth: GrowthRoom,
     /// When `capacity` was last reported; `None` before the first report.

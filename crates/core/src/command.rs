@@ -217,7 +217,7 @@ pub enum Command {
     },
     /// An agent tells details of its cluster. From [`crate::apply::DETAILS`] on.
     NoteCluster(Box<ClusterFound>),
-    /// An agent tells what may still be added to its cluster. From [`crate::apply::FINDS_WHERE_AWAITED`] on.
+    /// An agent tells what may still be added to its cluster. From [`crate::apply::COUNTS_GROWTH`] on.
     NoteGrowth(Box<GrowthFound>),
 }
 

@@ -115,6 +115,12 @@ impl Resources {
         self.zip(other, |a, b| Some(a.saturating_add(b))).unwrap_or_default()
     }
 
+    /// Whether it is more of any resource.
+    #[must_use]
+    pub fn exceeds(self, other: Self) -> bool {
+        self.to_array().into_iter().zip(other.to_array()).any(|(one, other)| one > other)
+    }
+
     fn zip(self, other: Self, f: impl Fn(u64, u64) -> Option<u64>) -> Option<Self> {
         let (a, b) = (self.to_array(), other.to_array());
         let mut sum = [0; RESOURCE_COUNT];

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use roadstead_core::apply::FINDS_WHERE_AWAITED;
+use roadstead_core::apply::COUNTS_GROWTH;
 use roadstead_core::cluster::{Capacity, ClusterState, MAX_NODE_SIZES, NodeSize};
 use roadstead_core::codec::{SnapshotReader, snapshot};
 use roadstead_core::command::{Command, Done, FeatureLevel, Rejection};
@@ -14,7 +14,7 @@ use roadstead_core::tenant::TenantSpec;
 /// A cluster of one node of 200 millicores, of which each tenant takes 100.
 fn fleet() -> Fleet {
     let mut fleet = Fleet::with_clusters(1, 50, 200);
-    fleet.command(Command::RaiseLevel { level: FINDS_WHERE_AWAITED });
+    fleet.command(Command::RaiseLevel { level: COUNTS_GROWTH });
     let size = PodSize { cpu: Millicores(200), memory: Bytes(1 << 30) };
     let nodes = vec![NodeSize { allocatable: size, largest_free: size, count: 1 }];
     fleet.must(Ask::Report(Box::new(report("c0", Some(Capacity { nodes, ..capacity(200) }), Vec::new()))));
@@ -95,7 +95,7 @@ fn a_copy_of_a_cluster_and_too_many_sizes_are_refused() {
 #[test]
 fn below_its_level_it_is_taken_and_not_kept() {
     let mut fleet = Fleet::with_clusters(1, 50, 200);
-    fleet.command(Command::RaiseLevel { level: FeatureLevel(FINDS_WHERE_AWAITED.0 - 1) });
+    fleet.command(Command::RaiseLevel { level: FeatureLevel(COUNTS_GROWTH.0 - 1) });
     fleet.must(growing("c0", 9));
     assert!(fleet.state.cluster("c0").expect("declared").growth.nodes.is_empty());
 }

@@ -67,6 +67,8 @@ pub(crate) struct NodeGroup {
 pub(super) struct PoolNodes {
     /// Ready ones.
     pub(super) ready: u32,
+    /// What those can allocate together.
+    pub(super) sum: PodSize,
     /// What the least of those that tenants may use can allocate, per resource; `None` if they may use none.
     pub(super) least: Option<Resources>,
 }
@@ -113,24 +115,27 @@ pub(super) fn counted<'a>(
     pools: impl Iterator<Item = &'a NodePool>,
     there: &BTreeMap<&str, PoolNodes>,
 ) -> GrowthRoom {
+    let mut more = BTreeMap::<&str, u32>::new();
     // Several groups may have the nodes of one label, as those of one pool in several zones.
-    let mut largest = BTreeMap::<&str, u32>::new();
     for group in statuses.flat_map(|status| &status.groups) {
         let Some((pool, _)) = of_group(&group.name, there) else { continue };
         let most = if group.held_back { group.target } else { group.max };
-        let sum = largest.entry(pool).or_default();
+        let sum = more.entry(pool).or_default();
         *sum = sum.saturating_add(most);
+    }
+    for (pool, most) in &mut more {
+        *most = most.saturating_sub(there.get(pool).map_or(0, |nodes| nodes.ready));
     }
     for pool in pools {
         let Some((name, nodes)) = there.get_key_value(&*pool.name) else { continue };
         let (Some(limit), Some(least)) = (pool.limit, nodes.least) else { continue };
-        let fit = |limit: u64, one: u64| u32::try_from(limit / one.max(1)).unwrap_or(u32::MAX);
-        largest.insert(name, fit(limit.cpu.0, least.cpu.0).min(fit(limit.memory.0, least.memory.0)));
+        let fit = |limit: u64, used: u64, one: u64| u32::try_from(limit.saturating_sub(used) / one.max(1)).unwrap_or(u32::MAX);
+        let (cpu, memory) = (fit(limit.cpu.0, nodes.sum.cpu.0, least.cpu.0), fit(limit.memory.0, nodes.sum.memory.0, least.memory.0));
+        more.insert(name, cpu.min(memory));
     }
     let mut room = GrowthRoom::default();
-    for (pool, most) in largest {
-        let PoolNodes { ready, least } = there.get(pool).copied().unwrap_or_default();
-        let (Some(least), more @ 1..) = (least, most.saturating_sub(ready)) else { continue };
+    for (pool, more) in more {
+        let (Some(least), 1..) = (there.get(pool).and_then(|nodes| nodes.least), more) else { continue };
         let all = least.to_array().map(|one| one.saturating_mul(u64::from(more)));
         room.total = room.total.saturating_add(Resources::from_array(all));
         let size = PodSize { cpu: least.cpu, memory: least.memory };
@@ -311,7 +316,10 @@ nodeGroups:
         let least = Resources { cpu: Millicores(4_000), memory: Bytes(16 << 30), pods: 110, attachments: 25, ..Resources::default() };
         let group = |name: &str, target, max, held_back| NodeGroup { name: name.into(), target, max, held_back };
         let status = |groups: &[NodeGroup]| AutoscalerStatus { name: "s".into(), groups: groups.to_vec() };
-        let nodes = |ready, least| PoolNodes { ready, least };
+        let nodes = |ready: u32, least| {
+            let many = u64::from(ready);
+            PoolNodes { ready, sum: size(4_000 * many, many << 34), least }
+        };
         let of = |groups: &[NodeGroup], ready| {
             let there = [("apps", nodes(ready, Some(least))), ("gpu", nodes(2, None))].into();
             counted([&status(groups)].into_iter(), [].into_iter(), &there)
@@ -333,6 +341,8 @@ nodeGroups:
         let pool = NodePool { name: "apps".into(), limit: Some(size(30_000, 160 << 30)), ..NodePool::default() };
         let there = [("apps", nodes(3, Some(least)))].into();
         assert_eq!(counted([].into_iter(), [&pool].into_iter(), &there).nodes[0].count, 4, "seven fit into its limits");
+        let mixed = [("apps", PoolNodes { ready: 2, sum: size(20_000, 80 << 30), least: Some(least) })].into();
+        assert_eq!(counted([].into_iter(), [&pool].into_iter(), &mixed).nodes[0].count, 2, "one of its nodes is four times as large");
         let endless = NodePool { limit: None, ..pool };
         assert_eq!(counted([].into_iter(), [&endless].into_iter(), &there), GrowthRoom::default());
     }

@@ -184,14 +184,14 @@ struct ClusterStatus {
     removals: Option<WaitingRemovals>,
     /// What autoscaled groups may still add; `free` counts it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    growth: Option<Growth>,
+    growth: Option<GrowthRoom>,
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<ClusterDetails>,
 }
 
 /// What may still be added to a cluster.
 #[derive(Serialize)]
-struct Growth {
+struct GrowthRoom {
     total: Resources,
     nodes: u32,
 }
@@ -246,7 +246,7 @@ pub fn cluster(status: &v1::ClusterStatus) -> serde_json::Value {
         }),
         last_contact: status.has_agent.then(|| contact_time(status)),
         last_contact_age: contact_age(status),
-        growth: status.growth.as_ref().map(|growth| Growth {
+        growth: status.growth.as_ref().map(|growth| GrowthRoom {
             total: growth.total.as_ref().map(Into::into).unwrap_or_default(),
             nodes: growth.nodes.iter().map(|node| node.count).sum(),
         }),

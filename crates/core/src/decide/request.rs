@@ -273,7 +273,7 @@ fn note_growth(state: &State, found: &GrowthFound) -> Decided {
     let cluster = state.cluster_by_id(find_cluster(state, &found.cluster)?).ok_or(Rejection::Stale)?;
     apply::check_uid(cluster, &found.uid)?;
     apply::check_growth(&found.room)?;
-    if cluster.growth == found.room || state.level() < apply::FINDS_WHERE_AWAITED {
+    if cluster.growth == found.room || state.level() < apply::COUNTS_GROWTH {
         return Ok(Decision::Answer(Outcome::Done(Done::Changed { revision: cluster.changed })));
     }
     Ok(Decision::Propose(Command::NoteGrowth(Box::new(found.clone()))))

@@ -8,6 +8,8 @@ use futures::stream::BoxStream;
 use roadstead_api::v1;
 use roadstead_api::v1::agent_service_server::AgentService;
 use roadstead_class::class_digest;
+use roadstead_core::apply::COUNTS_GROWTH;
+use roadstead_core::cluster::GrowthRoom;
 use roadstead_core::command::{Kind, Rejection};
 use roadstead_core::id::Name;
 use roadstead_core::request::{Ask, ClusterFound, GrowthFound, Observed, ObservedTenant};
@@ -122,16 +124,24 @@ impl AgentService for Agents {
         let state = self.context.state(false).await?;
         observation.report.tenants.retain(running_as_wanted(&state, &request.get_ref().tenants));
         let uid = observation.report.uid.clone();
-        // Before the capacity: a node that has come is in that now, and is to be added no more.
-        if let Some(room) = growth {
-            let ask = Ask::NoteGrowth(Box::new(GrowthFound { cluster: name.clone(), uid: uid.clone(), room }));
-            self.context.submit(&reach.caller().principal, None, ask).await?;
+        let by = &reach.caller().principal;
+        // Replicas of a lower level do not know it; it is told again. What becomes less does so before the capacity becomes more, and the other way
+        // round: in between the same node counts at most once.
+        let growth = growth.filter(|_| state.level() >= COUNTS_GROWTH);
+        let grows = |room: &GrowthRoom| state.cluster(name.as_str()).is_some_and(|known| room.total.exceeds(known.growth.total));
+        let (after, before): (Option<GrowthRoom>, _) = if growth.as_ref().is_some_and(grows) { (growth, None) } else { (None, growth) };
+        let note = |room| Ask::NoteGrowth(Box::new(GrowthFound { cluster: name.clone(), uid: uid.clone(), room }));
+        if let Some(room) = before {
+            self.context.submit(by, None, note(room)).await?;
         }
         let ask = Ask::Observe(Box::new(observation));
         let reports::Taken { revision, report_within, complete_wanted } = reports::submit(&self.context, &reach, &name, ask).await?;
+        if let Some(room) = after {
+            self.context.submit(by, None, note(room)).await?;
+        }
         if let Some(details) = found {
-            let ask = Ask::NoteCluster(Box::new(ClusterFound { cluster: name.clone(), uid, details }));
-            self.context.submit(&reach.caller().principal, None, ask).await?;
+            let ask = Ask::NoteCluster(Box::new(ClusterFound { cluster: name.clone(), uid: uid.clone(), details }));
+            self.context.submit(by, None, ask).await?;
         }
         Ok(Response::new(v1::ObserveResponse { revision: Some(revision), tell_within: Some(report_within), complete_wanted }))
     }

@@ -262,9 +262,13 @@ impl Tally {
     pub(crate) fn growth_room(&self) -> GrowthRoom {
         let mut there = BTreeMap::<&str, PoolNodes>::new();
         for (_, slot) in self.nodes.iter() {
-            let Some(Node { pool: Some(pool), ready, .. }) = slot.facts() else { continue };
+            let Some(Node { pool: Some(pool), ready, allocatable, .. }) = slot.facts() else { continue };
             let nodes = there.entry(pool).or_default();
-            nodes.ready += u32::from(*ready);
+            if *ready {
+                nodes.ready += 1;
+                let PodSize { cpu, memory } = &mut nodes.sum;
+                (cpu.0, memory.0) = (cpu.0.saturating_add(allocatable.cpu.0), memory.0.saturating_add(allocatable.memory.0));
+            }
             let smaller = |one: Resources, other: Resources| {
                 let mut least = one.to_array();
                 least.iter_mut().zip(other.to_array()).for_each(|(least, other)| *least = other.min(*least));
