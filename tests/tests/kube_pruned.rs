@@ -21,7 +21,7 @@ use roadstead_core::reconcile::{Action, Condition, Part};
 use roadstead_tests::process::until;
 use roadstead_tests::testbed::Options;
 use serde_json::{Value, json};
-use world::{SOON, World, deployment, manifest, tenant};
+use world::{SOON, World, deployment, manifest, ready, tenant};
 
 /// A tenant of which nothing needs controllers.
 fn plain(world: &World, id: u64, namespace: &str) -> Job {
@@ -64,14 +64,6 @@ async fn what_a_controller_looks_after_is_left_to_it() -> Result<()> {
     maps.patch("settings", &by_hand, &Patch::Merge(json!({"metadata": {"ownerReferences": null}}))).await?;
     world.comes("it is pruned", &job, || async { Ok(maps.get_opt("settings").await?.is_none()) }).await?;
     world.settles(&job, &Condition::Running).await?;
-    Ok(())
-}
-
-/// As its controller says of a Deployment of two pods, so many of which are ready.
-async fn ready(deployments: &Api<Deployment>, name: &str, pods: u32) -> Result<()> {
-    let generation = deployments.get(name).await?.metadata.generation;
-    let status = json!({"status": {"observedGeneration": generation, "replicas": 2, "updatedReplicas": 2, "readyReplicas": pods, "availableReplicas": pods}});
-    deployments.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?;
     Ok(())
 }
 
@@ -185,6 +177,16 @@ async fn a_kind_that_is_not_served_any_more_is_told_and_takes_nothing_else_with_
     serves(&client, "v1", false).await?;
     goes_on().await?;
     assert_eq!(api("v2").get("g").await?.metadata.uid.as_ref(), Some(&gadget));
+    // A class that has moved on to that one goes on with the same object.
+    let mut moved = job.clone();
+    world.change(&mut moved, |rendered| {
+        let workloads = rendered.parts.get_mut(&Part::Workloads).expect("there are workloads");
+        workloads.retain(|manifest| manifest.id.kind != "Gadget");
+        workloads.push(manifest("gadgets", 72, "example.com/v2", "Gadget", "g", json!({"spec": {"size": 2}})));
+    });
+    world.settles(&moved, &Condition::Running).await?;
+    let there = api("v2").get("g").await?;
+    assert_eq!((there.metadata.uid.as_ref(), &there.data["spec"]["size"]), (Some(&gadget), &json!(2)));
     definitions.patch("gadgets.example.com", &PatchParams::default(), &Patch::Merge(gadgets(true))).await?;
     world.settles(&job, &Condition::Running).await?;
     assert_eq!(api("v1").get("g").await?.metadata.uid.as_ref(), Some(&gadget));

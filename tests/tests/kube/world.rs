@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use kube::api::{DynamicObject, PostParams};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
@@ -278,6 +279,15 @@ pub(crate) fn manifest(namespace: &str, tenant: u64, api_version: &str, kind: &s
     body["kind"] = json!(kind);
     body["metadata"] = json!({"name": name, "namespace": namespace, "labels": {"roadstead.dev/tenant": format!("{tenant:016x}")}});
     Manifest { id: ObjectId { api_version: api_version.to_owned(), kind: kind.to_owned(), name: name.to_owned() }, body }
+}
+
+/// Says of a Deployment of two pods, as its controller would, that so many of them are ready.
+pub(crate) async fn ready(deployments: &Api<Deployment>, name: &str, pods: u32) -> Result<()> {
+    let generation = deployments.get(name).await?.metadata.generation;
+    let ready =
+        json!({"observedGeneration": generation, "replicas": 2, "updatedReplicas": 2, "readyReplicas": pods, "availableReplicas": pods});
+    deployments.patch_status(name, &PatchParams::default(), &Patch::Merge(json!({"status": ready}))).await?;
+    Ok(())
 }
 
 /// Two pods that use a copied secret.

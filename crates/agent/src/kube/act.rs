@@ -185,6 +185,8 @@ impl Work<'_> {
         let is_seen = self.look(|inner| inner.homes.get(&self.namespace).is_some_and(|home| home.space.is_some()));
         let there = if is_seen { call_opt(&what, api.get(&self.namespace)).await? } else { None };
         let Some(there) = there else {
+            // From here on it may be there, whether the answer arrives or not.
+            self.writer.store.forget_namespace(&self.namespace);
             // Created, not applied: whoever was faster keeps it, and it is looked at again.
             let mut body = namespace_body(self.job, self.rendered()?);
             if let Some(plan) = Record::plan(self.job.intent.id, self.rendered()?) {
@@ -231,7 +233,7 @@ impl Work<'_> {
         if ours { Ok(()) } else { Err(Failed::Refused(format!("the namespace {} is there and is {whose}", self.namespace))) }
     }
 
-    /// Deletes the namespace that was just read and is this tenant's in this epoch, by its name, too: a copy of it has the same labels.
+    /// Deletes the namespace that was just read and is this tenant's in this epoch.
     async fn delete_all(&self) -> Result<(), Failed> {
         let id = core("Namespace", &self.namespace);
         let (_, api) = self.writer.api(&id, "")?;
@@ -242,8 +244,7 @@ impl Work<'_> {
         }
         let label = |name: &str| there.metadata.labels.iter().flatten().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
         let (tenant, epoch) = (label(TENANT_LABEL), label(EPOCH_LABEL).as_deref().and_then(epoch_of));
-        let is_its_name = self.namespace == seen::namespace_of(self.job);
-        if !is_its_name || tenant != Some(self.job.intent.id.to_string()) || epoch != Some(self.job.intent.epoch) {
+        if tenant != Some(self.job.intent.id.to_string()) || epoch != Some(self.job.intent.epoch) {
             return Err(Failed::Refused(format!(
                 "namespace {} is not that of tenant {} in epoch {}",
                 self.namespace, self.job.intent.id, self.job.intent.epoch

@@ -9,6 +9,8 @@ pub(super) struct SlimPod {
     pub(super) uid: Box<str>,
     /// Whether all in it has ended for good; its object stays until somebody deletes it.
     pub(super) ended: bool,
+    /// Whether its node itself has said that it ended, and ended well: nobody else says that.
+    pub(super) succeeded: bool,
     /// Whether it has been asked to end, or has and is being taken away.
     pub(super) deleting: bool,
     /// The node that it is bound to.
@@ -26,6 +28,7 @@ impl SlimPod {
         Self {
             uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
             ended: matches!(phase, Some("Succeeded" | "Failed")),
+            succeeded: phase == Some("Succeeded"),
             deleting: pod.metadata.deletion_timestamp.is_some(),
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(Box::from),
             owner: owner(pod).into(),

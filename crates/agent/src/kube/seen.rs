@@ -18,7 +18,7 @@ use super::known::{generated, was_generated, was_made_for};
 use super::prune::is_ours_to_delete;
 use super::record::{self, Record, group};
 use super::secrets::{self, SlimSecret};
-use super::store::{Confirmed, Extra, Home, Inner, Live, Question, Served};
+use super::store::{ANSWER_HOLDS, Confirmed, Extra, Home, Inner, Live, NO_NAMESPACE_HOLDS, Question, Served};
 use super::{Drift, EPOCH_LABEL, Kind, SHARD_LABEL, TENANT_LABEL, words};
 use crate::interpreter::{Failed, Job};
 
@@ -194,7 +194,9 @@ fn none_there(inner: &Inner, job: &Job, namespace: &str) -> Result<bool, Vec<Que
         return Ok(false);
     }
     let question = Question { tenant: intent.id, namespace: String::new(), kind: "Namespace", name: namespace.to_owned() };
-    match inner.confirmed(&question, None) {
+    // That it is gone for good, or what was in it, is asked for anew.
+    let within = if intent.role == Role::Stopped { NO_NAMESPACE_HOLDS } else { ANSWER_HOLDS };
+    match inner.confirmed(&question, None, within) {
         Confirmed::AsSeen => Ok(true),
         Confirmed::Unseen | Confirmed::NotYet => Err(vec![question]),
     }
@@ -272,7 +274,7 @@ impl Look<'_> {
             None | Some(_) => {}
         }
         let question = self.question("PersistentVolumeClaim", claim);
-        match self.inner.confirmed(&question, live) {
+        match self.inner.confirmed(&question, live, ANSWER_HOLDS) {
             Confirmed::AsSeen => Ok(VolumeSeen::Lost),
             Confirmed::Unseen | Confirmed::NotYet => Err(question),
         }
@@ -428,7 +430,7 @@ impl Look<'_> {
         };
         if is_lost {
             let question = self.question("Secret", name);
-            match self.inner.confirmed(&question, live) {
+            match self.inner.confirmed(&question, live, ANSWER_HOLDS) {
                 Confirmed::AsSeen => return Some(lost()),
                 // It is there without the label by which it is watched.
                 Confirmed::Unseen => found.there += 1,

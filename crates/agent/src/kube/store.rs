@@ -224,15 +224,15 @@ impl Question {
 }
 
 /// How long an answer holds. What was found out by it is kept with what was seen, until something changes there.
-const ANSWER_HOLDS: Duration = Duration::from_secs(20);
-/// How long it holds that there is no namespace, with which nothing can be kept, unless anything is seen in one of its name: many times as long as it
-/// takes until all tenants are looked at again, so that those of whom nothing is there do not cost a request each time.
-const NO_NAMESPACE_HOLDS: Duration = Duration::from_secs(600);
+pub(super) const ANSWER_HOLDS: Duration = Duration::from_secs(20);
+/// How long it holds that there is no namespace of a tenant that is only to be stopped, with which nothing can be kept, unless anything is seen in one of its
+/// name: many times as long as it takes until all tenants are looked at again, so that those of whom nothing is there do not cost a request each time.
+pub(super) const NO_NAMESPACE_HOLDS: Duration = Duration::from_secs(600);
 
 /// What the API server answered: the object's version, if it is there.
 #[derive(Clone, Copy, Debug)]
 struct Answer {
-    until: Instant,
+    at: Instant,
     version: Option<u64>,
 }
 
@@ -297,9 +297,9 @@ impl Inner {
     /// The place of a kind.
     pub(super) fn kind_of(&self, api_version: &str, kind: &str) -> Option<KindId> {
         let exact = self.kinds.iter().position(|known| known.kind.kind == kind && known.kind.api_version == api_version);
-        // An object is the same one in every version of its API.
-        exact
-            .or_else(|| self.kinds.iter().position(|known| known.kind.kind == kind && group(&known.kind.api_version) == group(api_version)))
+        // An object is the same one in every version of its API that is served.
+        let same = |known: &KindState| known.kind.kind == kind && group(&known.kind.api_version) == group(api_version);
+        exact.or_else(|| self.kinds.iter().position(|known| same(known) && known.served != Served::Missing))
     }
 
     /// The namespaces with a claim that is bound to this volume.
@@ -309,10 +309,10 @@ impl Inner {
         homes.map(|(namespace, _)| namespace.clone()).collect()
     }
 
-    /// Whether what is seen of an object is what the API server answered.
-    pub(super) fn confirmed(&self, question: &Question, seen: Option<&Live>) -> Confirmed {
+    /// Whether what is seen of an object is what the API server answered, so long ago at most.
+    pub(super) fn confirmed(&self, question: &Question, seen: Option<&Live>, within: Duration) -> Confirmed {
         let answers = self.answers.get(question.kind);
-        let answer = answers.and_then(|answers| answers.get(&question.place())).filter(|answer| Instant::now() < answer.until);
+        let answer = answers.and_then(|answers| answers.get(&question.place())).filter(|answer| answer.at.elapsed() < within);
         match (answer, seen) {
             (Some(Answer { version: None, .. }), None) => Confirmed::AsSeen,
             (Some(Answer { version: Some(version), .. }), Some(live)) if *version == live.version => Confirmed::AsSeen,
@@ -402,13 +402,16 @@ impl Store {
             self.put(kind, object, true);
         }
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let holds = if kind == 0 && version.is_none() { NO_NAMESPACE_HOLDS } else { ANSWER_HOLDS };
         let answers = inner.answers.entry(question.kind).or_default();
-        answers.retain(|_, answer| now < answer.until);
-        answers.insert(question.place(), Answer { until: now + holds, version });
+        answers.retain(|_, answer| answer.at.elapsed() < if kind == 0 { NO_NAMESPACE_HOLDS } else { ANSWER_HOLDS });
+        answers.insert(question.place(), Answer { at: Instant::now(), version });
         self.touched(inner, &namespace);
         self.tell([tenant], false);
+    }
+
+    /// That there is no such namespace is not known any more.
+    pub(super) fn forget_namespace(&self, namespace: &str) {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner).forget_answers(0, None, namespace);
     }
 
     fn touched(&self, mut inner: std::sync::RwLockWriteGuard<'_, Inner>, namespace: &str) {

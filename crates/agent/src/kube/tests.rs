@@ -11,7 +11,8 @@ use super::act::core;
 use super::holds::{Holder, holder, is_written, vanished};
 use super::pods::SlimPod;
 use super::record::{Record, Vanished};
-use super::store::{Confirmed, Home, Inner, KindId, Question, Served};
+use super::store::{ANSWER_HOLDS, Confirmed, Home, Inner, KindId, NO_NAMESPACE_HOLDS, Question, Served};
+use super::watch::vanishes;
 use super::*;
 
 const HOME: &str = "acme";
@@ -36,7 +37,7 @@ fn put(store: &Store, kind: KindId, object: Value) {
 
 fn pod(owner: &str, node: &str, deleting: bool) -> SlimPod {
     let uid = format!("uid-of-a-pod-of-{owner}").into();
-    SlimPod { uid, ended: false, deleting, node: Some(node.into()), owner: owner.into(), trouble: None }
+    SlimPod { uid, ended: false, succeeded: false, deleting, node: Some(node.into()), owner: owner.into(), trouble: None }
 }
 
 #[test]
@@ -72,16 +73,21 @@ async fn that_there_is_no_namespace_is_known_until_something_is_seen_in_one_of_i
         store.answered(none.clone(), 0, None);
         store.answered(lost.clone(), SECRET, None);
     };
-    let known = || (store.read().confirmed(&none, None), store.read().confirmed(&lost, None));
+    let holds = |question: &Question, within| store.read().confirmed(question, None, within);
+    let known = || (holds(&none, NO_NAMESPACE_HOLDS), holds(&lost, ANSWER_HOLDS));
     asks();
     assert_eq!(known(), (Confirmed::AsSeen, Confirmed::AsSeen));
     // All are looked at every half a minute: of whom nothing is there nobody is asked each time.
     tokio::time::advance(Duration::from_secs(120)).await;
     assert_eq!(known(), (Confirmed::AsSeen, Confirmed::NotYet));
+    assert_eq!(holds(&none, ANSWER_HOLDS), Confirmed::NotYet, "to be told as gone it is asked for anew");
     store.of_home("other", |home| drop(home.pods.insert("web-0".into(), pod("", "node", false))));
     assert_eq!(known().0, Confirmed::AsSeen);
     store.of_home(HOME, |home| drop(home.pods.insert("web-0".into(), pod("", "node", false))));
     assert_eq!(known().0, Confirmed::NotYet);
+    asks();
+    store.forget_namespace(HOME);
+    assert_eq!(known().0, Confirmed::NotYet, "it is being made");
     asks();
     put(&store, 0, json!({"metadata": {"name": HOME, "resourceVersion": "7"}}));
     assert_eq!(known().0, Confirmed::NotYet);
@@ -120,6 +126,21 @@ fn what_does_not_end_by_itself_is_named_before_what_does() {
     store.of_home(HOME, |home| drop(home.pods.remove("c")));
     add("d", pod("", "node", false));
     assert_eq!(words_of(&store).unwrap(), "pod d still runs, and no controller will end it; delete it");
+}
+
+#[test]
+fn a_pod_that_its_node_has_said_to_have_ended_well_does_not_vanish() {
+    let nodes = HashMap::from([("node".to_owned(), false), ("other".to_owned(), true)]);
+    let gone = |pod: SlimPod| {
+        let mut home = Home::default();
+        vanishes(&nodes, &mut home, "job-0", pod);
+        home.vanished.len()
+    };
+    assert_eq!(gone(pod("Job/job", "node", false)), 1);
+    // Its node's last word may have been written by somebody else.
+    assert_eq!(gone(SlimPod { ended: true, ..pod("Job/job", "node", false) }), 1);
+    assert_eq!(gone(SlimPod { ended: true, succeeded: true, ..pod("Job/job", "node", false) }), 0);
+    assert_eq!(gone(pod("Job/job", "other", false)), 0);
 }
 
 #[test]

@@ -229,8 +229,11 @@ fn pod_is(store: &Store, pod: &Pod) {
     });
 }
 
-/// A pod is not in the API any more: whoever took it out did not ask its node.
-fn vanishes(nodes: &HashMap<String, bool>, home: &mut Home, name: &str, pod: SlimPod) {
+/// A pod is not in the API any more: whoever took it out did not ask its node. One that has ended well needs no asking.
+pub(super) fn vanishes(nodes: &HashMap<String, bool>, home: &mut Home, name: &str, pod: SlimPod) {
+    if pod.succeeded {
+        return;
+    }
     if let Some(node) = pod.node.filter(|node| nodes.get(&**node) == Some(&false)) {
         home.vanished.insert(pod.uid.into(), Vanished { pod: name.to_owned(), node: node.into() });
     }
