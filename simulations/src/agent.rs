@@ -339,8 +339,10 @@ fn say(wanted: &TenantIntent, seen: &TenantSeen, condition: &Condition, rests: b
         Condition::Stopped => rests.then_some(Observed::Stopped),
         Condition::Absent => rests.then_some(Observed::Absent),
         Condition::VolumeLost(_) | Condition::SecretLost(_) => (rests && seen.at_rest).then_some(Observed::Stopped),
-        Condition::Blocked(_) => (rests && is_stopped(wanted, seen)).then_some(Observed::Stopped),
-        Condition::Progressing(_) | Condition::Late(_) | Condition::HeldBack => None,
+        Condition::Blocked(_) | Condition::Progressing(_) | Condition::Late(_) => {
+            (rests && is_stopped(wanted, seen)).then_some(Observed::Stopped)
+        }
+        Condition::HeldBack => None,
     };
     let uid = |volume: &VolumeSeen| match volume {
         VolumeSeen::There { uid, .. } | VolumeSeen::Going { uid } => Some(*uid),

@@ -177,8 +177,11 @@ impl Site {
         let mut holders = vec![me(leading)];
         while holders.iter().all(|holder| *holder == me(leading) || holder.is_empty()) {
             let change = tokio::time::timeout(SOON, changes.try_next()).await.context("nobody takes the lease")??;
-            let Some(WatchEvent::Modified(lease)) = change else { anyhow::bail!("{change:?}") };
-            holders.push(lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default());
+            match change {
+                Some(WatchEvent::Modified(lease)) => holders.push(lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default()),
+                Some(WatchEvent::Bookmark(_)) => {}
+                other => anyhow::bail!("{other:?}"),
+            }
         }
         holders.dedup();
         Ok(holders)

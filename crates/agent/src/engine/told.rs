@@ -197,7 +197,7 @@ impl Told {
             Condition::Blocked(_) if self::newer(wanted, seen).is_some() => Some(presence(seen)),
             Condition::VolumeLost(_) | Condition::SecretLost(_) if seen.at_rest => Some(Observed::Stopped),
             // What it is to have beside that concerns nobody who waits for it to be stopped.
-            Condition::Blocked(_) if is_stopped(wanted, seen) => Some(Observed::Stopped),
+            Condition::Blocked(_) | Condition::Progressing(_) | Condition::Late(_) if is_stopped(wanted, seen) => Some(Observed::Stopped),
             Condition::Running => Some(Observed::Running),
             Condition::Stopped => Some(Observed::Stopped),
             Condition::Absent => Some(Observed::Absent),
@@ -429,16 +429,24 @@ mod tests {
         assert_eq!(news(&waits("e"), 24, false), Some(None));
         assert_eq!(news(&waits("e"), 29, false), is(Kind::Waits, "e"));
     }
+
     #[test]
     fn who_is_to_be_stopped_and_is_is_told_so_whatever_else_is_in_its_way() {
         let intents = [TenantIntent { role: Role::Stopped, ..tenant(1) }];
-        let (blocked, facts) = (Condition::Blocked("a quota is refused".to_owned()), ClusterFacts::default());
+        let facts = ClusterFacts::default();
+        let why = || "a quota is not taken".to_owned();
+        let in_its_way = [Condition::Blocked(why()), Condition::Late(why()), Condition::Progressing(why())];
         let news = |wanted: &[TenantIntent], at_rest: bool, home: Home| {
             let seen = TenantSeen { home, at_rest, ..TenantSeen::default() };
-            let told = Told::default().news(&now(&facts, wanted, vec![known(&wanted[0], &seen, &blocked)]), false);
-            let tenant = told.expect("it is news").tenants.remove(0);
-            assert_eq!(tenant.trouble.as_ref().map(v1::Trouble::kind), Some(v1::trouble::Kind::Blocked), "that is told, too");
-            tenant.observed()
+            let observed = in_its_way.each_ref().map(|condition| {
+                let told = Told::default().news(&now(&facts, wanted, vec![known(&wanted[0], &seen, condition)]), false);
+                let tenant = told.expect("it is news").tenants.remove(0);
+                let is_told = tenant.trouble.as_ref().map(v1::Trouble::kind) == Some(v1::trouble::Kind::Blocked);
+                assert!(is_told || matches!(condition, Condition::Progressing(_)), "that is told, too");
+                tenant.observed()
+            });
+            assert!(observed.iter().all(|one| *one == observed[0]), "{observed:?}");
+            observed[0]
         };
         use v1::observed_tenant::Observed;
         let ours = || Home::Ours(Epoch::default());

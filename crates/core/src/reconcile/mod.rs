@@ -246,7 +246,7 @@ pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, me
     for (wanted, mut step) in all {
         let id = wanted.id;
         if will_be_held_back(wanted, seen_of(wanted), &step) && !memory.has_room(id, may_remove) {
-            step.condition = Condition::Progressing(tenant::held(WILL_WAIT, seen_of(wanted)));
+            step.condition = Condition::Progressing(tenant::with_holder(WILL_WAIT, seen_of(wanted)));
         }
         if memory.rests(id, now) || memory.is_at_rest(wanted.shard, now) {
             step.actions.clear();

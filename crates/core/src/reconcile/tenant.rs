@@ -103,7 +103,7 @@ fn rest(wanted: &TenantIntent, seen: &TenantSeen, mut actions: Vec<Action>) -> S
     let condition = match (at_rest, actions.is_empty()) {
         (true, true) => Condition::Stopped,
         (true, false) => Condition::Progressing("its objects are being made".to_owned()),
-        (false, _) => Condition::Progressing(held("it is being stopped", seen)),
+        (false, _) => Condition::Progressing(with_holder("it is being stopped", seen)),
     };
     Step { actions, condition }
 }
@@ -120,12 +120,12 @@ fn absent(seen: &TenantSeen, mut actions: Vec<Action>) -> Step {
         }
         actions.push(if seen.at_rest { Action::Delete } else { Action::Stop });
     }
-    let words = if goes { "it is being removed".to_owned() } else { held("it is being stopped, and then removed", seen) };
+    let words = if goes { "it is being removed".to_owned() } else { with_holder("it is being stopped, and then removed", seen) };
     Step { actions, condition: Condition::Progressing(words) }
 }
 
 /// With what keeps it from being at rest behind it, where that is known.
-pub(super) fn held(words: &str, seen: &TenantSeen) -> String {
+pub(super) fn with_holder(words: &str, seen: &TenantSeen) -> String {
     seen.holds.as_ref().map_or_else(|| words.to_owned(), |what| format!("{words}: {what}"))
 }
 
