@@ -32,28 +32,27 @@ fn a_waiting_tenant_that_a_cluster_carries_is_bound_there_over_its_limits_too() 
 }
 
 #[test]
-fn a_waiting_tenant_is_found_only_where_a_restore_waits_for_it() {
+fn a_waiting_tenant_is_found_only_while_a_restore_waits() {
     let mut fleet = Fleet::new();
     fleet.command(Command::RaiseLevel { level: FINDS_WHERE_AWAITED });
-    fleet.place("a");
+    ["a", "b"].into_iter().for_each(|tenant| assert!(matches!(fleet.place(tenant), Done::Pending { .. })));
     ["c0", "c1"].into_iter().for_each(|cluster| fleet.add_cluster(self::cluster(cluster, 5), 1));
-    let id = fleet.tenant("a").id;
     let epoch = Epoch { incarnation: Incarnation(0), index: 1 };
-    let seen = |cluster: &str, complete: Option<u16>| {
-        let tenants = vec![ObservedTenant { id, epoch, observed: Observed::Running }];
+    let seen = |fleet: &Fleet, tenant: &str, cluster: &str, complete: Option<u16>| {
+        let tenants = vec![ObservedTenant { id: fleet.tenant(tenant).id, epoch, observed: Observed::Running }];
         Ask::Report(Box::new(Report { complete: complete.map(Incarnation), ..report(cluster, None, tenants) }))
     };
     let entries = fleet.log.len();
-    fleet.must(seen("c0", None));
+    fleet.must(seen(&fleet, "a", "c0", None));
     assert!(matches!(fleet.tenant("a").phase, Phase::Pending { .. }), "nobody takes a tenant by saying that it is there");
     assert_eq!(fleet.log.len(), entries);
     fleet.command(Command::Incarnate { incarnation: Incarnation(1) });
     fleet.must(Ask::WaiveFence { cluster: Some(name("c1")) });
-    fleet.must(seen("c1", Some(1)));
-    assert!(matches!(fleet.tenant("a").phase, Phase::Pending { .. }), "nothing is awaited of it any more");
-    fleet.must(seen("c0", Some(1)));
+    fleet.must(seen(&fleet, "a", "c0", Some(1)));
     let binding = fleet.tenant("a").phase.binding().expect("bound");
     assert_eq!(fleet.state.cluster_by_id(binding.cluster).expect("declared").spec.name, name("c0"));
+    fleet.must(seen(&fleet, "b", "c1", None));
+    assert!(matches!(fleet.tenant("b").phase, Phase::Pending { .. }), "nothing is awaited any more");
     fleet.check();
 }
 

@@ -54,7 +54,7 @@ pub const AGREES: FeatureLevel = FeatureLevel(6);
 /// From this level on clusters have details: what may still be added to them, how their nodes are, whether network policies hold.
 pub const DETAILS: FeatureLevel = FeatureLevel(7);
 
-/// From this level on a tenant that waits is bound to a cluster that tells of it only while that is waited for since a restore.
+/// From this level on a tenant that waits is bound to a cluster that tells of it only while clusters are waited for since a restore.
 pub const FINDS_WHERE_AWAITED: FeatureLevel = FeatureLevel(8);
 
 /// From this level on what autoscaled groups may still add to a cluster counts.

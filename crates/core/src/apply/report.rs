@@ -125,10 +125,10 @@ impl Applier<'_> {
     }
 }
 
-/// Whether a tenant that waits may be in a cluster: since a restore what that carries is waited for. At any other time nobody takes a tenant by saying that
-/// it is there: it would be told the tenant's values.
+/// Whether a tenant that waits may be in a cluster, as that was before it told: since a restore what clusters carry is waited for, and some may have been
+/// declared only after the backup. At any other time nobody takes a tenant by saying that it is there: it would be told the tenant's values.
 pub(crate) fn may_be_found(state: &State, cluster: &Cluster) -> bool {
-    cluster.fenced || state.level() < super::FINDS_WHERE_AWAITED
+    cluster.fenced || state.fenced_count() > 0 || state.level() < super::FINDS_WHERE_AWAITED
 }
 
 /// Whether a tenant is where it is bound, in an epoch that comes after its binding's: one that a restore has undone.
