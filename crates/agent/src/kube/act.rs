@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::body::body;
 use super::known;
 use super::owned::{MANAGER, REST_MANAGER, held};
-use super::record::{self, Record};
+use super::record::{self, Record, core};
 use super::seen::{self, ceded, differs, home_of, namespace_body};
 use super::store::{Extra, Inner, Live, Served, Store, epoch_of, version};
 use super::words::{self, REQUEST_WITHIN};
@@ -129,10 +129,6 @@ impl Writer {
         let params = DeleteParams { preconditions: Some(same), ..DeleteParams::background() };
         call_opt(&id.to_string(), api.delete(&id.name, &params)).await.map(drop)
     }
-}
-
-pub(super) fn core(kind: &str, name: &str) -> ObjectId {
-    ObjectId { api_version: "v1".to_owned(), kind: kind.to_owned(), name: name.to_owned() }
 }
 
 impl Work<'_> {

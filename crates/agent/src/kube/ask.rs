@@ -11,7 +11,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::act::{Writer, call, call_opt, core};
+use super::act::{Writer, call, call_opt};
+use super::record::core;
 use super::store::Question;
 
 /// How often workloads without pods are looked for.

@@ -9,9 +9,10 @@ use roadstead_core::id::Name;
 use roadstead_core::reconcile::Part;
 use serde_json::{Value, json};
 
-use super::act::{Work, call, call_opt, cede, core};
+use super::act::{Work, call, call_opt, cede};
 use super::body::body;
 use super::owned::MANAGER;
+use super::record::core;
 use super::seen::{ceded, namespace_body};
 use super::store::Extra;
 use super::words;

@@ -8,9 +8,8 @@ use roadstead_core::intent::Role;
 use serde_json::{Value, json};
 
 use super::act::{Work, call_opt};
-use super::known;
+use super::known::{self, is_ours_to_delete};
 use super::owned::MANAGER;
-use super::prune::is_ours_to_delete;
 use super::secrets;
 use super::seen;
 use super::store::Extra;

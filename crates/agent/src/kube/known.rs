@@ -1,5 +1,6 @@
-//! What is known to have been made of a tenant and is nowhere else: its volumes, and the secrets that were generated for them.
+//! What is known to have been made of a tenant and is nowhere else: its volumes, and the secrets that were generated for them; and what of the rest is ours.
 
+use roadstead_class::ObjectId;
 use roadstead_core::id::{Epoch, TenantId, VolumeUid};
 
 use super::record::Record;
@@ -46,4 +47,9 @@ pub(super) fn is_volume(job: &Job, name: &str, claim: &Live) -> bool {
         Some(uid) => claim.uid.parse::<VolumeUid>().is_ok_and(|claimed| claimed == uid),
         None => was_made_for(claim, job.intent.id, job.intent.epoch),
     }
+}
+
+/// Whether an object that was made is still ours, and nobody's else.
+pub(super) fn is_ours_to_delete(id: &ObjectId, live: &Live) -> bool {
+    id.kind != "PersistentVolumeClaim" && !live.controlled && !live.deleting && !live.owned.is_nothing()
 }

@@ -7,9 +7,10 @@ use roadstead_core::reconcile::{Part, PartSeen};
 use serde_json::json;
 use tracing::debug;
 
-use super::act::{Work, call, call_opt, core};
+use super::act::{Work, call, call_opt};
+use super::known::is_ours_to_delete;
 use super::owned::MANAGER;
-use super::record::{Record, is_secret_of};
+use super::record::{Record, core, is_secret_of};
 use super::seen;
 use super::store::{Live, Served};
 use super::words;
@@ -99,9 +100,4 @@ impl Work<'_> {
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         call(&id.to_string(), api.patch(&id.name, &params, &Patch::Merge(patch))).await.map(drop)
     }
-}
-
-/// Whether an object that was made is still ours, and nobody's else.
-pub(super) fn is_ours_to_delete(id: &ObjectId, live: &Live) -> bool {
-    id.kind != "PersistentVolumeClaim" && !live.controlled && !live.deleting && !live.owned.is_nothing()
 }

@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::TENANT_LABEL;
-use super::act::core;
 use super::owned::MANAGER;
 
 /// Name of the ConfigMap that it is kept in.
@@ -152,6 +151,11 @@ impl Made {
 /// Whether a secret is rendered.
 pub(super) fn is_secret_of(rendered: &Rendered, name: &str) -> bool {
     rendered.secrets.iter().any(|plan| plan.manifest.id.name == *name)
+}
+
+/// An object of the core group.
+pub(super) fn core(kind: &str, name: &str) -> ObjectId {
+    ObjectId { api_version: "v1".to_owned(), kind: kind.to_owned(), name: name.to_owned() }
 }
 
 /// `apps` of `apps/v1`; empty for the core group.

@@ -10,13 +10,11 @@ use roadstead_core::intent::{Role, VolumeIntent};
 use roadstead_core::reconcile::{Home as HomeSeen, Part, PartSeen, TenantSeen, VolumeSeen};
 use serde_json::{Value, json};
 
-use super::act::core;
 use super::body::body;
 use super::compare::{Ceded, in_step};
 use super::holds::{holder, is_written};
-use super::known::{generated, was_generated, was_made_for};
-use super::prune::is_ours_to_delete;
-use super::record::{self, Record, group};
+use super::known::{generated, is_ours_to_delete, was_generated, was_made_for};
+use super::record::{self, Record, core, group};
 use super::secrets::{self, SlimSecret};
 use super::store::{ANSWER_HOLDS, Confirmed, Extra, Home, Inner, Live, NO_NAMESPACE_HOLDS, Question, Served};
 use super::{Drift, EPOCH_LABEL, Kind, SHARD_LABEL, TENANT_LABEL, words};

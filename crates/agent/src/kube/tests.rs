@@ -7,10 +7,9 @@ use kube::api::DynamicObject;
 use roadstead_class::{Manifest, SecretPlan, SecretSource};
 use serde_json::{Value, json};
 
-use super::act::core;
 use super::holds::{Holder, holder, is_written, vanished};
 use super::pods::SlimPod;
-use super::record::{Record, Vanished};
+use super::record::{Record, Vanished, core};
 use super::store::{ANSWER_HOLDS, Confirmed, Home, Inner, KindId, NO_NAMESPACE_HOLDS, Question, Served};
 use super::watch::vanishes;
 use super::*;
