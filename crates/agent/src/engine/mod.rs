@@ -36,7 +36,7 @@ use wanted::Wanted;
 use work::{Busy, Ended, Places, carry_out, changes_what_is_used};
 
 /// Tenants that are worked on at the same time, each with one request at a time: a new one is a dozen of them, each of which waits for the one before.
-const PARALLEL: usize = 64;
+const PARALLEL: usize = 128;
 /// Of those, tenants that somebody uses already and that are changed, or put right. That takes a request or two each, and the API server is there for
 /// others, too.
 const PARALLEL_CHANGES: usize = 8;

@@ -18,10 +18,11 @@ use super::body::body;
 use super::known;
 use super::owned::{MANAGER, REST_MANAGER, held};
 use super::record::{self, Record, core};
+use super::secrets::{self, SlimSecret};
 use super::seen::{self, ceded, differs, home_of, namespace_body};
 use super::store::{Extra, Inner, Live, Served, Store, epoch_of, version};
 use super::words::{self, REQUEST_WITHIN};
-use super::{Drift, EPOCH_LABEL, TENANT_LABEL, secrets};
+use super::{Drift, EPOCH_LABEL, TENANT_LABEL};
 use crate::interpreter::{Failed, Job};
 
 /// The field manager under which claims are made larger.
@@ -36,6 +37,17 @@ pub(super) struct Writer {
     pub(super) drift: Drift,
     /// Since when tenants are being stopped.
     pub(super) stops: Mutex<HashMap<TenantId, Instant>>,
+    /// Secrets that are copied, as they were read last, by name: each is read once for all of its copies.
+    pub(super) originals: Mutex<HashMap<String, Original>>,
+}
+
+/// A secret that is copied.
+#[derive(Clone, Debug)]
+pub(super) struct Original {
+    /// What a watch tells of it while it is still like this.
+    pub(super) slim: SlimSecret,
+    pub(super) data: Value,
+    pub(super) of_type: String,
 }
 
 /// An action on a tenant in its namespace.

@@ -1,5 +1,7 @@
 //! A tenant's secrets, copied or generated, as actions.
 
+use std::sync::PoisonError;
+
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::GetParams;
@@ -7,10 +9,10 @@ use roadstead_class::{SecretPlan, SecretSource};
 use roadstead_core::intent::Role;
 use serde_json::{Value, json};
 
-use super::act::{Work, call_opt};
+use super::act::{Original, Work, call_opt};
 use super::known::{self, is_ours_to_delete};
 use super::owned::MANAGER;
-use super::secrets;
+use super::secrets::{self, SlimSecret};
 use super::seen;
 use super::store::Extra;
 use super::words;
@@ -27,7 +29,7 @@ impl Work<'_> {
             }
             let body = match &plan.source {
                 SecretSource::Copy { from } => {
-                    let (data, of_type) = self.template(from, &plan.manifest.id.name).await?;
+                    let Original { data, of_type, .. } = self.template(from, &plan.manifest.id.name).await?;
                     self.make_way(plan, &of_type).await?;
                     secrets::body(plan, data, Some(&of_type))
                 }
@@ -46,18 +48,26 @@ impl Work<'_> {
         if self.job.intent.role == Role::Run { Ok(()) } else { self.record(true).await }
     }
 
-    /// Data and type of a secret that is copied.
-    async fn template(&self, from: &str, copy: &str) -> Result<(Value, String), Failed> {
-        let namespace = self.look(|inner| inner.templates_from.clone());
+    /// A secret that is copied. It is read again when a watch tells that it is another one.
+    async fn template(&self, from: &str, copy: &str) -> Result<Original, Failed> {
+        let (namespace, seen) = self.look(|inner| (inner.templates_from.clone(), inner.templates.get(from).cloned()));
+        let originals = || self.writer.originals.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = originals().get(from).filter(|known| Some(&known.slim) == seen.as_ref()).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
         let api: Api<Secret> = Api::namespaced(self.writer.client.clone(), &namespace);
         // Out of the API server's cache: if it lags, the watch tells of the newer one, and it is copied again.
         let secret = call_opt(&format!("Secret/{from}"), api.get_with(from, &GetParams::any())).await?;
         let secret = secret.ok_or_else(|| Failed::Refused(secrets::no_original(from, copy)))?;
         let of_type = secret.type_.unwrap_or_else(|| secrets::OPAQUE.to_owned());
-        match secrets::not_copied(from, &of_type) {
-            Some(why) => Err(Failed::Refused(why)),
-            None => Ok((json!(secret.data.unwrap_or_default()), of_type)),
+        if let Some(why) = secrets::not_copied(from, &of_type) {
+            return Err(Failed::Refused(why));
         }
+        let data = json!(secret.data.unwrap_or_default());
+        let original = Original { slim: SlimSecret::new(Some(&of_type), secrets::hashes(&data)), data, of_type };
+        originals().insert(from.to_owned(), original.clone());
+        Ok(original)
     }
 
     /// No Secret ever changes its type: a copy of another one than its original goes, to be made anew. What was generated is nowhere else

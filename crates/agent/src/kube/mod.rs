@@ -185,8 +185,8 @@ impl KubeInterpreter {
         watch::add(&store, &settings.client, always.into_iter().chain(settings.kinds), &mut tasks);
         watch::start(&store, &settings.client, &settings.template_namespace, &mut tasks);
         let fence = Fence::new(settings.client.clone(), &settings.own_namespace);
-        let stops = Mutex::new(HashMap::new());
-        let writer = Arc::new(Writer { client: settings.client, store, drift: settings.drift, stops });
+        let (stops, originals) = (Mutex::default(), Mutex::default());
+        let writer = Arc::new(Writer { client: settings.client, store, drift: settings.drift, stops, originals });
         let questions = Arc::new(Questions::default());
         tasks.spawn(ask::answer(writer.clone(), questions.clone()));
         tasks.spawn(ask::explain(writer.clone()));
