@@ -10,7 +10,7 @@ use roadstead_core::id::{Incarnation, Name, Owner, Revision, ShardId, TenantId, 
 use roadstead_core::intent::{ClusterIntent, Role, TenantIntent};
 use roadstead_core::observed::{ClusterInfo, Observation, SeenTenant, TroubleKind};
 use roadstead_core::reconcile::{
-    Action, ClusterSeen, Condition, Home, Limits, Memory, Round, Step, TenantSeen, VolumeSeen, is_stopped, reconcile,
+    self, Action, ClusterSeen, Condition, Home, Limits, Memory, Round, Step, TenantSeen, VolumeSeen, reconcile,
 };
 use roadstead_core::request::{Ask, GrowthFound, Observed, ObservedTenant, Report};
 use roadstead_core::resources::Requests;
@@ -334,16 +334,7 @@ fn say(wanted: &TenantIntent, seen: &TenantSeen, condition: &Condition, rests: b
     {
         return found;
     }
-    let observed = match condition {
-        Condition::Running => Some(Observed::Running),
-        Condition::Stopped => rests.then_some(Observed::Stopped),
-        Condition::Absent => rests.then_some(Observed::Absent),
-        Condition::VolumeLost(_) | Condition::SecretLost(_) => (rests && seen.at_rest).then_some(Observed::Stopped),
-        Condition::Blocked(_) | Condition::Progressing(_) | Condition::Late(_) => {
-            (rests && is_stopped(wanted, seen)).then_some(Observed::Stopped)
-        }
-        Condition::HeldBack => None,
-    };
+    let observed = reconcile::observed(wanted, seen, condition).filter(|observed| rests || *observed == Observed::Running);
     let uid = |volume: &VolumeSeen| match volume {
         VolumeSeen::There { uid, .. } | VolumeSeen::Going { uid } => Some(*uid),
         VolumeSeen::Never | VolumeSeen::Lost => None,

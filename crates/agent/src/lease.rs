@@ -10,7 +10,6 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
 use kube::{Api, Client};
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// How long a lease is valid after its renewal.
@@ -53,14 +52,11 @@ impl Election {
         }
     }
 
-    /// Renews the lease until that has failed for too long, or somebody else holds it. With `stop` it is given up at once.
-    pub async fn lost(&mut self, stop: &CancellationToken) {
+    /// Renews the lease until that has failed for too long, or somebody else holds it.
+    pub async fn lost(&mut self) {
         let mut renewed = Instant::now();
         while renewed.elapsed() < GIVE_UP {
-            tokio::select! {
-                () = tokio::time::sleep(EVERY) => {}
-                () = stop.cancelled() => return self.give_up().await,
-            }
+            tokio::time::sleep(EVERY).await;
             match tokio::time::timeout(CALL_WITHIN, self.attempt()).await {
                 Ok(Ok(true)) => renewed = Instant::now(),
                 Ok(Ok(false)) => break,
@@ -115,7 +111,7 @@ impl Election {
     }
 
     /// Lets the next one begin at once.
-    async fn give_up(&self) {
+    pub async fn give_up(&self) {
         let give_up = async {
             let mut lease = self.api.get(&self.name).await?;
             if let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(&self.me)) {

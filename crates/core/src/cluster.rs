@@ -91,6 +91,14 @@ pub struct GrowthRoom {
     pub nodes: Vec<NodeSize>,
 }
 
+impl GrowthRoom {
+    /// Whether nothing may be added.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What a cluster is at the moment; derived, never set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ClusterState {

@@ -115,6 +115,12 @@ impl Resources {
         self.zip(other, |a, b| Some(a.saturating_add(b))).unwrap_or_default()
     }
 
+    /// The smaller amount of each resource.
+    #[must_use]
+    pub fn least(self, other: Self) -> Self {
+        self.zip(other, |a, b| Some(a.min(b))).unwrap_or_default()
+    }
+
     /// Whether it is more of any resource.
     #[must_use]
     pub fn exceeds(self, other: Self) -> bool {

@@ -9,7 +9,7 @@ use roadstead_core::cluster::{Capacity, GrowthRoom};
 use roadstead_core::id::{Epoch, Name, Revision, TenantId, VolumeUid};
 use roadstead_core::intent::TenantIntent;
 use roadstead_core::observed::{ClusterDetails, ClusterInfo, SeenTenant, TroubleKind};
-use roadstead_core::reconcile::{Condition, Home, TenantSeen, VolumeSeen, going, is_stopped};
+use roadstead_core::reconcile::{self, Condition, Home, TenantSeen, VolumeSeen, going};
 use roadstead_core::request::Observed;
 use roadstead_core::time::{Millis, Timestamp};
 
@@ -195,14 +195,7 @@ impl Told {
         let observed = match condition {
             // Acted on in a newer epoch, which a restore has undone: what is there is told as of that epoch, and it is bound anew.
             Condition::Blocked(_) if self::newer(wanted, seen).is_some() => Some(presence(seen)),
-            Condition::VolumeLost(_) | Condition::SecretLost(_) if seen.at_rest => Some(Observed::Stopped),
-            // What it is to have beside that concerns nobody who waits for it to be stopped.
-            Condition::Blocked(_) | Condition::Progressing(_) | Condition::Late(_) if is_stopped(wanted, seen) => Some(Observed::Stopped),
-            Condition::Running => Some(Observed::Running),
-            Condition::Stopped => Some(Observed::Stopped),
-            Condition::Absent => Some(Observed::Absent),
-            Condition::Progressing(_) | Condition::Late(_) | Condition::VolumeLost(_) | Condition::SecretLost(_) => None,
-            Condition::Blocked(_) | Condition::HeldBack => None,
+            condition => reconcile::observed(wanted, seen, condition),
         };
         let volumes: Vec<(Name, VolumeUid)> =
             seen.volumes.iter().filter_map(|(name, volume)| Some((name.clone(), uid_of(volume)?))).collect();

@@ -139,16 +139,15 @@ impl Agent {
                 () = election.won() => {}
                 () = stop.cancelled() => break,
             }
-            let (work, over) = (self.work(&cluster, &shown, uid, turn.clone()), CancellationToken::new());
+            let work = self.work(&cluster, &shown, uid, turn.clone());
             tokio::pin!(work);
             tokio::select! {
                 ended = &mut work => {
                     ended?;
                     // Kept until the work was at its end; now the next one begins at once, and does not wait until the lease has ended.
-                    over.cancel();
-                    election.lost(&over).await;
+                    election.give_up().await;
                 }
-                () = election.lost(&over) => {
+                () = election.lost() => {
                     turn.cancel();
                     work.await?;
                 }

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{Epoch, Name, Revision, TenantId, VolumeUid};
 use crate::intent::{ClusterIntent, Role, TenantIntent, VolumeIntent};
+use crate::request::Observed;
 use crate::time::{Millis, Timestamp};
 
 pub use memory::Memory;
@@ -272,11 +273,19 @@ pub fn reconcile(intent: &ClusterIntent, seen: &ClusterSeen, limits: &Limits, me
     round
 }
 
-/// Whether a tenant that is to be stopped is, whatever else keeps it from being as it is to be: a quota that cannot be made concerns nobody who waits for
-/// that.
+/// What there is to be told of a tenant's phase; `None` while it is neither running nor stopped nor gone.
 #[must_use]
-pub fn is_stopped(wanted: &TenantIntent, seen: &TenantSeen) -> bool {
-    wanted.role == Role::Stopped && seen.at_rest && seen.home == Home::Ours(wanted.epoch)
+pub fn observed(wanted: &TenantIntent, seen: &TenantSeen, condition: &Condition) -> Option<Observed> {
+    // What else a tenant that is to be stopped is to have, a quota say, concerns nobody who waits for it to be stopped.
+    let is_stopped = || wanted.role == Role::Stopped && seen.at_rest && seen.home == Home::Ours(wanted.epoch);
+    match condition {
+        Condition::Running => Some(Observed::Running),
+        Condition::Stopped => Some(Observed::Stopped),
+        Condition::Absent => Some(Observed::Absent),
+        Condition::VolumeLost(_) | Condition::SecretLost(_) => seen.at_rest.then_some(Observed::Stopped),
+        Condition::Blocked(_) | Condition::Progressing(_) | Condition::Late(_) => is_stopped().then_some(Observed::Stopped),
+        Condition::HeldBack => None,
+    }
 }
 
 /// Whether a tenant is on its way to a removal that has to be agreed to unless there is room for it.

@@ -20,7 +20,7 @@ use imbl::{OrdMap, Vector};
 
 use crate::agreement::Agreement;
 use crate::class::ClassVersion;
-use crate::cluster::{Cluster, ClusterState, GrowthRoom};
+use crate::cluster::{Cluster, ClusterState};
 use crate::command::{FIRST_LEVEL, FeatureLevel, Outcome};
 use crate::digest::{self, Tag};
 use crate::history::{History, KeptEvent, PrincipalNumber, TenantEvent};
@@ -277,7 +277,7 @@ impl State {
 
     /// Clusters to which something may be added.
     pub(crate) fn growing(&self) -> impl Iterator<Item = &Cluster> {
-        self.clusters.values().map(|cluster| &**cluster).filter(|cluster| cluster.growth != GrowthRoom::default())
+        self.clusters.values().map(|cluster| &**cluster).filter(|cluster| !cluster.growth.is_nothing())
     }
 
     /// How many clusters have not reported since a restore; while any has not, nothing is decided or deleted.
@@ -656,7 +656,7 @@ pub(crate) fn recount(ledger: &mut Ledger, before: Option<&Tenant>, after: Optio
 
 /// Of a cluster, with what may be added to it where anything may.
 fn cluster_digest(cluster: &Cluster) -> u64 {
-    let growth = if cluster.growth == GrowthRoom::default() { 0 } else { digest::of(Tag::ClusterGrowth, &(cluster.id, &cluster.growth)) };
+    let growth = if cluster.growth.is_nothing() { 0 } else { digest::of(Tag::ClusterGrowth, &(cluster.id, &cluster.growth)) };
     digest::of(Tag::Cluster, cluster).wrapping_add(growth)
 }
 

@@ -227,7 +227,7 @@ pub fn wire(state: &State, cluster: &Cluster) -> v1::Cluster {
             last_contact: None,
             removals: wire_removals(state, cluster.id),
             details: state.details_of(cluster.id).map(details::wire),
-            growth: (cluster.growth != GrowthRoom::default()).then(|| wire_growth(&cluster.growth)),
+            growth: (!cluster.growth.is_nothing()).then(|| wire_growth(&cluster.growth)),
         }),
         revision: Some(wire_revision(cluster.changed)),
     }

@@ -269,15 +269,9 @@ impl Tally {
                 let PodSize { cpu, memory } = &mut nodes.sum;
                 (cpu.0, memory.0) = (cpu.0.saturating_add(allocatable.cpu.0), memory.0.saturating_add(allocatable.memory.0));
             }
-            let smaller = |one: Resources, other: Resources| {
-                let mut least = one.to_array();
-                least.iter_mut().zip(other.to_array()).for_each(|(least, other)| *least = other.min(*least));
-                Resources::from_array(least)
-            };
-            nodes.least = match (nodes.least, slot.open_size()) {
-                (Some(one), Some(other)) => Some(smaller(one, other)),
-                (one, other) => one.or(other),
-            };
+            if let Some(size) = slot.open_size() {
+                nodes.least = Some(nodes.least.map_or(size, |least| least.least(size)));
+            }
         }
         counted(self.listed_status.values(), self.listed_pools.values(), &there)
     }

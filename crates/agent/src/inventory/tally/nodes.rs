@@ -3,7 +3,7 @@
 use roadstead_core::constraint::{TaintEffect, Toleration};
 use roadstead_core::resources::{Bytes, Millicores, PodSize, Resource, Resources};
 
-use super::{Census, Sums, UNLIMITED_ATTACHMENTS, taint_key};
+use super::{Census, Sums, UNLIMITED_ATTACHMENTS, narrowed, taint_key};
 use crate::inventory::slim::Node;
 
 /// A node as it is known: pods and drivers may be known before the node itself.
@@ -44,8 +44,7 @@ impl NodeSlot {
 
     /// What an open node can allocate to tenants' pods and volumes.
     pub(super) fn open_size(&self) -> Option<Resources> {
-        let narrow = |sum: u128| u64::try_from(sum).unwrap_or(u64::MAX);
-        self.facts().filter(|_| self.open).map(|_| Resources::from_array(self.part().0.map(narrow)))
+        self.open.then(|| narrowed(self.part().0))
     }
 
     /// What an open node can allocate to pods, and the largest pod that it could take now.
