@@ -1,4 +1,4 @@
-//! The agent of a model cluster: hears what is wanted, looks, asks [`reconcile`] what comes next, tells. It decides nothing itself.
+//! The agent of a model cluster: hears what is wanted, looks, asks [`reconcile()`] what comes next, tells. It decides nothing itself.
 //!
 //! What it has in memory is lost whenever it is started again; only the generation and what was removed of late are kept, by its cluster. It is one of
 //! perhaps several for its cluster, and does not know of the others.
