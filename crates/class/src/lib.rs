@@ -33,7 +33,8 @@ pub use finding::Finding;
 pub use kinds::RULES as ROLE_RULES;
 pub use manifests::{MAX_DEPTH, MAX_NODES, MAX_OBJECTS};
 pub use render::{
-    EPOCH_LABEL, MAX_RENDERED_BYTES, NAME_LABEL, OWNER_LABEL, RenderError, SHARD_LABEL, TENANT_LABEL, VOLUME_LABEL, namespace_of, render,
+    EPOCH_LABEL, MAX_RENDERED_BYTES, NAME_LABEL, OWNER_LABEL, RenderError, SHARD_LABEL, TENANT_LABEL, VOLUME_LABEL, may_be_namespace_of,
+    namespace_of, render,
 };
 pub use rendered::{Ceded, Exec, LocalProcess, Manifest, ObjectId, Observe, Rendered, SecretPlan, SecretSource, StopStep};
 pub use schema::Schema;

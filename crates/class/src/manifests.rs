@@ -9,6 +9,8 @@ use crate::template::File;
 
 /// Objects of one class. A tenant has a dozen; the API server is shared by a thousand of them.
 pub const MAX_OBJECTS: usize = 128;
+/// The account that a tenant's pods run under unless the class names one; it has no rights and no token.
+pub(crate) const ACCOUNT: &str = "tenant";
 /// Nesting of one object; Kubernetes' own kinds stay below 20.
 pub const MAX_DEPTH: usize = 40;
 /// Values in all objects of one class together.
@@ -169,8 +171,8 @@ pub(crate) fn problems(kind: &str, body: &Value) -> Vec<String> {
     if body.get("status").is_some() {
         found.push("has a status, which is the cluster's to say".to_owned());
     }
-    if kind == "ServiceAccount" && metadata.get("name").and_then(Value::as_str) == Some(crate::render::ACCOUNT) {
-        found.push(format!("the account {} is made for every tenant", crate::render::ACCOUNT));
+    if kind == "ServiceAccount" && metadata.get("name").and_then(Value::as_str) == Some(ACCOUNT) {
+        found.push(format!("the account {} is made for every tenant", ACCOUNT));
     }
     if body.pointer("/spec/volumeClaimTemplates").is_some() {
         found.push(

@@ -3,8 +3,9 @@
 use roadstead_core::resources::RESOURCE_COUNT;
 use serde_json::{Value, json};
 
-use super::{ACCOUNT, Here, Made, RenderError};
+use super::{Here, Made, RenderError};
 use crate::cidr::Cidr;
+use crate::manifests::ACCOUNT;
 use crate::rendered::Manifest;
 use crate::site::Entry;
 use crate::units::bytes_text;

@@ -22,8 +22,6 @@ use crate::rendered::{LocalProcess, Manifest, ObjectId, Rendered, SecretPlan, Se
 use crate::site::Site;
 use crate::units::bytes_text;
 
-/// The account that a tenant's pods run under unless the class names one; it has no rights and no token.
-pub(crate) const ACCOUNT: &str = "tenant";
 /// Bytes of all objects of one tenant together. A request to the API server is bounded by 1.5 MiB for one object alone.
 pub const MAX_RENDERED_BYTES: usize = 4 << 20;
 /// Characters of a tenant's name that its namespace carries; with `-` and 16 digits they make 63.
@@ -141,6 +139,12 @@ pub enum RenderError {
 pub fn namespace_of(name: &Name, id: TenantId) -> String {
     let head: String = name.as_str().chars().take(NAME_IN_NAMESPACE).collect();
     format!("{head}-{id}")
+}
+
+/// Whether a namespace of this name can be the one of the tenant with this uid. Labels are copied with what they are on; a copy has another name.
+#[must_use]
+pub fn may_be_namespace_of(namespace: &str, uid: &str) -> bool {
+    namespace.strip_suffix(uid).is_some_and(|head| head.ends_with('-'))
 }
 
 /// Everything that there is to be of a tenant.

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::{ACCOUNT, Here, Made, TENANT_LABEL};
+use super::{Here, Made, TENANT_LABEL};
 use crate::kinds;
-use crate::manifests::at;
+use crate::manifests::{ACCOUNT, at};
 use crate::rendered::{Ceded, Manifest, ObjectId};
 use crate::sums::{autoscaler_of, replicas};
 
