@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use roadstead_core::id::{Epoch, Incarnation, TenantId};
 use serde::{Deserialize, Serialize};
 
-use super::process::{Identity, Program};
+use super::process::{Identity, Process, Program};
 
 /// The file.
 pub(super) const FILE: &str = "tenant.json";
@@ -37,6 +37,12 @@ pub(super) struct Started {
 }
 
 impl Started {
+    /// As it runs now.
+    pub(super) fn of(process: &Process) -> Self {
+        let Program { run, env, secrets } = process.program.clone();
+        Self { run, env, secrets, identity: process.identity() }
+    }
+
     /// What was started.
     pub(super) fn program(&self) -> Program {
         Program { run: self.run.clone(), env: self.env.clone(), secrets: self.secrets.clone() }

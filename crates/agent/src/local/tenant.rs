@@ -360,34 +360,38 @@ impl Tenant {
     }
 
     fn put_workloads(&mut self, job: &Job, rendered: &Rendered) -> Result<(), Failed> {
-        let wanted = self.programs(&job.intent, rendered);
-        let mut started = self.record.workloads.take().unwrap_or_default();
-        let old: Vec<String> = self
-            .processes
-            .iter()
-            .filter(|(name, process)| wanted.get(*name) != Some(&process.program))
-            .map(|(name, _)| name.clone())
-            .collect();
-        let within = stop_within(rendered);
-        for name in old {
-            if let Some(mut process) = self.processes.remove(&name) {
-                process.stop(within).map_err(|error| later("a process cannot be stopped", &error))?;
-            }
-            started.remove(&name);
+        let done = self.change_processes(self.programs(&job.intent, rendered), stop_within(rendered));
+        // Whatever came of it: a process that is not written down is found by no agent that begins later.
+        self.record.workloads = Some(self.processes.iter().map(|(name, process)| (name.clone(), Started::of(process))).collect());
+        self.keep().and(done)
+    }
+
+    /// Ends what is not to run, starts what does not run. One that cannot be started keeps none of the others from it.
+    fn change_processes(&mut self, wanted: BTreeMap<String, Program>, within: Duration) -> Result<(), Failed> {
+        let old = self.processes.iter().filter(|(name, process)| wanted.get(*name) != Some(&process.program));
+        for name in old.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.end_process(&name, within)?;
         }
-        started.retain(|name, _| wanted.contains_key(name));
+        let mut done = Ok(());
         for (name, program) in wanted {
-            let Program { run, env, secrets } = program.clone();
-            if !self.processes.contains_key(&name) {
-                let process = Process::start(program, &self.folder, &log(&self.folder, &name));
-                let process = process.map_err(|error| Failed::Refused(format!("process {name} cannot be started: {error}")))?;
-                self.processes.insert(name.clone(), process);
+            if self.processes.contains_key(&name) {
+                continue;
             }
-            let identity = self.processes.get(&name).and_then(Process::identity);
-            started.insert(name, Started { run, env, secrets, identity });
+            match Process::start(program, &self.folder, &log(&self.folder, &name)) {
+                Ok(process) => drop(self.processes.insert(name, process)),
+                Err(error) => done = done.and(Err(Failed::Refused(format!("process {name} cannot be started: {error}")))),
+            }
         }
-        self.record.workloads = Some(started);
-        self.keep()
+        done
+    }
+
+    /// Ends one, if there is one of this name.
+    fn end_process(&mut self, name: &str, within: Duration) -> Result<(), Failed> {
+        if let Some(process) = self.processes.get_mut(name) {
+            process.stop(within).map_err(|error| later("a process cannot be stopped", &error))?;
+            self.processes.remove(name);
+        }
+        Ok(())
     }
 
     /// Made before it is written down: one that is written down and not there is lost, and never made anew. One that is there and not written down was
@@ -439,9 +443,7 @@ impl Tenant {
         let mut names: Vec<String> = order.collect();
         names.extend(self.processes.keys().cloned());
         for name in names {
-            if let Some(mut process) = self.processes.remove(&name) {
-                process.stop(within).map_err(|error| later("a process cannot be stopped", &error))?;
-            }
+            self.end_process(&name, within)?;
         }
         self.record.workloads = None;
         self.keep()

@@ -147,3 +147,18 @@ async fn processes_that_outlive_their_folder_are_ended_before_their_tenant_is_to
     assert!(!runs());
     assert!(!world.tenant().exists());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_beside_one_that_cannot_be_started_are_known_to_the_next_agent() {
+    let mut world = World::new().await;
+    let template = serde_json::json!({"local": {"a": {"run": ["/no/such/program"]}, "db": {"run": ["sleep", "1000"]}}});
+    world.hear(of_template(5, &template, Role::Run)).await;
+    world.until("why not", |seen| seen.trouble.as_ref().is_some_and(|trouble| trouble.why.contains("process a cannot be started"))).await;
+    let started = world.record().workloads.unwrap()["db"].clone();
+    let runs = || Process::adopt(started.program(), started.identity.unwrap()).is_some();
+    assert!(runs());
+    let mut world = world.restart().await;
+    world.hear(of_template(6, &template, Role::Stopped)).await;
+    world.until_observed(Observed::Stopped).await;
+    assert!(!runs());
+}
