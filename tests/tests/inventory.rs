@@ -25,6 +25,9 @@ use serde_json::{Value, json};
 /// How long a change may take to be told, on a machine that does other things besides; the smallest ones settle for ten seconds.
 const SOON: Duration = Duration::from_secs(60);
 const GIB: u64 = 1 << 30;
+/// Namespaces of two tenants.
+const SHOP: &str = "shop-00000000000000a1";
+const ORPHAN: &str = "lost-00000000000000a2";
 
 /// An API server that leaves new nodes untainted and pods without service accounts: nobody is there to mend either.
 async fn plane() -> Result<ControlPlane> {
@@ -103,13 +106,15 @@ async fn what_there_is_and_what_others_use_follow_nodes_pods_and_namespaces() ->
     node(&client, "unready", false, json!({})).await?;
     node(&client, "cordoned", true, json!({"unschedulable": true})).await?;
     node(&client, "tainted", true, taint("NoSchedule")).await?;
-    namespace(&client, "shop-1", Some("00000000000000a1")).await?;
-    namespace(&client, "shop-2", Some("00000000000000a2")).await?;
+    namespace(&client, SHOP, Some("00000000000000a1")).await?;
+    namespace(&client, ORPHAN, Some("00000000000000a2")).await?;
+    namespace(&client, "copy-of-shop", Some("00000000000000a1")).await?;
     for name in ["open-1", "open-2", "unready", "cordoned", "tainted"] {
         pod(&client, "kube-system", &format!("daemon-{name}"), Some(name), 100).await?;
     }
-    pod(&client, "shop-1", "web", Some("open-1"), 1_000).await?;
-    pod(&client, "shop-2", "web", Some("open-2"), 500).await?;
+    pod(&client, SHOP, "web", Some("open-1"), 1_000).await?;
+    pod(&client, ORPHAN, "web", Some("open-2"), 500).await?;
+    pod(&client, "copy-of-shop", "web", Some("open-1"), 50).await?;
     pod(&client, "default", "unbound", None, 3_000).await?;
     pod(&client, "default", "ended", Some("open-1"), 2_000).await?;
     let ended = Patch::Strategic(json!({"status": {"phase": "Succeeded"}}));
@@ -124,28 +129,28 @@ async fn what_there_is_and_what_others_use_follow_nodes_pods_and_namespaces() ->
     let there = first.facts.capacity.allocatable;
     assert_eq!((there.cpu, there.memory, there.pods), (Millicores(8_000), Bytes(32 * GIB), 220));
     assert_eq!(there.attachments, 2 * UNLIMITED_ATTACHMENTS);
-    assert_eq!(others(&first), (200, 2), "the DaemonSet's pods on open nodes");
+    assert_eq!(others(&first), (250, 3), "the DaemonSet's pods on open nodes, and that of a copy of a tenant's namespace");
     assert_eq!(first.census.zones.get("zone-a"), Some(&2));
     assert_eq!(first.census.taints.len(), 2, "{:?}", first.census.taints);
-    // Rounded down to sixteenths of a node: 2900m of 4000m are 11 of them.
+    // Rounded down to sixteenths of a node: 2850m of 4000m are 11 of them.
     let room = first.facts.capacity.nodes.iter().map(|size| size.largest_free.cpu).min();
     assert_eq!(room, Some(Millicores(2_750)));
 
     inventory.hear(Others::Tenants(&[TenantId(0xa2)]));
-    held(&inventory, "an orphan is another", |held| others(held) == (700, 3)).await?;
+    held(&inventory, "an orphan is another", |held| others(held) == (750, 4)).await?;
     patch_node(&client, "unready", Some("status"), json!({"status": condition(true)})).await?;
     let more = held(&inventory, "a node gets ready", |held| held.census.open == 3).await?;
-    assert_eq!((more.facts.capacity.allocatable.cpu, others(&more)), (Millicores(12_000), (800, 4)));
+    assert_eq!((more.facts.capacity.allocatable.cpu, others(&more)), (Millicores(12_000), (850, 5)));
     patch_node(&client, "open-2", None, json!({"spec": {"unschedulable": true}})).await?;
     let less = held(&inventory, "a node is cordoned", |held| held.census.open == 2).await?;
-    assert_eq!((less.facts.capacity.allocatable.cpu, others(&less)), (Millicores(8_000), (200, 2)));
+    assert_eq!((less.facts.capacity.allocatable.cpu, others(&less)), (Millicores(8_000), (250, 3)));
     patch_node(&client, "tainted", None, json!({"spec": {"taints": null}})).await?;
-    held(&inventory, "a taint is taken away", |held| held.census.open == 3 && others(held) == (300, 3)).await?;
+    held(&inventory, "a taint is taken away", |held| held.census.open == 3 && others(held) == (350, 4)).await?;
     Api::<Node>::all(client.clone()).delete("open-1", &DeleteParams::default()).await?;
     held(&inventory, "a node is gone", |held| held.facts.nodes == 4 && others(held) == (200, 2)).await?;
     let unlabelled = Patch::Merge(json!({"metadata": {"labels": {"roadstead.dev/tenant": null}}}));
-    Api::<Namespace>::all(client.clone()).patch("shop-1", &PatchParams::default(), &unlabelled).await?;
-    pod(&client, "shop-1", "more", Some("unready"), 700).await?;
+    Api::<Namespace>::all(client.clone()).patch(SHOP, &PatchParams::default(), &unlabelled).await?;
+    pod(&client, SHOP, "more", Some("unready"), 700).await?;
     held(&inventory, "a namespace is nobody's any more", |held| others(held) == (900, 3)).await?;
     Ok(())
 }
@@ -155,7 +160,7 @@ async fn storage_and_attachments_are_told_by_class_and_by_claim() -> Result<()> 
     let plane = plane().await?;
     let client = plane.client().await?;
     node(&client, "open", true, json!({})).await?;
-    namespace(&client, "shop", Some("00000000000000a1")).await?;
+    namespace(&client, SHOP, Some("00000000000000a1")).await?;
     let drivers = json!([{"name": "disk.example", "nodeID": "open", "topologyKeys": [], "allocatable": {"count": 25}}]);
     create::<CSINode>(Api::all(client.clone()), json!({"metadata": {"name": "open"}, "spec": {"drivers": drivers}})).await?;
     let class = |name: &str, provisioner: &str| json!({"metadata": {"name": name}, "provisioner": provisioner});
@@ -163,7 +168,7 @@ async fn storage_and_attachments_are_told_by_class_and_by_claim() -> Result<()> 
     create::<StorageClass>(Api::all(client.clone()), class("local", "kubernetes.io/no-provisioner")).await?;
     let volumes = Api::<PersistentVolume>::all(client.clone());
     for (name, class, size, claimed_in) in
-        [("v1", "disk", "10Gi", Some("shop")), ("v2", "disk", "20Gi", Some("default")), ("v3", "local", "40Gi", None)]
+        [("v1", "disk", "10Gi", Some(SHOP)), ("v2", "disk", "20Gi", Some("default")), ("v3", "local", "40Gi", None)]
     {
         let term = json!({"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": ["open"]}]});
         let volume = json!({

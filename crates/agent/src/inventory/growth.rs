@@ -16,7 +16,7 @@ use roadstead_core::resources::{Bytes, Millicores, PodSize, Resources};
 use serde::Deserialize;
 
 use super::quantity::Quantity;
-use super::slim::Kind;
+use super::slim::{Kind, Node};
 
 /// What autoscaled groups may still add.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,12 +65,31 @@ pub(crate) struct NodeGroup {
 /// The nodes of one pool that are there, by the provider's label.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct PoolNodes {
+    /// What the least of all can allocate; `None` before the first.
+    least: Option<PodSize>,
     /// Ready ones.
-    pub(super) ready: u32,
+    ready: u32,
     /// What those can allocate together.
-    pub(super) sum: PodSize,
+    sum: PodSize,
     /// What the least of those that tenants may use can allocate, per resource; `None` if they may use none.
-    pub(super) least: Option<Resources>,
+    open: Option<Resources>,
+}
+
+impl PoolNodes {
+    /// Counts a node, with what it can allocate if tenants may use it.
+    pub(super) fn add(&mut self, node: &Node, open: Option<Resources>) {
+        let PodSize { cpu, memory } = node.allocatable;
+        let least = self.least.get_or_insert(node.allocatable);
+        *least = PodSize { cpu: least.cpu.min(cpu), memory: least.memory.min(memory) };
+        if node.ready {
+            self.ready += 1;
+            self.sum.cpu.0 = self.sum.cpu.0.saturating_add(cpu.0);
+            self.sum.memory.0 = self.sum.memory.0.saturating_add(memory.0);
+        }
+        if let Some(size) = open {
+            self.open = Some(self.open.map_or(size, |least| least.least(size)));
+        }
+    }
 }
 
 /// One of Karpenter's pools of nodes.
@@ -84,15 +103,15 @@ pub(crate) struct NodePool {
     pub(crate) limit: Option<PodSize>,
 }
 
-/// Groups with their room, given the least node of each pool.
+/// Groups with their room, given the nodes of each pool.
 pub(super) fn growth<'a>(
     statuses: impl Iterator<Item = &'a AutoscalerStatus>,
     pools: impl Iterator<Item = &'a NodePool>,
-    sizes: &BTreeMap<&str, PodSize>,
+    there: &BTreeMap<&str, PoolNodes>,
 ) -> Growth {
     let counted = statuses.flat_map(|status| &status.groups).map(|group| {
         let nodes = group.max.saturating_sub(group.target);
-        let room = of_group(&group.name, sizes).map(|(_, size)| PodSize {
+        let room = of_group(&group.name, there).and_then(|(_, of_it)| of_it.least).map(|size| PodSize {
             cpu: Millicores(size.cpu.0.saturating_mul(u64::from(nodes))),
             memory: Bytes(size.memory.0.saturating_mul(u64::from(nodes))),
         });
@@ -128,14 +147,14 @@ pub(super) fn counted<'a>(
     }
     for pool in pools {
         let Some((name, nodes)) = there.get_key_value(&*pool.name) else { continue };
-        let (Some(limit), Some(least)) = (pool.limit, nodes.least) else { continue };
+        let (Some(limit), Some(least)) = (pool.limit, nodes.open) else { continue };
         let fit = |limit: u64, used: u64, one: u64| u32::try_from(limit.saturating_sub(used) / one.max(1)).unwrap_or(u32::MAX);
         let (cpu, memory) = (fit(limit.cpu.0, nodes.sum.cpu.0, least.cpu.0), fit(limit.memory.0, nodes.sum.memory.0, least.memory.0));
         more.insert(name, cpu.min(memory));
     }
     let mut room = GrowthRoom::default();
     for (pool, more) in more {
-        let (Some(least), 1..) = (there.get(pool).and_then(|nodes| nodes.least), more) else { continue };
+        let (Some(least), 1..) = (there.get(pool).and_then(|nodes| nodes.open), more) else { continue };
         let all = least.to_array().map(|one| one.saturating_mul(u64::from(more)));
         room.total = room.total.saturating_add(Resources::from_array(all));
         let size = PodSize { cpu: least.cpu, memory: least.memory };
@@ -305,8 +324,9 @@ nodeGroups:
         assert_eq!(version, "5");
         let group = |name: &str, target, max, held_back| NodeGroup { name: name.into(), target, max, held_back };
         assert_eq!(status.groups, [group("eks-apps-0ec2-11", 3, 10, false), group("eks-gpu-77ab-22", 0, 4, true)]);
-        let sizes = [("apps", size(4_000, 16 << 30)), ("app", size(1, 1)), ("gpu", size(64_000, 1 << 40))].into();
-        let growth = growth([&status].into_iter(), [].into_iter(), &sizes);
+        let of = |least| PoolNodes { least: Some(least), ..PoolNodes::default() };
+        let there = [("apps", of(size(4_000, 16 << 30))), ("app", of(size(1, 1))), ("gpu", of(size(64_000, 1 << 40)))].into();
+        let growth = growth([&status].into_iter(), [].into_iter(), &there);
         assert_eq!(growth.room, size(28_000, 112 << 30));
         assert!(growth.groups[1].held_back);
     }
@@ -318,7 +338,7 @@ nodeGroups:
         let status = |groups: &[NodeGroup]| AutoscalerStatus { name: "s".into(), groups: groups.to_vec() };
         let nodes = |ready: u32, least| {
             let many = u64::from(ready);
-            PoolNodes { ready, sum: size(4_000 * many, many << 34), least }
+            PoolNodes { least: Some(size(4_000, 16 << 30)), ready, sum: size(4_000 * many, many << 34), open: least }
         };
         let of = |groups: &[NodeGroup], ready| {
             let there = [("apps", nodes(ready, Some(least))), ("gpu", nodes(2, None))].into();
@@ -341,7 +361,7 @@ nodeGroups:
         let pool = NodePool { name: "apps".into(), limit: Some(size(30_000, 160 << 30)), ..NodePool::default() };
         let there = [("apps", nodes(3, Some(least)))].into();
         assert_eq!(counted([].into_iter(), [&pool].into_iter(), &there).nodes[0].count, 4, "seven fit into its limits");
-        let mixed = [("apps", PoolNodes { ready: 2, sum: size(20_000, 80 << 30), least: Some(least) })].into();
+        let mixed = [("apps", PoolNodes { sum: size(20_000, 80 << 30), ..nodes(2, Some(least)) })].into();
         assert_eq!(counted([].into_iter(), [&pool].into_iter(), &mixed).nodes[0].count, 2, "one of its nodes is four times as large");
         let endless = NodePool { limit: None, ..pool };
         assert_eq!(counted([].into_iter(), [&endless].into_iter(), &there), GrowthRoom::default());

@@ -168,9 +168,9 @@ fn held(tally: &Tally, version: &str) -> Held {
     let census = tally.census().clone();
     let capacity: Capacity = tally.capacity();
     let (ready_nodes, nodes) = (census.ready, census.nodes);
-    let growth = tally.growth();
+    let (growth, growth_room) = tally.growth();
     let details = census.details(&growth);
-    let (uid, version, growth_room) = (tally.uid().to_owned(), version.to_owned(), tally.growth_room());
+    let (uid, version) = (tally.uid().to_owned(), version.to_owned());
     let facts = ClusterFacts { uid, capacity, growth: growth_room, version, ready_nodes, nodes, details };
     Held { facts, census, storage: tally.storage(), growth }
 }

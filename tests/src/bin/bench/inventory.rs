@@ -182,6 +182,11 @@ pub(crate) async fn run(arguments: &[String]) -> Result<Report> {
     })
 }
 
+/// The name of a namespace; every other one is a tenant's.
+fn space(number: usize) -> String {
+    format!("space-{number:016x}")
+}
+
 /// Writes namespaces, nodes and pods; how large a pod is.
 async fn fill(client: &Client, settings: &Settings) -> Result<usize> {
     for own in [OWN.0, TEMPLATE.0] {
@@ -190,7 +195,7 @@ async fn fill(client: &Client, settings: &Settings) -> Result<usize> {
     }
     for number in 0..NAMESPACES {
         let labels = (number % 2 == 0).then(|| json!({"roadstead.dev/tenant": format!("{number:016x}")}));
-        let namespace = json!({"metadata": {"name": format!("space-{number}"), "labels": labels}});
+        let namespace = json!({"metadata": {"name": space(number), "labels": labels}});
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &serde_json::from_value(namespace)?).await?;
     }
     let nodes = Api::<Node>::all(client.clone());
@@ -212,14 +217,14 @@ async fn fill(client: &Client, settings: &Settings) -> Result<usize> {
     let padding = padding(client, settings).await?;
     let made = stream::iter(0..settings.pods).map(|number| create(client, pod(number, "pod", settings, padding), number));
     made.buffer_unordered(settings.concurrency).try_for_each(|_| async { Ok(()) }).await?;
-    let sample = Request::get("/api/v1/namespaces/space-0/pods/pod-0").body(Vec::new()).context("a request is malformed")?;
+    let sample = Request::get(format!("/api/v1/namespaces/{}/pods/pod-0", space(0))).body(Vec::new()).context("a request is malformed")?;
     Ok(client.request_text(sample).await.context("failed to get a pod")?.len())
 }
 
 /// How much a pod's annotation must hold so that the whole is as large as wanted.
 async fn padding(client: &Client, settings: &Settings) -> Result<usize> {
     let bare = create(client, pod(0, "bare", settings, 0), 0).await?;
-    Api::<Pod>::namespaced(client.clone(), "space-0").delete("bare-0", &DeleteParams::default().grace_period(0)).await?;
+    Api::<Pod>::namespaced(client.clone(), &space(0)).delete("bare-0", &DeleteParams::default().grace_period(0)).await?;
     Ok(POD_BYTES.saturating_sub(bare))
 }
 
@@ -250,7 +255,7 @@ fn pod(number: usize, prefix: &str, settings: &Settings, padding: usize) -> Valu
 
 /// Creates a pod in the namespace that its number stands for; how large it is.
 async fn create(client: &Client, pod: Value, number: usize) -> Result<usize> {
-    let path = format!("/api/v1/namespaces/space-{}/pods", number % NAMESPACES);
+    let path = format!("/api/v1/namespaces/{}/pods", space(number % NAMESPACES));
     let request = Request::post(path).header("content-type", "application/json").body(pod.to_string().into_bytes());
     Ok(client.request_text(request.context("a request is malformed")?).await.context("failed to create a pod")?.len())
 }
@@ -267,7 +272,7 @@ async fn load(client: Client, settings: Settings) -> Result<Duration> {
         tasks.spawn(async move {
             // Each quadruple of changes has pods of its own; those that are replaced are never edited.
             let number = change / 4 * 4 % settings.pods;
-            let pods = |number: usize| Api::<Pod>::namespaced(client.clone(), &format!("space-{}", number % NAMESPACES));
+            let pods = |number: usize| Api::<Pod>::namespaced(client.clone(), &space(number % NAMESPACES));
             match change % 4 {
                 edit @ 0..=1 => {
                     let edited = Patch::Merge(json!({"metadata": {"annotations": {"example.com/edited": change.to_string()}}}));

@@ -60,7 +60,7 @@ pub(crate) struct Namespace {
     pub(crate) name: Box<str>,
     /// Its UID.
     pub(crate) uid: Box<str>,
-    /// The tenant that it is labelled with.
+    /// The tenant that it is labelled with, if it has the name of that one's namespace and is no copy of it.
     pub(crate) tenant: Option<Box<str>>,
 }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
+use roadstead_class::may_be_namespace_of;
 use roadstead_core::constraint::{Taint, TaintEffect};
 use roadstead_core::resources::{Bytes, MAX_QUANTITY, Millicores, PodSize};
 use serde::{Deserialize, Deserializer};
@@ -118,7 +119,9 @@ impl Kind for Namespace {
     type Wire<'de> = WireNamespace<'de>;
 
     fn read(WireNamespace { metadata }: WireNamespace<'_>) -> (String, Self) {
-        let namespace = Self { name: metadata.name.into(), uid: metadata.uid.into(), tenant: metadata.labels.tenant };
+        let name: Box<str> = metadata.name.into();
+        let tenant = metadata.labels.tenant.filter(|tenant| may_be_namespace_of(&name, tenant));
+        let namespace = Self { name, uid: metadata.uid.into(), tenant };
         (metadata.resource_version, namespace)
     }
 }

@@ -3,7 +3,7 @@
 //! What is counted:
 //! - **Nodes** that are ready, not cordoned, and whose taints tenants tolerate ([`Options::tolerations`]): *open* nodes. Only what they can
 //!   allocate is there.
-//! - **Others** are all pods on open nodes outside the namespaces of the tenants counted here: DaemonSets, and tenants that are orphans. A
+//! - **Others** are all pods on open nodes outside the namespaces of the tenants counted here: DaemonSets, orphans, copies of namespaces. A
 //!   pod on a node that is not open uses nothing of what is there, so that it would count twice: once because its node is missing from what
 //!   there is, once as use. A tenant's pod on such a node still counts, with the placement service, which counts whole tenants: it will
 //!   need room elsewhere. A pod that no node has taken uses nothing yet; one that has ended, nothing any more.
@@ -245,35 +245,17 @@ impl Tally {
         storage::by_class(&self.options, &self.classes)
     }
 
-    /// What autoscaled groups may still add. Looks at every node once.
+    /// What autoscaled groups may still add, and what of that counts. Looks at every node once.
     #[must_use]
-    pub(crate) fn growth(&self) -> Growth {
-        let mut sizes = BTreeMap::<&str, PodSize>::new();
-        for (_, slot) in self.nodes.iter() {
-            let Some(Node { pool: Some(pool), allocatable, .. }) = slot.facts() else { continue };
-            let size = sizes.entry(pool).or_insert(*allocatable);
-            *size = PodSize { cpu: size.cpu.min(allocatable.cpu), memory: size.memory.min(allocatable.memory) };
-        }
-        growth(self.listed_status.values(), self.listed_pools.values(), &sizes)
-    }
-
-    /// What of that counts. Looks at every node once.
-    #[must_use]
-    pub(crate) fn growth_room(&self) -> GrowthRoom {
+    pub(crate) fn growth(&self) -> (Growth, GrowthRoom) {
         let mut there = BTreeMap::<&str, PoolNodes>::new();
         for (_, slot) in self.nodes.iter() {
-            let Some(Node { pool: Some(pool), ready, allocatable, .. }) = slot.facts() else { continue };
-            let nodes = there.entry(pool).or_default();
-            if *ready {
-                nodes.ready += 1;
-                let PodSize { cpu, memory } = &mut nodes.sum;
-                (cpu.0, memory.0) = (cpu.0.saturating_add(allocatable.cpu.0), memory.0.saturating_add(allocatable.memory.0));
-            }
-            if let Some(size) = slot.open_size() {
-                nodes.least = Some(nodes.least.map_or(size, |least| least.least(size)));
+            if let Some(node @ Node { pool: Some(pool), .. }) = slot.facts() {
+                there.entry(pool).or_default().add(node, slot.open_size());
             }
         }
-        counted(self.listed_status.values(), self.listed_pools.values(), &there)
+        let (statuses, pools) = (|| self.listed_status.values(), || self.listed_pools.values());
+        (growth(statuses(), pools(), &there), counted(statuses(), pools(), &there))
     }
 
     fn is_outsider(&self, namespace: u32) -> bool {

@@ -127,8 +127,11 @@ fn a_volume_knows_its_claim_and_its_one_host() {
 
 #[test]
 fn the_other_kinds_are_read() {
-    let namespace = json!({"metadata": {"name": "t", "uid": "u", "labels": {"roadstead.dev/tenant": "x", "roadstead.dev/epoch": "3"}}});
-    assert_eq!(read::<Namespace>(namespace), Namespace { name: "t".into(), uid: "u".into(), tenant: Some("x".into()) });
+    let labels = json!({"roadstead.dev/tenant": "00a1", "roadstead.dev/epoch": "3"});
+    for (name, tenant) in [("acme-00a1", Some("00a1")), ("copy-of-acme", None), ("acme00a1", None)] {
+        let namespace = read::<Namespace>(json!({"metadata": {"name": name, "uid": "u", "labels": labels}}));
+        assert_eq!(namespace, Namespace { name: name.into(), uid: "u".into(), tenant: tenant.map(Into::into) });
+    }
     let drivers = json!([{"name": "a", "allocatable": {"count": 25}}, {"name": "b"}, {"name": "c", "allocatable": {"count": 3}}]);
     let drivers = json!({"metadata": {"name": "n"}, "spec": {"drivers": drivers}});
     assert_eq!(read::<NodeDrivers>(drivers), NodeDrivers { node: "n".into(), attachable: Some(28) });
