@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use roadstead_core::cluster::{Capacity, GrowthRoom};
 use roadstead_core::id::{Incarnation, Name, Owner, Revision, ShardId, TenantId, VolumeUid};
 use roadstead_core::intent::{ClusterIntent, Role, TenantIntent};
-use roadstead_core::observed::{ClusterInfo, Observation, SeenTenant, TroubleKind};
+use roadstead_core::observed::{ClusterInfo, SeenTenant, TroubleKind};
 use roadstead_core::reconcile::{
     self, Action, ClusterSeen, Condition, Home, Limits, Memory, Round, Step, TenantSeen, VolumeSeen, reconcile,
 };
-use roadstead_core::request::{Ask, GrowthFound, Observed, ObservedTenant, Report};
+use roadstead_core::request::{Ask, GrowthFound, Observation, Observed, ObservedTenant, Report};
 use roadstead_core::resources::Requests;
 use roadstead_core::time::{Millis, Timestamp};
 

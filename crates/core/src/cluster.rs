@@ -97,6 +97,13 @@ impl GrowthRoom {
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether it is to be written before the capacity that was counted together with it: unless it became more than what is known. A node
+    /// that has come, or is gone, then counts at most once in between.
+    #[must_use]
+    pub fn goes_first(&self, known: &Self) -> bool {
+        !self.total.exceeds(known.total)
+    }
 }
 
 /// What a cluster is at the moment; derived, never set.

@@ -9,12 +9,10 @@ use crate::class::ClassVersion;
 use crate::cluster::ClusterSpec;
 use crate::id::{ClusterId, Epoch, Incarnation, Name, Revision, ShardId, TenantId};
 use crate::join::{JoinToken, Spending};
-use crate::observed::Observation;
 use crate::policy::PolicySpec;
 use crate::pool::PoolSpec;
-use crate::request::{ClusterFound, GrowthFound, Principal, Report, Retry};
-use crate::resources::Resource;
-use crate::schedule;
+use crate::request::{ClusterFound, GrowthFound, Observation, Principal, Report, Retry};
+use crate::resources::{Resource, amount};
 use crate::tenant::TenantSpec;
 use crate::time::Timestamp;
 
@@ -369,7 +367,7 @@ pub enum Rejection {
 /// What a quota counts, as Kubernetes writes it: `64Gi` of memory, `1500m` of cpu, 3 tenants.
 fn quota(what: &str, value: u64) -> String {
     let resource = Resource::ALL.into_iter().find(|resource| resource.name() == what);
-    resource.map_or_else(|| value.to_string(), |resource| schedule::amount(resource, value))
+    resource.map_or_else(|| value.to_string(), |resource| amount(resource, value))
 }
 
 /// Many bytes are written in whole mebibytes, rounded down: what is just above a limit must not read as if it were the limit.

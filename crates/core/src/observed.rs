@@ -6,7 +6,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Epoch, Name, TenantId, VolumeUid};
-use crate::request::Report;
 use crate::resources::PodSize;
 use crate::time::Timestamp;
 
@@ -177,15 +176,4 @@ pub struct SeenTenant {
     pub volumes: Vec<(Name, VolumeUid)>,
     /// What is wrong, if anything.
     pub trouble: Option<(TroubleKind, String)>,
-}
-
-/// All that an agent tells at once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Observation {
-    /// Capacity and phases.
-    pub report: Report,
-    /// Tenants about which there is something new.
-    pub tenants: Vec<SeenTenant>,
-    /// What the cluster is made of, if that is new.
-    pub info: Option<ClusterInfo>,
 }

@@ -9,7 +9,7 @@ use crate::class::ClassVersion;
 use crate::cluster::{Capacity, ClusterSpec, GrowthRoom};
 use crate::id::{Epoch, Incarnation, Name, Owner, RequestId, Revision, ShardId, TenantId};
 use crate::join::{Digest, Spending};
-use crate::observed::{ClusterDetails, Observation};
+use crate::observed::{ClusterDetails, ClusterInfo, SeenTenant};
 use crate::policy::PolicySpec;
 use crate::pool::PoolSpec;
 use crate::tenant::TenantSpec;
@@ -203,6 +203,17 @@ pub struct Report {
     /// Present when `tenants` names every tenant that the cluster carries: the incarnation that the agent had heard of before it looked.
     /// Only such a report, of the present incarnation, ends the wait after a restore: another one may have been on its way since before it.
     pub complete: Option<Incarnation>,
+}
+
+/// All that an agent tells at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// Capacity and phases.
+    pub report: Report,
+    /// Tenants about which there is something new.
+    pub tenants: Vec<SeenTenant>,
+    /// What the cluster is made of, if that is new.
+    pub info: Option<ClusterInfo>,
 }
 
 /// One tenant as its cluster's agent sees it.

@@ -162,3 +162,22 @@ pub struct Requests {
     /// The largest single pod: a hard limit against nodes' allocatable, a soft one against the largest free node.
     pub largest_pod: PodSize,
 }
+
+/// An amount as Kubernetes writes it, rounded down to whole mebibytes when it is not small.
+pub(crate) fn amount(resource: Resource, value: u64) -> String {
+    match resource {
+        Resource::Cpu if value.is_multiple_of(1000) => (value / 1000).to_string(),
+        Resource::Cpu => format!("{value}m"),
+        Resource::Memory | Resource::Storage => bytes(value),
+        Resource::Pods | Resource::Attachments => value.to_string(),
+    }
+}
+
+fn bytes(value: u64) -> String {
+    for (shift, unit) in [(40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")] {
+        if value >> shift > 0 && value.trailing_zeros() >= shift {
+            return format!("{}{unit}", value >> shift);
+        }
+    }
+    if value >= 1 << 30 { format!("{}Mi", value >> 20) } else { value.to_string() }
+}

@@ -6,10 +6,10 @@ use crate::cluster::{Cluster, GrowthRoom, MAX_NODE_SIZES};
 use crate::command::{Done, Kind, Rejection};
 use crate::id::ClusterId;
 use crate::observed::{
-    ClusterDetails, KnownDetails, MAX_DETAIL_BYTES, MAX_DETAILS, MAX_VERSION_BYTES, MAX_VOLUMES, MAX_WHY_BYTES, Observation, SeenTenant,
-    TenantFacts, Trouble,
+    ClusterDetails, KnownDetails, MAX_DETAIL_BYTES, MAX_DETAILS, MAX_VERSION_BYTES, MAX_VOLUMES, MAX_WHY_BYTES, SeenTenant, TenantFacts,
+    Trouble,
 };
-use crate::request::{ClusterFound, GrowthFound};
+use crate::request::{ClusterFound, GrowthFound, Observation};
 use crate::state::State;
 
 impl Applier<'_> {

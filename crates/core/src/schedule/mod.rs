@@ -20,7 +20,6 @@ use crate::resources::RESOURCE_COUNT;
 use crate::tenant::TenantSpec;
 
 use self::reason::Tally;
-pub(crate) use self::reason::amount;
 pub use self::reason::{Cause, Reason, Shortfall, describe_reason};
 pub use self::report::{MAX_EXAMPLES, RefusalGroup, describe_refusal, group};
 use self::scan::{Found, Ranks};

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::ClusterState;
 use crate::id::ClusterId;
 use crate::ledger::Refusal;
-use crate::resources::Resource;
+use crate::resources::{Resource, amount};
 use crate::schedule::score::{Candidate, Score, TERM_COUNT};
 
 /// The version of the format below.
@@ -343,23 +343,4 @@ fn describe_unplaceable(
         );
     }
     text
-}
-
-/// An amount as Kubernetes writes it, rounded down to whole mebibytes when it is not small.
-pub(crate) fn amount(resource: Resource, value: u64) -> String {
-    match resource {
-        Resource::Cpu if value.is_multiple_of(1000) => (value / 1000).to_string(),
-        Resource::Cpu => format!("{value}m"),
-        Resource::Memory | Resource::Storage => bytes(value),
-        Resource::Pods | Resource::Attachments => value.to_string(),
-    }
-}
-
-fn bytes(value: u64) -> String {
-    for (shift, unit) in [(40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")] {
-        if value >> shift > 0 && value.trailing_zeros() >= shift {
-            return format!("{}{unit}", value >> shift);
-        }
-    }
-    if value >= 1 << 30 { format!("{}Mi", value >> 20) } else { value.to_string() }
 }

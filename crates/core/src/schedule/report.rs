@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::id::ClusterId;
 use crate::ledger::Refusal;
-use crate::schedule::reason::{Cause, amount};
+use crate::resources::amount;
+use crate::schedule::reason::Cause;
 use crate::schedule::{Explanation, Verdict};
 
 /// Clusters that a group names as examples.

@@ -10,11 +10,9 @@ use roadstead_core::command::{Batch, Command, Done, Envelope, FIRST_LEVEL, Featu
 use roadstead_core::decide::{Contacts, Decision, Working};
 use roadstead_core::id::{Name, Owner, RequestId, Revision, VolumeUid};
 use roadstead_core::join::{Digest, Spending, Spent};
-use roadstead_core::observed::{
-    ClusterDetails, ClusterInfo, Growth, GrowthGroup, NetworkPolicies, Observation, SeenTenant, TroubleKind, Upheld,
-};
+use roadstead_core::observed::{ClusterDetails, ClusterInfo, Growth, GrowthGroup, NetworkPolicies, SeenTenant, TroubleKind, Upheld};
 use roadstead_core::pool::{PoolKind, PoolPolicy, PoolSpec};
-use roadstead_core::request::{Ask, ClusterFound, GrowthFound, Observed, ObservedTenant, Principal, Report, Request, Retry};
+use roadstead_core::request::{Ask, ClusterFound, GrowthFound, Observation, Observed, ObservedTenant, Principal, Report, Request, Retry};
 use roadstead_core::resources::{Bytes, Millicores, PodSize, Requests, Resources};
 use roadstead_core::state::State;
 use roadstead_core::tenant::{Desired, Tenant, TenantSpec};

@@ -5,8 +5,8 @@ use roadstead_api::v1::tenant_intent::Role as WireRole;
 use roadstead_api::v1::{self, trouble};
 use roadstead_core::id::{Name, VolumeUid};
 use roadstead_core::intent::{Role, TenantIntent, VolumeIntent};
-use roadstead_core::observed::{ClusterInfo, MAX_VERSION_BYTES, MAX_VOLUMES, MAX_WHY_BYTES, Observation, SeenTenant, TroubleKind};
-use roadstead_core::request::{Observed, ObservedTenant, Report};
+use roadstead_core::observed::{ClusterInfo, MAX_VERSION_BYTES, MAX_VOLUMES, MAX_WHY_BYTES, SeenTenant, TroubleKind};
+use roadstead_core::request::{Observation, Observed, ObservedTenant, Report};
 
 use super::check::{At, Check};
 use super::{cluster, wire_requests, wire_revision};
@@ -53,14 +53,8 @@ pub fn observation(check: &mut Check, own: &Name, wire: &v1::ObserveRequest) -> 
         "" => check.refuse(At::Top("uid"), "is missing: the UID of the cluster's kube-system"),
         uid => check.word(At::Top("uid"), uid, cluster::MAX_UID_LEN),
     };
-    let capacity = match &wire.capacity {
-        None => Some(None),
-        Some(wire) => cluster::capacity(check, At::Top("capacity"), wire).map(Some),
-    };
-    let info = match &wire.info {
-        None => Some(None),
-        Some(wire) => info(check, At::Top("info"), wire).map(Some),
-    };
+    let capacity = check.optional(At::Top("capacity"), wire.capacity.as_ref(), cluster::capacity);
+    let info = check.optional(At::Top("info"), wire.info.as_ref(), info);
     let complete = check.optional_revision(At::Top("complete_at"), wire.complete_at.as_ref());
     let complete = complete.map(|at| at.map(|at| at.incarnation));
     let seen = check.list(At::Top("tenants"), &wire.tenants, cluster::MAX_OBSERVED, seen_tenant)?;
@@ -104,10 +98,7 @@ fn seen_tenant(check: &mut Check, at: At<'_>, wire: &v1::SeenTenant) -> Option<(
         };
         Some((name?, uid?))
     });
-    let trouble = match &wire.trouble {
-        None => Some(None),
-        Some(wire) => trouble(check, at.field("trouble"), wire).map(Some),
-    };
+    let trouble = check.optional(at.field("trouble"), wire.trouble.as_ref(), trouble);
     let (id, epoch) = (id?, epoch?);
     let observed = observed?.map(|observed| ObservedTenant { id, epoch, observed });
     Some((observed, SeenTenant { id, epoch, volumes: volumes?, trouble: trouble? }))

@@ -176,6 +176,19 @@ impl Check {
         }
     }
 
+    /// A field that may be left out, and is converted where it is there.
+    pub fn optional<M, T>(
+        &mut self,
+        at: At<'_>,
+        wire: Option<M>,
+        convert: impl FnOnce(&mut Self, At<'_>, M) -> Option<T>,
+    ) -> Option<Option<T>> {
+        match wire {
+            None => Some(None),
+            Some(wire) => convert(self, at, wire).map(Some),
+        }
+    }
+
     /// An enum as the wire has it; numbers that this build does not know are refused, never guessed.
     pub fn known<E: TryFrom<i32>>(&mut self, at: At<'_>, number: i32) -> Option<E> {
         match E::try_from(number) {
@@ -194,10 +207,7 @@ impl Check {
 
     /// A revision that may be left out.
     pub fn optional_revision(&mut self, at: At<'_>, wire: Option<&v1::Revision>) -> Option<Option<Revision>> {
-        match wire {
-            None => Some(None),
-            Some(wire) => self.revision(at, wire).map(Some),
-        }
+        self.optional(at, wire, Self::revision)
     }
 
     /// A point in time from 1970 on, in whole milliseconds.

@@ -131,10 +131,7 @@ pub fn resource(check: &mut Check, at: At<'_>, name: &str) -> Option<Resource> {
 pub fn report(check: &mut Check, wire: &v1::ReportCapacityRequest, by_agent: bool) -> Option<Report> {
     let cluster = check.name(At::Top("cluster"), &wire.cluster);
     let uid = check.word(At::Top("uid"), &wire.uid, MAX_UID_LEN);
-    let capacity = match &wire.capacity {
-        None => Some(None),
-        Some(wire) => capacity(check, At::Top("capacity"), wire).map(Some),
-    };
+    let capacity = check.optional(At::Top("capacity"), wire.capacity.as_ref(), capacity);
     let tenants = observed(check, At::Top("tenants"), &wire.tenants);
     let complete = check.optional_revision(At::Top("complete_at"), wire.complete_at.as_ref());
     let complete = complete.map(|at| at.map(|at| at.incarnation));

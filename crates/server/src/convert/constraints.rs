@@ -70,14 +70,8 @@ fn requirement(check: &mut Check, at: At<'_>, wire: &v1::Requirement) -> Option<
 }
 
 fn toleration(check: &mut Check, at: At<'_>, wire: &v1::Toleration) -> Option<Toleration> {
-    let key = match &wire.key {
-        None => Some(None),
-        Some(key) => check.word(at.field("key"), key, MAX_LABEL_LEN).map(Some),
-    };
-    let value = match &wire.value {
-        None => Some(None),
-        Some(value) => check.text(at.field("value"), value, MAX_LABEL_LEN).map(Some),
-    };
+    let key = check.optional(at.field("key"), wire.key.as_deref(), |check, at, key| check.word(at, key, MAX_LABEL_LEN));
+    let value = check.optional(at.field("value"), wire.value.as_deref(), |check, at, value| check.text(at, value, MAX_LABEL_LEN));
     if wire.key.is_none() && wire.value.is_some() {
         return check.refuse(at.field("value"), "needs a key; without one every taint is tolerated");
     }

@@ -78,10 +78,7 @@ fn growth(check: &mut Check, at: At<'_>, wire: &v1::Growth) -> Option<Growth> {
     let room = pod_size(check, at.field("room"), wire.room.as_ref());
     let groups = check.list(at.field("groups"), &wire.groups, MAX_DETAILS, |check, at, group| {
         let name = check.text(at.field("name"), &group.name, MAX_DETAIL_BYTES);
-        let room = match &group.room {
-            None => Some(None),
-            Some(room) => pod_size(check, at.field("room"), Some(room)).map(Some),
-        };
+        let room = check.optional(at.field("room"), group.room.as_ref(), |check, at, room| pod_size(check, at, Some(room)));
         Some(GrowthGroup { name: name?, nodes: group.nodes, room: room?, held_back: group.held_back })
     });
     Some(Growth { room: room?, groups: groups? })

@@ -34,10 +34,7 @@ pub fn spec_at(check: &mut Check, at: At<'_>, name: Option<Name>, wire: &v1::Ten
     let hostnames = hostnames(check, at.field("hostnames"), &wire.hostnames);
     let volumes = volumes(check, at.field("volumes"), &wire.volumes);
     let desired = desired(check, at.field("desired"), wire.desired);
-    let deadline = match &wire.deadline {
-        None => Some(None),
-        Some(time) => check.timestamp(at.field("deadline"), time).map(Some),
-    };
+    let deadline = check.optional(at.field("deadline"), wire.deadline.as_ref(), Check::timestamp);
     let constraints = constraints::constraints(check, at.field("constraints"), wire.constraints.as_ref());
     Some(TenantSpec {
         name: name?,

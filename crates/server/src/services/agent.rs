@@ -112,24 +112,17 @@ impl AgentService for Agents {
         let name = own_cluster(&reach)?;
         let mut check = Check::default();
         let observation = agent::observation(&mut check, &name, request.get_ref());
-        let found = match &request.get_ref().details {
-            None => Some(None),
-            Some(wire) => details::details(&mut check, At::Top("details"), wire).map(Some),
-        };
-        let growth = match &request.get_ref().growth {
-            None => Some(None),
-            Some(wire) => cluster::growth(&mut check, At::Top("growth"), wire).map(Some),
-        };
+        let found = check.optional(At::Top("details"), request.get_ref().details.as_ref(), details::details);
+        let growth = check.optional(At::Top("growth"), request.get_ref().growth.as_ref(), cluster::growth);
         let ((mut observation, found), growth) = check.finish(observation.zip(found).zip(growth))?;
         let state = self.context.state(false).await?;
         observation.report.tenants.retain(running_as_wanted(&state, &request.get_ref().tenants));
         let uid = observation.report.uid.clone();
         let by = &reach.caller().principal;
-        // Replicas of a lower level do not know it; it is told again. What becomes less does so before the capacity becomes more, and the other way
-        // round: in between the same node counts at most once.
+        // Replicas of a lower level do not know it; it is told again.
         let growth = growth.filter(|_| state.level() >= COUNTS_GROWTH);
-        let grows = |room: &GrowthRoom| state.cluster(name.as_str()).is_some_and(|known| room.total.exceeds(known.growth.total));
-        let (after, before): (Option<GrowthRoom>, _) = if growth.as_ref().is_some_and(grows) { (growth, None) } else { (None, growth) };
+        let goes_first = |room: &GrowthRoom| state.cluster(name.as_str()).is_none_or(|known| room.goes_first(&known.growth));
+        let (before, after) = if growth.as_ref().is_some_and(goes_first) { (growth, None) } else { (None, growth) };
         let note = |room| Ask::NoteGrowth(Box::new(GrowthFound { cluster: name.clone(), uid: uid.clone(), room }));
         if let Some(room) = before {
             self.context.submit(by, None, note(room)).await?;

@@ -245,12 +245,9 @@ impl Placement {
         let retry = retry(&mut check, &id, print);
         let spec = convert::tenant::spec(&mut check, &message.name, message.spec.as_ref());
         let cluster = check.name(At::Top("cluster"), &message.cluster);
-        let shard = match message.shard {
-            None => Some(None),
-            Some(number) => {
-                check.within(At::Top("shard"), number, 0, u32::from(u16::MAX)).map(|number| u16::try_from(number).ok().map(ShardId))
-            }
-        };
+        let shard = check.optional(At::Top("shard"), message.shard, |check, at, number| {
+            check.within(at, number, 0, u32::from(u16::MAX)).and_then(|number| u16::try_from(number).ok()).map(ShardId)
+        });
         let ((retry, spec), (cluster, shard)) = check.finish(retry.zip(spec).zip(cluster.zip(shard)))?;
         self.context.check_values(&spec).await?;
         let name = spec.name.clone();
