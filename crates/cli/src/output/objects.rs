@@ -11,7 +11,7 @@ use crate::document::quantity::{Bytes, Cpu, Label, Span};
 use crate::document::tenant::{TenantSpec, timestamp_from_wire};
 use crate::document::{Envelope, Kind, Metadata, POLICY_NAME, duration_from_wire};
 use crate::failure::Failure;
-use crate::output::{Format, json, yaml};
+use crate::output::{Format, dash_or, json, yaml};
 
 /// One thing of any kind, as the server has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -204,8 +204,8 @@ fn cluster_cells(cluster: &v1::Cluster, wide: bool) -> Cells {
         cells.push(rounded(free.memory_bytes));
         cells.push(rounded(free.storage_bytes));
         cells.extend(status::made_of(&status));
-        cells.push(dash(&spec.residency));
-        cells.push(dash(&spec.zones.join(",")));
+        cells.push(dash_or(&spec.residency).to_owned());
+        cells.push(dash_or(&spec.zones.join(",")).to_owned());
         cells.push(status::revision(cluster.revision.as_ref()));
     }
     cells
@@ -231,15 +231,9 @@ fn tenant_cells(tenant: &v1::Tenant, wide: bool) -> Cells {
         cells.push(tenant.uid.clone());
         cells.push(status::revision(tenant.revision.as_ref()));
         // What is wrong now is asked for more often than why it is there.
-        cells.push(dash(status.trouble.as_ref().map_or(&status.reason, |trouble| &trouble.why)));
+        cells.push(dash_or(status.trouble.as_ref().map_or(&status.reason, |trouble| &trouble.why)).to_owned());
     }
     cells
-}
-
-/// Text, or a dash for none.
-#[must_use]
-pub fn dash(text: &str) -> String {
-    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
 /// Bytes in whole units of about their size, for people.

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use roadstead_api::v1;
 use serde::Serialize;
 
+use super::dash_or;
 use super::details::ClusterDetails;
-use super::objects::dash;
+use super::table::MISPLACED;
 use crate::document::quantity::Span;
 use crate::document::resources::{Capacity, Requests, Resources};
 use crate::document::tenant::timestamp_from_wire;
@@ -82,9 +83,6 @@ pub fn trouble_kind(kind: v1::trouble::Kind) -> &'static str {
         v1::trouble::Kind::HeldBack => "HeldBack",
     }
 }
-
-/// What stands behind the phase of a tenant whose constraints no longer hold where it is.
-pub const MISPLACED: &str = "Misplaced";
 
 /// A cluster's state as text.
 #[must_use]
@@ -297,7 +295,9 @@ pub const REMOVALS_WAIT: &str = "RemovalsWait";
 #[must_use]
 pub fn made_of(status: &v1::ClusterStatus) -> [String; 3] {
     match &status.info {
-        Some(info) => [dash(&info.version), format!("{}/{}", info.ready_nodes, info.nodes), dash(&info.agent_version)],
+        Some(info) => {
+            [dash_or(&info.version).to_owned(), format!("{}/{}", info.ready_nodes, info.nodes), dash_or(&info.agent_version).to_owned()]
+        }
         None => ["-", "-", "-"].map(str::to_owned),
     }
 }

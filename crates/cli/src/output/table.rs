@@ -1,6 +1,5 @@
 //! Columns of text, as kubectl lays them out: no lines, two spaces between columns.
 
-use super::status::MISPLACED;
 use super::{Paint, colour, out, paint};
 
 /// One row.
@@ -82,6 +81,9 @@ fn line(cells: &[String], widths: &[usize], painted: impl Fn(&str) -> Option<Pai
     text.push('\n');
     text
 }
+
+/// What stands behind the phase of a tenant whose constraints no longer hold where it is.
+pub const MISPLACED: &str = "Misplaced";
 
 /// The colour of a word that tells a state.
 fn state_paint(cell: &str) -> Option<Paint> {

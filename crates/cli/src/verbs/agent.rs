@@ -129,15 +129,14 @@ impl Agent {
         let lease = self.lease.clone().unwrap_or_else(own_name);
         while !stop.is_cancelled() {
             let turn = stop.child_token();
-            let uid = identity(&cluster, &stop).await;
+            let Some(uid) = stop.run_until_cancelled(identity(&cluster)).await else { break };
             if lease == "none" {
                 self.work(&cluster, &shown, uid, turn).await?;
                 continue;
             }
             let mut election = Election::new(cluster.clone(), &self.namespace, LEASE, &lease);
-            tokio::select! {
-                () = election.won() => {}
-                () = stop.cancelled() => break,
+            if stop.run_until_cancelled(election.won()).await.is_none() {
+                break;
             }
             let work = self.work(&cluster, &shown, uid, turn.clone());
             tokio::pin!(work);
@@ -227,9 +226,8 @@ impl Agent {
             Shown::Kept { cluster, servers } => (cluster, servers),
         };
         let keeper = self.keeper(client, cluster, &uid, servers);
-        tokio::select! {
-            () = keeper.obtain() => {}
-            () = stop.cancelled() => return Ok(()),
+        if stop.run_until_cancelled(keeper.obtain()).await.is_none() {
+            return Ok(());
         }
         let session = Session { uid, replicas: keeper.replicas() };
         tokio::select! {
@@ -327,16 +325,13 @@ fn replicas(context: Context) -> roadstead_agent::session::Replicas {
 }
 
 /// The UID of the cluster's kube-system; asked for until it is known.
-async fn identity(cluster: &kube::Client, stop: &CancellationToken) -> String {
+async fn identity(cluster: &kube::Client) -> String {
     let namespaces: kube::Api<k8s_openapi::api::core::v1::Namespace> = kube::Api::all(cluster.clone());
     loop {
         match namespaces.get("kube-system").await {
             Ok(found) => return found.metadata.uid.unwrap_or_default(),
             Err(error) => tracing::warn!(%error, "the cluster does not say which it is"),
         }
-        tokio::select! {
-            () = tokio::time::sleep(IDENTITY_PAUSE) => {}
-            () = stop.cancelled() => return String::new(),
-        }
+        tokio::time::sleep(IDENTITY_PAUSE).await;
     }
 }

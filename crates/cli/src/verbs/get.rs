@@ -10,8 +10,8 @@ use crate::export::candidates::{HEADINGS, MORE_HEADINGS, candidates};
 use crate::failure::{Exit, Failure, joined};
 use crate::kube_api::Management;
 use crate::output::details::about_policies;
-use crate::output::objects::{Object, dash, render};
-use crate::output::{Format, Table, colour, json, out, status, yaml};
+use crate::output::objects::{Object, render};
+use crate::output::{Format, Table, colour, dash_or, json, out, status, yaml};
 
 /// What [`Get`] lists besides kinds of documents.
 const CANDIDATES: [&str; 2] = ["candidate", "candidates"];
@@ -301,7 +301,7 @@ pub async fn events_of(client: &Client, name: &str) -> Result<String, Failure> {
     for event in answer.events {
         let time = event.time.as_ref().map(crate::document::tenant::timestamp_from_wire).unwrap_or_default();
         let revision = status::revision(event.revision.as_ref());
-        table.row(vec![time, event.kind, dash(&event.principal), revision, dash(&event.message)]);
+        table.row(vec![time, event.kind, dash_or(&event.principal).to_owned(), revision, dash_or(&event.message).to_owned()]);
     }
     let older = if answer.truncated { "older events were dropped\n" } else { "" };
     Ok(format!("\n{}{older}", table.render(colour())))
