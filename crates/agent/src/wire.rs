@@ -8,7 +8,9 @@ use roadstead_core::class::{ClassVersion, VolumeSpec};
 use roadstead_core::cluster::{Capacity, GrowthRoom, NodeSize};
 use roadstead_core::id::{Epoch, Incarnation, Name, Owner, Revision, ShardId, TenantId};
 use roadstead_core::intent::{Role, TenantIntent, VolumeIntent};
-use roadstead_core::observed::{ClusterDetails, ClusterInfo, GrowthGroup, MAX_WHY_BYTES, SeenTenant, TroubleKind, Upheld};
+use roadstead_core::observed::{
+    ClusterDetails, ClusterInfo, GrowthGroup, MAX_VERSION_BYTES, MAX_VOLUMES, MAX_WHY_BYTES, SeenTenant, TroubleKind, Upheld, beginning,
+};
 use roadstead_core::request::Observed;
 use roadstead_core::resources::{Bytes, MAX_QUANTITY, Millicores, PodSize, Requests, Resources};
 use roadstead_core::time::Millis;
@@ -108,13 +110,9 @@ pub(crate) fn class(wire: &v1::Class) -> Result<ClassVersion, Unknown> {
     })
 }
 
-/// Words as long as the placement service takes them.
+/// Words as the placement service keeps them: it refuses a message for anything that it cannot keep, and with it all that is told beside.
 pub(crate) fn shortened(why: &str) -> String {
-    if why.len() <= MAX_WHY_BYTES {
-        return why.to_owned();
-    }
-    let end = (0..=MAX_WHY_BYTES - 4).rev().find(|at| why.is_char_boundary(*at)).unwrap_or(0);
-    format!("{} ...", &why[..end])
+    beginning(why, MAX_WHY_BYTES)
 }
 
 /// What is told of a tenant.
@@ -133,14 +131,15 @@ pub(crate) fn seen(seen: &SeenTenant, observed: Option<Observed>, class_digest: 
             TroubleKind::SecretLost => v1::trouble::Kind::SecretLost,
             TroubleKind::HeldBack => v1::trouble::Kind::HeldBack,
         };
-        v1::Trouble { kind: kind.into(), why: why.clone(), since: None }
+        v1::Trouble { kind: kind.into(), why: shortened(why), since: None }
     });
     let epoch: Epoch = seen.epoch;
+    let volumes = seen.volumes.iter().take(MAX_VOLUMES);
     v1::SeenTenant {
         uid: seen.id.to_string(),
         epoch: Some(wire_revision(epoch)),
         observed: observed.into(),
-        volumes: seen.volumes.iter().map(|(name, uid)| v1::TenantVolume { name: name.to_string(), uid: uid.to_string() }).collect(),
+        volumes: volumes.map(|(name, uid)| v1::TenantVolume { name: name.to_string(), uid: uid.to_string() }).collect(),
         trouble,
         class_digest: class_digest.to_owned(),
     }
@@ -201,8 +200,8 @@ pub fn capacity(wire: &v1::Capacity) -> Capacity {
 /// What a cluster is made of.
 pub(crate) fn wire_info(info: &ClusterInfo) -> v1::ClusterInfo {
     v1::ClusterInfo {
-        version: info.version.clone(),
-        agent_version: info.agent.clone(),
+        version: beginning(&info.version, MAX_VERSION_BYTES),
+        agent_version: beginning(&info.agent, MAX_VERSION_BYTES),
         nodes: info.nodes,
         ready_nodes: info.ready_nodes,
         orphans: info.orphans,
@@ -229,7 +228,7 @@ pub(crate) fn wire_details(details: &ClusterDetails) -> v1::ClusterDetails {
         network_policies: Some(v1::NetworkPolicies {
             ingress: upheld(policies.ingress),
             egress: upheld(policies.egress),
-            why: policies.why.clone(),
+            why: shortened(&policies.why),
             since: None,
         }),
         growth: Some(v1::Growth { room: Some(wire_pod_size(growth.room)), groups: growth.groups.iter().map(group).collect() }),
@@ -239,5 +238,37 @@ pub(crate) fn wire_details(details: &ClusterDetails) -> v1::ClusterDetails {
         memory_pressure: pressure.memory,
         disk_pressure: pressure.disk,
         pid_pressure: pressure.pids,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use roadstead_core::id::VolumeUid;
+    use roadstead_core::observed::NetworkPolicies;
+
+    use super::*;
+
+    /// What the placement service refuses in a text.
+    fn is_kept(text: &str, most: usize) -> bool {
+        text.len() <= most && !text.contains(char::is_control)
+    }
+
+    #[test]
+    fn whatever_others_write_is_told_as_the_placement_service_keeps_it() {
+        let texts = ["a\nb", "\u{1b}[31mno\u{7f}", &"line\r\n".repeat(1000), &"ü".repeat(300), &"\0".repeat(500)];
+        for text in texts {
+            let why = shortened(text);
+            assert!(is_kept(&why, MAX_WHY_BYTES) && shortened(&why) == why, "{why:?}");
+            let volumes = (0..100).map(|number| (Name::new(&format!("v{number}")).expect("it is a name"), VolumeUid(number))).collect();
+            let trouble = Some((TroubleKind::Blocked, text.to_owned()));
+            let told = seen(&SeenTenant { id: TenantId(1), epoch: Epoch::default(), volumes, trouble }, None, "");
+            assert!(is_kept(&told.trouble.expect("it is told").why, MAX_WHY_BYTES));
+            assert_eq!(told.volumes.len(), MAX_VOLUMES);
+            let info = wire_info(&ClusterInfo { version: text.to_owned(), agent: text.to_owned(), ..ClusterInfo::default() });
+            assert!(is_kept(&info.version, MAX_VERSION_BYTES) && is_kept(&info.agent_version, MAX_VERSION_BYTES));
+            let policies = NetworkPolicies { why: text.to_owned(), ..NetworkPolicies::default() };
+            let details = wire_details(&ClusterDetails { policies, ..ClusterDetails::default() });
+            assert!(is_kept(&details.network_policies.expect("it is told").why, MAX_WHY_BYTES));
+        }
     }
 }

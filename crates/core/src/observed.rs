@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Epoch, Name, TenantId, VolumeUid};
-use crate::resources::PodSize;
+use crate::resources::{Bytes, MAX_QUANTITY, Millicores, PodSize};
 use crate::time::Timestamp;
 
 /// The longest text about what keeps a tenant from running, in bytes.
@@ -156,6 +156,81 @@ pub struct ClusterDetails {
     pub pressure: Pressure,
 }
 
+impl ClusterDetails {
+    /// The same within the bounds of what is kept, for whoever tells them and for whoever is told. What then has the same name is added up.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        let Self { policies, growth, open_nodes, zones, taints, pressure } = self;
+        let policies = NetworkPolicies { why: beginning(&policies.why, MAX_WHY_BYTES), ..policies };
+        let growth = Growth { groups: merged_groups(growth.groups), ..growth };
+        Self { policies, growth, open_nodes, zones: merged_counts(zones), taints: merged_counts(taints), pressure }
+    }
+}
+
+fn merged_counts(counts: Vec<(String, u32)>) -> Vec<(String, u32)> {
+    let mut kept = Vec::<(String, u32)>::new();
+    for (name, nodes) in counts {
+        let name = ending(&name, MAX_DETAIL_BYTES);
+        if let Some((_, sum)) = kept.iter_mut().find(|(known, _)| *known == name) {
+            *sum = sum.saturating_add(nodes);
+        } else if kept.len() < MAX_DETAILS {
+            kept.push((name, nodes));
+        }
+    }
+    kept
+}
+
+/// Groups of one name are one if they are alike: what one of them may have is not told of another that cannot grow.
+fn merged_groups(groups: Vec<GrowthGroup>) -> Vec<GrowthGroup> {
+    let likeness = |group: &GrowthGroup| (group.held_back, group.nodes.is_some(), group.room.is_some());
+    let sum = |a: PodSize, b: PodSize| PodSize {
+        cpu: Millicores(a.cpu.0.saturating_add(b.cpu.0).min(MAX_QUANTITY)),
+        memory: Bytes(a.memory.0.saturating_add(b.memory.0).min(MAX_QUANTITY)),
+    };
+    let mut kept = Vec::<GrowthGroup>::new();
+    for group in groups {
+        let group = GrowthGroup { name: ending(&group.name, MAX_DETAIL_BYTES), ..group };
+        if let Some(known) = kept.iter_mut().find(|known| known.name == group.name && likeness(known) == likeness(&group)) {
+            known.nodes = known.nodes.zip(group.nodes).map(|(a, b)| a.saturating_add(b));
+            known.room = known.room.zip(group.room).map(|(a, b)| sum(a, b));
+        } else if kept.len() < MAX_DETAILS {
+            kept.push(group);
+        }
+    }
+    kept
+}
+
+/// Text for people as it is kept: one line without control characters, and the beginning of what is longer than `most` bytes.
+#[must_use]
+pub fn beginning(text: &str, most: usize) -> String {
+    const LEFT_OUT: &str = " ...";
+    // Each word has a byte at least: so many are too long already.
+    let mut line = words(text).take(most + 1).collect::<Vec<_>>().join(" ");
+    if line.len() > most {
+        let end = line.floor_char_boundary(most.saturating_sub(LEFT_OUT.len()));
+        line.truncate(line[..end].trim_end().len());
+        line.push_str(LEFT_OUT);
+    }
+    line
+}
+
+/// A name as it is kept: as [`beginning`], but of what is longer the end, at which names differ.
+#[must_use]
+pub fn ending(name: &str, most: usize) -> String {
+    const LEFT_OUT: &str = "...";
+    let line = words(name).collect::<Vec<_>>().join(" ");
+    if line.len() <= most {
+        return line;
+    }
+    let start = line.ceil_char_boundary(line.len() - most.saturating_sub(LEFT_OUT.len()));
+    format!("{LEFT_OUT}{}", &line[start..])
+}
+
+/// What stands between white space and control characters: of Kubernetes' messages some have several lines.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|letter: char| letter.is_whitespace() || letter.is_control()).filter(|word| !word.is_empty())
+}
+
 /// What is kept of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownDetails {
@@ -176,4 +251,57 @@ pub struct SeenTenant {
     pub volumes: Vec<(Name, VolumeUid)>,
     /// What is wrong, if anything.
     pub trouble: Option<(TroubleKind, String)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_for_people_is_one_line_that_is_cut_behind() {
+        let denial =
+            "admission webhook \"validate.kyverno.svc-fail\" denied the request: \n\nresource Pod/a was blocked\r\n\tlatest:\u{1b}[0m no\n";
+        let line = "admission webhook \"validate.kyverno.svc-fail\" denied the request: resource Pod/a was blocked latest: [0m no";
+        assert_eq!(beginning(denial, MAX_WHY_BYTES), line);
+        assert_eq!(beginning(&"ü".repeat(200), MAX_WHY_BYTES), format!("{} ...", "ü".repeat(118)));
+        assert_eq!(beginning("one two three", 12), "one two ...");
+        assert_eq!(beginning(&"x \n".repeat(1000), 9), "x x x ...");
+        assert_eq!([beginning("", 9), beginning(" \n", 9), beginning("a\0", 9)], ["", "", "a"]);
+    }
+
+    #[test]
+    fn names_are_cut_in_front() {
+        assert_eq!(ending("projects/p/zones/b", 18), "projects/p/zones/b");
+        assert_eq!(ending("projects/p/zones/b", 10), "...zones/b");
+        assert_eq!(ending("üüüüü", 8), "...üü", "whole letters");
+        assert_eq!(ending("a\nb", 8), "a b");
+    }
+
+    #[test]
+    fn of_details_those_of_one_name_are_added_up_and_the_first_are_kept() {
+        let long = |start: &str| format!("{start}{}", "x".repeat(MAX_DETAIL_BYTES));
+        let size = |cpu| PodSize { cpu: Millicores(cpu), memory: Bytes(cpu) };
+        let group = |name: &str, nodes, room, held_back| GrowthGroup { name: name.to_owned(), nodes: Some(nodes), room, held_back };
+        let several = vec![
+            group(&long("a"), 3, Some(size(10)), false),
+            group(&long("b"), 3, Some(size(20)), false),
+            group(&long("c"), 9, Some(size(MAX_QUANTITY)), true),
+            group("d", 1, None, false),
+        ];
+        let numbered = (0..2 * MAX_DETAILS).map(|number| (number.to_string(), 1));
+        let details = ClusterDetails {
+            policies: NetworkPolicies { why: "two\nlines".to_owned(), ..NetworkPolicies::default() },
+            growth: Growth { room: size(30), groups: several },
+            zones: numbered.collect(),
+            taints: vec![(long("a"), 1), (long("b"), u32::MAX), ("c".to_owned(), 1)],
+            ..ClusterDetails::default()
+        };
+        let kept = details.bounded();
+        let name = format!("...{}", "x".repeat(MAX_DETAIL_BYTES - 3));
+        let groups = [group(&name, 6, Some(size(30)), false), group(&name, 9, Some(size(MAX_QUANTITY)), true), group("d", 1, None, false)];
+        assert_eq!((kept.policies.why.as_str(), &kept.growth.groups[..]), ("two lines", &groups[..]));
+        assert_eq!(kept.taints, [(name, u32::MAX), ("c".to_owned(), 1)]);
+        assert_eq!((kept.zones.len(), &kept.zones[63]), (MAX_DETAILS, &("63".to_owned(), 1)));
+        assert_eq!(kept.clone().bounded(), kept);
+    }
 }

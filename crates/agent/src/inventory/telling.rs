@@ -2,7 +2,8 @@
 //!
 //! A report becomes an entry in a replicated log, and pods come and go hundreds of times a second. What moves a decision: a node is ready
 //! or open that was not, or the reverse; a sum has moved by more than [`MOVED`] of what there is. Everything else waits for [`SETTLE`] after
-//! the first change that was not told. Two reports are never closer than [`GAP`], so that a burst is a few reports.
+//! the first change that was not told. Two reports are never closer than [`GAP`], so that a burst is a few reports. What may still be added is
+//! waited for before the first one only, and for [`GRACE`] at most: without it less is told than there may be, and never more.
 
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ const MOVED: u64 = 200;
 pub const SETTLE: Duration = Duration::from_secs(10);
 /// At least so long between two reports.
 pub const GAP: Duration = Duration::from_millis(200);
+/// How long what may still be added is waited for once everything else is known: a list that fails is tried five times until then.
+pub(crate) const GRACE: Duration = Duration::from_secs(20);
 
 /// As much of what was told as decides when to tell anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +49,24 @@ impl Gist {
             moved.into_iter().any(|moved| moved > there / MOVED)
         };
         nodes(&self.census) != nodes(&told.census) || self.identity != told.identity || Resource::ALL.iter().any(moved)
+    }
+}
+
+/// From when on something is told. Times are since any fixed moment.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    /// Since when it is known what there is.
+    since: Option<Duration>,
+}
+
+impl Patience {
+    /// When it ends, given whether it is known what there is, and what may still be added; `None` while nothing can be told.
+    pub(crate) fn ends(&mut self, knows_capacity: bool, knows_growth: bool, now: Duration) -> Option<Duration> {
+        if !knows_capacity {
+            return None;
+        }
+        let since = *self.since.get_or_insert(now);
+        Some(if knows_growth { since } else { since + GRACE })
     }
 }
 
@@ -129,5 +150,16 @@ mod tests {
         assert_eq!(telling.changed(&gist(500_000, 9), soon), Some(START + GAP));
         telling.told(gist(500_000, 9), START + GAP);
         assert_eq!(telling.changed(&gist(0, 9), START + GAP + soon - START), Some(START + 2 * GAP));
+    }
+
+    #[test]
+    fn what_may_be_added_is_waited_for_and_what_there_is_for_ever() {
+        let mut patience = Patience::default();
+        let later = START + 100 * GRACE;
+        assert_eq!(patience.ends(false, true, START), None);
+        assert_eq!(patience.ends(false, false, later), None);
+        assert_eq!(patience.ends(true, false, later), Some(later + GRACE));
+        assert_eq!(patience.ends(true, false, later + GRACE), Some(later + GRACE));
+        assert_eq!(patience.ends(true, true, later + GRACE / 2), Some(later), "at once");
     }
 }

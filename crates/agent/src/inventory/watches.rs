@@ -1,4 +1,12 @@
 //! The watches: lists in pages and then changes, each parsed straight into what is kept of it, and one task that owns the sums.
+//!
+//! What is told while a kind cannot be listed depends on what it decides. Facts that were told before stand in any case.
+//! - Namespaces, nodes, volumes and pods: without them there is no cluster to tell of. They are waited for, whatever the answer.
+//! - StorageClasses, CSIStorageCapacities, CSINodes, VolumeAttachments: without them storage and attachments would be told as if nothing limited them, more
+//!   than there is. They are done without only where they are not served, or may not be read, which somebody has decided. Any other failure is waited for:
+//!   they are the API server's own, as nodes are, and no webhook of others is asked about them.
+//! - Karpenter's NodePools and cluster-autoscaler's status: without them less is told than may be added, never more; and a definition that others have
+//!   left behind with a webhook that is gone fails for ever. They are waited for as long as [`mod@super::telling`] says.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,23 +21,24 @@ use kube::{Api, Client, Resource};
 use roadstead_core::cluster::Capacity;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::Held;
 use super::growth::{AutoscalerStatus, NodePool};
 use super::slim::{Attachment, Kind, Namespace, Node, NodeDrivers, Pod, Slim, StorageClass, StorageLeft, Volume};
 use super::tally::{Counted, Options, Step, Tally};
-use super::telling::{Gist, Telling};
+use super::telling::{Gist, Patience, Telling};
 use crate::interpreter::{ClusterFacts, Failed, Others};
+use crate::pauses::Pauses;
 use crate::watching;
 
 /// Objects in one page of a list: 500 pods of 6 KiB are 3 MiB, held twice while they are parsed.
 const PAGE: u32 = 500;
-/// Longest pause where there must be something to watch.
+/// Longest pause after a failure: an API server that is back is not left waiting.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// Longest pause where there may be nothing: nobody serves it, or we may not read it.
-const LONGEST_PAUSE_OPTIONAL: Duration = Duration::from_secs(600);
+/// Longest rest besides where nobody serves a kind, or we may not read it: that stays so mostly.
+const LONGEST_REST: Duration = Duration::from_secs(600);
 /// How often the version of the cluster is asked for.
 const VERSION_EVERY: Duration = Duration::from_secs(300);
 /// How often it is asked for until it is known.
@@ -127,6 +136,7 @@ async fn run(
     let mut changes = watches(&client, pod_lists);
     let mut versions = versions(client).boxed();
     let (start, mut telling, mut version, mut due) = (Instant::now(), Telling::default(), String::new(), None);
+    let (mut patience, mut is_warned) = (Patience::default(), false);
     loop {
         tokio::select! {
             Some(change) = changes.next() => {
@@ -142,6 +152,7 @@ async fn run(
             Ok(()) = detached.changed() => tally.set_detached(detached.borrow_and_update().clone()),
             () = sleep_until(due.unwrap_or(start)), if due.is_some() => {
                 due = None;
+                warn_of_unlisted(&tally, &mut is_warned);
                 telling.told(gist(&tally, &version), start.elapsed());
                 let held = held(&tally, &version);
                 sender.send_if_modified(|last| {
@@ -154,9 +165,18 @@ async fn run(
                 continue;
             }
         }
-        if tally.complete() && !tally.uid().is_empty() && !version.is_empty() {
-            due = telling.changed(&gist(&tally, &version), start.elapsed()).map(|due| start + due);
+        let (knows_all, now) = (tally.complete() && !tally.uid().is_empty() && !version.is_empty(), start.elapsed());
+        if let Some(ends) = patience.ends(knows_all, tally.unlisted().is_empty(), now) {
+            due = telling.changed(&gist(&tally, &version), now).map(|due| start + due.max(ends));
         }
+    }
+}
+
+/// Says once what is told of is done without.
+fn warn_of_unlisted(tally: &Tally, is_warned: &mut bool) {
+    let unlisted = tally.unlisted();
+    if !unlisted.is_empty() && !std::mem::replace(is_warned, true) {
+        warn!(kinds = unlisted.join(", "), "it is told without what autoscalers may still add: that cannot be listed");
     }
 }
 
@@ -179,7 +199,7 @@ fn held(tally: &Tally, version: &str) -> Held {
 fn versions(client: Client) -> impl Stream<Item = String> + Send {
     stream::unfold((client, Duration::ZERO), |(client, mut pause)| async move {
         loop {
-            tokio::time::sleep(pause).await;
+            sleep(pause).await;
             match client.apiserver_version().await {
                 Ok(version) => return Some((version.git_version, (client, VERSION_EVERY))),
                 Err(error) => {
@@ -214,12 +234,12 @@ fn paged() -> watcher::Config {
 
 /// A kind without which nothing can be told.
 fn required<K: Kind + Counted>(client: &Client) -> BoxStream<'static, Change> {
-    steps::<K>(Api::all(client.clone()), paged(), LONGEST_PAUSE).filter_map(|step| future::ready(step.ok().map(change))).boxed()
+    steps::<K>(Api::all(client.clone()), paged(), false).filter_map(|step| future::ready(step.ok().map(change))).boxed()
 }
 
 /// Pods, whose lists are counted.
 fn counted<K: Kind + Counted>(client: &Client, lists: Arc<AtomicU64>) -> BoxStream<'static, Change> {
-    let steps = steps::<K>(Api::all(client.clone()), paged(), LONGEST_PAUSE);
+    let steps = steps::<K>(Api::all(client.clone()), paged(), false);
     let count = move |step: Result<Step<K>, watcher::Error>| {
         if matches!(step, Ok(Step::Done)) {
             lists.fetch_add(1, Ordering::Relaxed);
@@ -229,11 +249,35 @@ fn counted<K: Kind + Counted>(client: &Client, lists: Arc<AtomicU64>) -> BoxStre
     steps.filter_map(count).boxed()
 }
 
-/// A kind that may be missing: while it is not served, or may not be read, there is nothing of it.
+/// A kind that may be missing: while it is, there is nothing of it, and it is asked for less and less often.
 fn optional<K: Kind + Counted>(api: Api<Slim<K>>, config: watcher::Config) -> BoxStream<'static, Change> {
-    let missing = |error: watcher::Error| watching::is(&error, &[403, 404]).then(|| Box::new(Tally::unavailable::<K>) as Change);
-    let steps = steps::<K>(api, config, LONGEST_PAUSE_OPTIONAL);
-    steps.filter_map(move |step| future::ready(step.map_or_else(missing, |step| Some(change(step))))).boxed()
+    let mut rests = Pauses::up_to(LONGEST_REST);
+    let rest = move |step: &Result<Step<K>, watcher::Error>| match step {
+        Err(error) if is_missing(error) => rests.next(),
+        Ok(_) | Err(_) => None,
+    };
+    let change = |step: Result<Step<K>, watcher::Error>| match step {
+        Ok(step) => Some(change(step)),
+        Err(error) if is_missing(&error) => Some(Box::new(Tally::unavailable::<K>) as Change),
+        Err(_) => None,
+    };
+    resting(steps::<K>(api, config, true), rest).filter_map(move |step| future::ready(change(step))).boxed()
+}
+
+/// Whether nobody serves a kind, or we may not read it.
+fn is_missing(error: &watcher::Error) -> bool {
+    watching::is(error, &[403, 404])
+}
+
+/// A stream that rests after some of what it brings.
+fn resting<T: Send>(
+    items: impl Stream<Item = T> + Send,
+    mut rest: impl FnMut(&T) -> Option<Duration> + Send,
+) -> impl Stream<Item = T> + Send {
+    items.flat_map(move |item| {
+        let rest = stream::iter(rest(&item)).then(sleep).filter_map(|()| future::ready(None));
+        stream::once(future::ready(item)).chain(rest)
+    })
 }
 
 fn change<K: Counted + Send + 'static>(step: Step<K>) -> Change {
@@ -244,12 +288,12 @@ fn change<K: Counted + Send + 'static>(step: Step<K>) -> Change {
 fn steps<K: Kind + Counted>(
     api: Api<Slim<K>>,
     config: watcher::Config,
-    longest: Duration,
+    may_be_missing: bool,
 ) -> impl Stream<Item = Result<Step<K>, watcher::Error>> + Send
 where
     Slim<K>: Resource<DynamicType = (), Scope = DynamicResourceScope>,
 {
-    let events = watching::events(api, config, longest);
+    let events = watching::events(api, config, LONGEST_PAUSE);
     let mut told_missing = false;
     events.map(move |event| match event {
         Ok(Event::Init) => Ok(Step::Begin),
@@ -257,7 +301,7 @@ where
         Ok(Event::Delete(slim)) => Ok(Step::Gone(slim.object)),
         Ok(Event::InitDone) => Ok(Step::Done),
         Err(error) => {
-            if longest < LONGEST_PAUSE_OPTIONAL || !watching::is(&error, &[404]) {
+            if !may_be_missing || !watching::is(&error, &[404]) {
                 info!(kind = K::NAMES[2], %error, "a watch failed and is tried again");
             } else if !std::mem::replace(&mut told_missing, true) {
                 debug!(kind = K::NAMES[2], "nobody serves this kind here: there is nothing of it");
@@ -266,3 +310,6 @@ where
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

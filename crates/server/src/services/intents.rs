@@ -38,7 +38,8 @@ pub(super) struct Intents {
     ready: VecDeque<v1::WatchIntentResponse>,
     /// What was sent last of each tenant, as a hash.
     sent: BTreeMap<TenantId, u64>,
-    classes: BTreeSet<(Name, String)>,
+    /// The classes that were sent, and when each was created: a version that was deleted may have been made anew.
+    classes: BTreeMap<(Name, String), Revision>,
     /// Removals wait for a cluster that has not reported since a restore: its end changes intents of all.
     fenced: bool,
     /// What is asked of the agent.
@@ -159,8 +160,8 @@ impl Intents {
         if self.sent.insert(wanted.id, hash) == Some(hash) {
             return;
         }
-        if self.classes.insert((wanted.class.clone(), wanted.version.clone()))
-            && let Some(found) = state.class(wanted.class.as_str(), &wanted.version)
+        if let Some(found) = state.class(wanted.class.as_str(), &wanted.version)
+            && self.classes.insert((wanted.class.clone(), wanted.version.clone()), found.created) != Some(found.created)
         {
             parts.class(class::wire(found, 0));
         }

@@ -24,12 +24,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use roadstead_core::cluster::{Capacity, GrowthRoom};
-use roadstead_core::constraint::{Taint, Toleration};
-use roadstead_core::observed::{self, ClusterDetails, GrowthGroup, MAX_DETAIL_BYTES, MAX_DETAILS, NetworkPolicies, Pressure};
+use roadstead_core::constraint::{Taint, TaintEffect, Toleration};
+use roadstead_core::observed::{self, ClusterDetails, GrowthGroup, NetworkPolicies, Pressure};
 use roadstead_core::resources::{Bytes, MAX_QUANTITY, Millicores, PodSize, RESOURCE_COUNT, Resource, Resources};
 
 use super::growth::{AutoscalerStatus, Group, Growth, NodePool, PoolNodes, counted, growth};
-use super::slim::Node;
+use super::slim::{Kind, Node};
 use nodes::NodeSlot;
 use slots::{Listed, Slots};
 use storage::ClassSlot;
@@ -74,7 +74,7 @@ pub struct Census {
     pub open: u32,
     /// Open nodes by zone; those that name none are under the empty one.
     pub zones: BTreeMap<Box<str>, u32>,
-    /// Taints and the nodes that have them.
+    /// Taints by key, value and whether they keep pods away altogether, and the nodes that have them.
     pub taints: BTreeMap<(String, String, bool), u32>,
     /// Nodes short of memory, of disk, of process ids.
     pub pressure: [u32; 3],
@@ -85,27 +85,27 @@ impl Census {
     pub(crate) fn details(&self, growth: &Growth) -> ClusterDetails {
         let room =
             |room: PodSize| PodSize { cpu: Millicores(room.cpu.0.min(MAX_QUANTITY)), memory: Bytes(room.memory.0.min(MAX_QUANTITY)) };
-        let cut = |name: &str| name.chars().take(MAX_DETAIL_BYTES / 4).collect::<String>();
         let taint = |((key, value, hard), nodes): (&(String, String, bool), &u32)| {
             let equals = if value.is_empty() { "" } else { "=" };
             let effect = if *hard { "NoSchedule" } else { "PreferNoSchedule" };
-            (cut(&format!("{key}{equals}{value}:{effect}")), *nodes)
+            (format!("{key}{equals}{value}:{effect}"), *nodes)
         };
         let group = |group: &Group| GrowthGroup {
-            name: cut(&group.name),
+            name: group.name.to_string(),
             nodes: group.nodes,
             room: group.room.map(room),
             held_back: group.held_back,
         };
         let [memory, disk, pids] = self.pressure;
-        ClusterDetails {
+        let details = ClusterDetails {
             policies: NetworkPolicies::default(),
-            growth: observed::Growth { room: room(growth.room), groups: growth.groups.iter().take(MAX_DETAILS).map(group).collect() },
+            growth: observed::Growth { room: room(growth.room), groups: growth.groups.iter().map(group).collect() },
             open_nodes: self.open,
-            zones: self.zones.iter().take(MAX_DETAILS).map(|(name, nodes)| (cut(name), *nodes)).collect(),
-            taints: self.taints.iter().take(MAX_DETAILS).map(taint).collect(),
+            zones: self.zones.iter().map(|(name, nodes)| (name.to_string(), *nodes)).collect(),
+            taints: self.taints.iter().map(taint).collect(),
             pressure: Pressure { memory, disk, pids },
-        }
+        };
+        details.bounded()
     }
 }
 
@@ -202,7 +202,7 @@ impl Tally {
         &self.uid
     }
 
-    /// Whether every kind was listed at least once, or is not there to be listed.
+    /// Whether every kind that says what there is was listed at least once, or is not there to be listed.
     #[must_use]
     pub(crate) fn complete(&self) -> bool {
         self.listed_namespaces.complete()
@@ -213,8 +213,15 @@ impl Tally {
             && self.listed_classes.complete()
             && self.listed_left.complete()
             && self.listed_attachments.complete()
-            && self.listed_pools.complete()
-            && self.listed_status.complete()
+    }
+
+    /// Kinds that say what may still be added, and that were neither listed nor are known to be missing.
+    #[must_use]
+    pub(crate) fn unlisted(&self) -> Vec<&'static str> {
+        let [_, _, pool, _] = NodePool::NAMES;
+        let [_, _, status, _] = AutoscalerStatus::NAMES;
+        let kinds = [(pool, self.listed_pools.complete()), (status, self.listed_status.complete())];
+        kinds.into_iter().filter(|(_, is_listed)| !is_listed).map(|(kind, _)| kind).collect()
     }
 
     /// How many nodes there are, and of which kinds.
@@ -295,7 +302,7 @@ impl Tally {
 
 /// The key under which a taint is counted.
 fn taint_key(taint: &Taint) -> (String, String, bool) {
-    (taint.key.clone(), taint.value.clone(), taint.effect == roadstead_core::constraint::TaintEffect::PreferNoSchedule)
+    (taint.key.clone(), taint.value.clone(), taint.effect == TaintEffect::NoSchedule)
 }
 
 fn narrowed(sums: Sums) -> Resources {

@@ -332,3 +332,32 @@ fn a_node_without_room_for_a_pod_has_no_room() {
 fn a_pod_is_kept_in_64_bytes() {
     assert!(size_of::<(u128, (PodKept, u32))>() <= 64);
 }
+
+#[test]
+fn names_that_begin_alike_stay_apart_and_those_that_are_alike_are_added_up() {
+    let zone =
+        |zone: &str| format!("https://www.googleapis.com/compute/v1/projects/acme/zones/{zone}/instanceGroups/apps").into_boxed_str();
+    let room = Some(PodSize { cpu: Millicores(4_000), memory: Bytes(1 << 34) });
+    let group = |name: Box<str>| Group { name, nodes: Some(2), room, held_back: false };
+    let long = |start: &str| format!("{start}{}", "x".repeat(300));
+    let mut tally = Tally::default();
+    for (number, value) in [long("a"), long("b")].into_iter().enumerate() {
+        let taint = Taint { key: "reserved".to_owned(), value, effect: TaintEffect::NoSchedule };
+        tally.take(Step::Is(Node { taints: vec![taint], ..open_node(&number.to_string()) }));
+    }
+    let groups = vec![group(zone("europe-west1-b")), group(zone("europe-west1-c")), group(zone("europe-west1-c"))];
+    let details = tally.census().details(&Growth { groups, ..Growth::default() });
+    let told: Vec<_> = details.growth.groups.iter().map(|group| (group.name.as_str(), group.nodes)).collect();
+    assert_eq!(told, [(&*zone("europe-west1-b"), Some(2)), (&*zone("europe-west1-c"), Some(4))]);
+    assert_eq!(details.taints, [(format!("...{}:NoSchedule", "x".repeat(242)), 2)]);
+}
+
+#[test]
+fn a_taint_is_told_with_its_own_effect() {
+    let taint = |key: &str, effect| Taint { key: key.to_owned(), value: String::new(), effect };
+    let taints = vec![taint("hard", TaintEffect::NoSchedule), taint("soft", TaintEffect::PreferNoSchedule)];
+    let mut tally = Tally::default();
+    tally.take(Step::Is(Node { taints, ..open_node("n") }));
+    let told = tally.census().details(&Growth::default()).taints;
+    assert_eq!(told, [("hard:NoSchedule".to_owned(), 1), ("soft:PreferNoSchedule".to_owned(), 1)]);
+}
