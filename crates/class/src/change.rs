@@ -1,13 +1,15 @@
-//! Changes from one version of a class to another that a cluster could never carry out: fields that the API server lets nobody change.
+//! Changes that a cluster could never carry out, from one version of a class to another or from some values to others: fields that the API server
+//! lets nobody change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
 use crate::check::{MAX_EXAMPLES, rendered, samples};
 use crate::class::Class;
 use crate::finding::{Finding, Findings};
-use crate::rendered::Rendered;
+use crate::rendered::{Manifest, ObjectId, Rendered};
+use crate::sums::whole;
 use crate::units::bytes_words;
 
 /// A field that keeps what it was made with: its path, what it is if nothing is said, and which changes of it are allowed all the same.
@@ -100,7 +102,7 @@ fn examples(class: &Class) -> impl Iterator<Item = Value> {
 /// Values with a class's defaults; `None` if it does not accept them.
 fn filled(class: &Class, said: &Value) -> Option<Value> {
     let mut values = said.clone();
-    class.schema.fill_defaults(&mut values);
+    class.schema.fill_defaults(&mut values).ok()?;
     class.schema.violations(&values).is_empty().then_some(values)
 }
 
@@ -129,26 +131,62 @@ fn volumes(old: &Class, new: &Class, findings: &mut Findings) {
 fn objects(old: &Rendered, new: &Rendered, findings: &mut Findings) {
     for after in new.manifests() {
         let Some(before) = old.manifests().find(|before| before.id == after.id) else { continue };
-        let mut tell = |path: &str| {
-            let field = path.trim_start_matches('/').replace('/', ".");
+        for field in refused(before, after) {
             let problem = format!("{}: {field} would change, which no cluster allows: give the object another name", after.id);
             findings.add("spec.manifests", problem);
-        };
-        let is_of = |(version, kind, _): &&(&str, &str, &[Field])| *version == after.id.api_version && *kind == after.id.kind;
-        let fields = IMMUTABLE.iter().find(is_of).map_or(&[][..], |(_, _, fields)| fields);
-        for (path, default, allowed) in fields {
-            let differs = value(&before.body, path, *default) != value(&after.body, path, *default);
-            if differs && !allowed(&before.body, &after.body) {
+        }
+    }
+}
+
+/// What no cluster lets change of an object that is to become another one, as in `spec.selector`.
+fn refused(before: &Manifest, after: &Manifest) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut tell = |path: &str| found.push(path.trim_start_matches('/').replace('/', "."));
+    for (path, default, allowed) in fields_of(&after.id) {
+        let differs = value(&before.body, path, *default) != value(&after.body, path, *default);
+        if differs && !allowed(&before.body, &after.body) {
+            tell(path);
+        }
+    }
+    if may_be_sealed(&after.id) && before.body.get("immutable") == Some(&Value::Bool(true)) {
+        for path in SEALED.1 {
+            if before.body.pointer(path) != after.body.pointer(path) {
                 tell(path);
             }
         }
-        let (kinds, sealed) = SEALED;
-        let is_sealed = after.id.api_version == "v1" && kinds.contains(&after.id.kind.as_str());
-        if is_sealed && before.body.get("immutable") == Some(&Value::Bool(true)) {
-            for path in sealed {
-                if before.body.pointer(path) != after.body.pointer(path) {
-                    tell(path);
-                }
+    }
+    found
+}
+
+fn fields_of(id: &ObjectId) -> &'static [Field] {
+    let found = IMMUTABLE.iter().find(|(version, kind, _)| *version == id.api_version && *kind == id.kind);
+    found.map_or(&[], |(_, _, fields)| fields)
+}
+
+fn may_be_sealed(id: &ObjectId) -> bool {
+    id.api_version == "v1" && SEALED.0.contains(&id.kind.as_str())
+}
+
+/// Objects of one version, each as the first values made it that it was tried with. A tenant changes its values, and its objects keep what cannot
+/// change.
+#[derive(Default)]
+pub(crate) struct FirstMade(BTreeMap<ObjectId, Manifest>);
+
+impl FirstMade {
+    /// Tells of what of a rendering could not come of what was made first, or that of it, since `what` has changed. One of another name is another
+    /// object.
+    pub(crate) fn compare(&mut self, rendered: &Rendered, what: &str, findings: &mut Findings) {
+        for manifest in rendered.manifests().filter(|manifest| !fields_of(&manifest.id).is_empty() || may_be_sealed(&manifest.id)) {
+            let Some(first) = self.0.get(&manifest.id) else {
+                self.0.insert(manifest.id.clone(), manifest.clone());
+                continue;
+            };
+            for field in refused(first, manifest).into_iter().chain(refused(manifest, first)) {
+                let problem = format!(
+                    "{}: {field} depends on {what}, and no cluster lets it change: put what it depends on into the object's name",
+                    manifest.id
+                );
+                findings.add("spec.manifests", problem);
             }
         }
     }
@@ -160,7 +198,7 @@ fn never(_: &Value, _: &Value) -> bool {
 
 /// An Indexed Job has other completions if it has as many at a time.
 fn elastic(_: &Value, after: &Value) -> bool {
-    let number = |path: &str| after.pointer(path).and_then(Value::as_u64);
+    let number = |path: &str| after.pointer(path).and_then(whole);
     let indexed = after.pointer("/spec/completionMode").and_then(Value::as_str) == Some("Indexed");
     indexed && number("/spec/completions") == Some(number("/spec/parallelism").unwrap_or(1))
 }
@@ -191,12 +229,9 @@ fn value(body: &Value, path: &str, default: Option<&str>) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use roadstead_core::reconcile::Part;
 
     use super::*;
-    use crate::rendered::{Manifest, ObjectId};
 
     fn object(version: &str, kind: &str, body: &Value) -> Manifest {
         Manifest { id: ObjectId { api_version: version.to_owned(), kind: kind.to_owned(), name: "x".to_owned() }, body: body.clone() }
@@ -304,5 +339,45 @@ mod tests {
         assert_eq!(told("batch/v1", "Job", &job(2, 2), &job(3, 2)).len(), 1);
         let limits = |failed: u64| json!({"spec": {"backoffLimit": failed, "maxFailedIndexes": failed, "suspend": failed == 1}});
         assert_eq!(told("batch/v1", "Job", &limits(1), &limits(2)), nothing);
+    }
+
+    /// What is told of an object that some values make so and others otherwise, whichever are tried first.
+    fn depends(version: &str, kind: &str, one: &Value, other: &Value) -> Vec<String> {
+        let of = |one: &Value, other: &Value| {
+            let (mut made, mut findings) = (FirstMade::default(), Findings::default());
+            for body in [one, other, one] {
+                made.compare(&with(object(version, kind, body)), "values", &mut findings);
+            }
+            findings.0.into_iter().map(|finding| finding.problem).collect::<Vec<_>>()
+        };
+        let told = of(one, other);
+        assert_eq!(of(other, one), told);
+        told
+    }
+
+    #[test]
+    fn what_no_cluster_lets_change_may_not_depend_on_values() {
+        for (version, kind, path, one, other) in rows() {
+            let field = path.trim_start_matches('/').replace('/', ".");
+            let problem = format!(
+                "{kind}/x: {field} depends on values, and no cluster lets it change: put what it depends on into the object's name"
+            );
+            assert_eq!(depends(version, kind, &one, &other), [problem], "{kind} {path}");
+        }
+        let sealed = |data: &str| json!({"immutable": true, "data": {"a": data}});
+        assert_eq!(depends("v1", "ConfigMap", &sealed("x"), &sealed("y")).len(), 1);
+        let job = |completions: u64| json!({"spec": {"completionMode": "Indexed", "completions": completions, "parallelism": 2}});
+        assert_eq!(depends("batch/v1", "Job", &job(2), &job(3)).len(), 1, "there is no way back from one that is not elastic");
+    }
+
+    #[test]
+    fn what_a_cluster_lets_change_may_depend_on_values() {
+        let nothing = Vec::<String>::new();
+        let job = |count: f64| json!({"spec": {"completionMode": "Indexed", "completions": count, "parallelism": count}});
+        assert_eq!(depends("batch/v1", "Job", &job(2.0), &job(3.0)), nothing, "an elastic Job");
+        let set = |replicas: u64| json!({"spec": {"replicas": replicas, "serviceName": "db"}});
+        assert_eq!(depends("apps/v1", "StatefulSet", &set(1), &set(2)), nothing);
+        let open = |data: &str| json!({"data": {"a": data}});
+        assert_eq!(depends("v1", "ConfigMap", &open("x"), &open("y")), nothing);
     }
 }

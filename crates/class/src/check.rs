@@ -1,23 +1,22 @@
 //! What is refused of a class before it is written anywhere: it is rendered with its defaults, with the examples of its schema, with the
-//! largest values of each of these and with those of each member of its enums, and what comes out is looked at.
+//! largest values of each of these and with those of each member of its enums, once without hostnames, and what comes out is looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use roadstead_core::id::{Incarnation, Owner, Revision, ShardId, TenantId};
 use roadstead_core::intent::{Role, TenantIntent, VolumeIntent};
-use roadstead_core::reconcile::Part;
 use serde_json::{Value, json};
 
+use crate::change::FirstMade;
 use crate::class::Class;
 use crate::finding::{Finding, Findings};
 use crate::kinds;
-use crate::manifests::at;
-use crate::pod_security;
+use crate::pods;
 use crate::render::{RenderError, render};
-use crate::rendered::{ObjectId, Rendered, StopStep};
+use crate::rendered::{Manifest, ObjectId, Rendered, StopStep};
+use crate::services;
 use crate::site::{Entry, Site};
 use crate::sums::sum;
-use crate::template::PodSecurity;
 use crate::units::bytes_words;
 
 /// Examples that a class is tried with: each is rendered in full.
@@ -45,15 +44,27 @@ pub fn check(class: &Class) -> Vec<Finding> {
     if samples.is_empty() && findings.0.is_empty() {
         findings.add("spec.values", "asks for values that have no default, so that nothing can be tried: give `examples` of the whole");
     }
-    let mut excess = Excess::default();
-    for sample in &samples {
+    written(class, &mut findings);
+    let (mut excess, mut made) = (Excess::default(), FirstMade::default());
+    for (index, sample) in samples.iter().enumerate() {
         match rendered(class, &sample.values) {
             Ok(rendered) => {
                 references(class, &rendered, &mut findings);
-                workloads(class.template.pod_security, &rendered, &mut findings);
+                objects(&rendered, &mut findings);
+                pods::check(class.template.pod_security, &rendered, &mut findings);
                 requests(class, sample, &rendered, &mut excess, &mut findings);
+                made.compare(&rendered, "values", &mut findings);
+                if index == 0 {
+                    without_hostnames(class, sample, &mut made, &mut findings);
+                }
             }
-            Err(error) => findings.add(field_of(&error), error.to_string()),
+            Err(error) => {
+                findings.add(field_of(&error), error.to_string());
+                // Each of the others would take as long, and be refused with it.
+                if matches!(error, RenderError::TooLarge | RenderError::TooMuchWork { .. }) {
+                    break;
+                }
+            }
         }
     }
     findings.0.extend(excess.into_values().map(|(_, finding)| finding));
@@ -66,12 +77,14 @@ pub(crate) fn samples(class: &Class, findings: &mut Findings) -> Vec<Sample> {
     let schema = &class.schema;
     let mut samples = Vec::new();
     let (nothing, mut defaults) = (json!({}), json!({}));
-    schema.fill_defaults(&mut defaults);
+    let too_much = schema.fill_defaults(&mut defaults).err();
     let (without, with) = (schema.violations(&nothing), schema.violations(&defaults));
     for wrong in with.iter().filter(|wrong| !without.contains(wrong)) {
         findings.add("spec.values", format!("the default of {} {}", wrong.field, wrong.problem));
     }
-    if with.is_empty() {
+    if let Some(Finding { field, problem }) = &too_much {
+        findings.add("spec.values", format!("the default of {field}: {problem}"));
+    } else if with.is_empty() {
         samples.push(Sample { name: DEFAULTS.to_owned(), values: defaults });
     }
     let examples = schema.examples();
@@ -80,24 +93,29 @@ pub(crate) fn samples(class: &Class, findings: &mut Findings) -> Vec<Sample> {
     }
     for (index, example) in examples.iter().take(MAX_EXAMPLES).enumerate() {
         let mut values = example.clone();
-        schema.fill_defaults(&mut values);
+        if let Err(Finding { field, problem }) = schema.fill_defaults(&mut values) {
+            findings.add("spec.values", format!("examples[{index}]: {field}: {problem}"));
+            continue;
+        }
         match schema.violations(&values).first() {
             Some(wrong) => findings.add("spec.values", format!("examples[{index}]: {} {}", wrong.field, wrong.problem)),
             None => samples.push(Sample { name: format!("examples[{index}] of its values"), values }),
         }
     }
-    largest(class, &mut samples);
+    largest(class, &mut samples, findings);
     samples
 }
 
 /// Adds the largest values of each sample, and of each member of an enum. Where a number has no largest value, or one that its schema does not accept,
 /// it stays as it is, and the others are as large as they may be all the same.
-fn largest(class: &Class, samples: &mut Vec<Sample>) {
+fn largest(class: &Class, samples: &mut Vec<Sample>, findings: &mut Findings) {
     let schema = &class.schema;
     let raised = |sample: &Sample| {
         let mut values = sample.values.clone();
-        schema.fill_maxima(&mut values);
         let name = if sample.name == DEFAULTS { LARGEST.to_owned() } else { format!("{} and {LARGEST}", sample.name) };
+        if let Err(Finding { field, problem }) = schema.fill_maxima(&mut values) {
+            findings.add("spec.values", format!("{name}: {field}: {problem}"));
+        }
         Sample { name, values }
     };
     let mut further: Vec<Sample> = samples.iter().map(raised).collect();
@@ -118,8 +136,35 @@ fn largest(class: &Class, samples: &mut Vec<Sample>) {
     }
 }
 
+/// What is refused of the class as it is written, whatever its values are. Reading it does not: versions that are in use go on.
+fn written(class: &Class, findings: &mut Findings) {
+    for object in &class.objects {
+        if let Some(why) = kinds::beyond(&object.api_version, &object.kind) {
+            findings.add("spec.manifests", format!("{}: {}", object.file, kinds::refusal(&object.api_version, &object.kind, why)));
+        }
+    }
+    for (index, cidr) in class.template.egress.iter().map(|egress| egress.cidr).enumerate() {
+        if let Some(plain) = cidr.mapped() {
+            findings.add(format!("spec.network.egress[{index}].cidr"), format!("{cidr} is a block of IPv4 addresses: write {plain}"));
+        }
+    }
+}
+
+/// A tenant need not have hostnames, and a cluster no way in.
+fn without_hostnames(class: &Class, sample: &Sample, made: &mut FirstMade, findings: &mut Findings) {
+    match tenant_of(class, &sample.values, Vec::new(), Entry::None) {
+        Ok(rendered) => made.compare(&rendered, "hostnames", findings),
+        Err(error) => findings.add(field_of(&error), format!("{error} (for a tenant without hostnames)")),
+    }
+}
+
 /// A tenant of the class in a cluster that has everything.
 pub(crate) fn rendered(class: &Class, values: &Value) -> Result<Rendered, RenderError> {
+    let entry = Entry::Ingress { class: "any".to_owned(), from_namespace: "any".to_owned() };
+    tenant_of(class, values, vec!["tenant.example".to_owned()], entry)
+}
+
+fn tenant_of(class: &Class, values: &Value, hostnames: Vec<String>, entry: Entry) -> Result<Rendered, RenderError> {
     let volume = |spec: &roadstead_core::class::VolumeSpec| VolumeIntent {
         name: spec.name.clone(),
         size: spec.size,
@@ -139,7 +184,7 @@ pub(crate) fn rendered(class: &Class, values: &Value) -> Result<Rendered, Render
         class: class.name.clone(),
         version: class.version.clone(),
         values: values.to_string(),
-        hostnames: vec!["tenant.example".to_owned()],
+        hostnames,
         volumes,
         requests,
         removal_agreed: false,
@@ -148,7 +193,7 @@ pub(crate) fn rendered(class: &Class, values: &Value) -> Result<Rendered, Render
         cluster: "any".to_owned(),
         region: "any".to_owned(),
         storage: class.volumes.iter().map(|volume| (volume.storage.clone(), "any".to_owned())).collect(),
-        entry: Entry::Ingress { class: "any".to_owned(), from_namespace: "any".to_owned() },
+        entry,
         ..Site::default()
     };
     render(class, &tenant, &site)
@@ -159,7 +204,9 @@ fn field_of(error: &RenderError) -> &'static str {
     match error {
         RenderError::Values { .. } => "spec.values",
         RenderError::Local { .. } => "spec.local",
-        RenderError::Expression { .. } | RenderError::Object { .. } | RenderError::TooLarge => "spec.manifests",
+        RenderError::Expression { .. } | RenderError::Object { .. } | RenderError::TooLarge | RenderError::TooMuchWork { .. } => {
+            "spec.manifests"
+        }
         RenderError::Storage { .. } => "spec.volumes",
         RenderError::Denied { .. } | RenderError::Site { .. } => "spec.network.egress",
         RenderError::Expose { .. } => "spec.network.expose",
@@ -189,51 +236,35 @@ fn references(class: &Class, rendered: &Rendered, findings: &mut Findings) {
     }
 }
 
-/// What the API server, or the accounting, would not bear.
-fn workloads(level: PodSecurity, rendered: &Rendered, findings: &mut Findings) {
-    let volumes: BTreeSet<&str> = rendered.volumes.keys().map(roadstead_core::id::Name::as_str).collect();
-    let secrets: BTreeSet<&str> = rendered.secrets.iter().map(|secret| secret.manifest.id.name.as_str()).collect();
-    for manifest in rendered.parts.get(&Part::Workloads).into_iter().flatten() {
-        let Some(pod) = kinds::pod_template(&manifest.id.kind).and_then(|path| at(&manifest.body, path)?.get("spec")) else { continue };
-        let mut tell = |problem: String| findings.add("spec.manifests", format!("{}: {problem}", manifest.id));
-        let overlap = manifest.body.pointer("/spec/concurrencyPolicy").and_then(Value::as_str).unwrap_or("Allow");
-        if manifest.id.kind == "CronJob" && overlap == "Allow" {
-            tell("its runs may pile up beyond what is requested: say concurrencyPolicy Forbid or Replace".to_owned());
+/// What of the class's objects reaches beyond the tenant's namespace, or is made by itself.
+fn objects(rendered: &Rendered, findings: &mut Findings) {
+    let mut seen = BTreeSet::new();
+    for manifest in rendered.manifests() {
+        let mut tell = |problem: &str| findings.add("spec.manifests", format!("{}: {problem}", manifest.id));
+        if !seen.insert(&manifest.id) {
+            tell("one of this name is made for the tenant by itself: give it another name");
         }
-        for refusal in pod_security::refusals(level, pod) {
-            tell(format!("{refusal} (podSecurity: {})", level.name()));
+        let data = manifest.body.get("data").and_then(Value::as_object).filter(|_| manifest.id.kind == "ConfigMap");
+        for (key, value) in data.into_iter().flatten().filter(|(_, value)| !value.is_string()) {
+            tell(&format!("data.{key} is {value}, {}", pods::MUST_BE_TEXT));
         }
-        let list = |owner: &'_ Value, field: &str| owner.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
-        let declared: BTreeSet<String> = list(pod, "volumes").iter().map(|volume| text(volume, "/name")).collect();
-        for volume in list(pod, "volumes") {
-            let claim = text(&volume, "/persistentVolumeClaim/claimName");
-            if !claim.is_empty() && !volumes.contains(claim.as_str()) {
-                tell(format!("claims volume {claim}, which is not among spec.volumes"));
-            }
+        if let Some(role) =
+            bound(manifest).filter(|role| !rendered.manifests().any(|other| other.id.kind == "Role" && other.id.name == *role))
+        {
+            tell(&format!("binds Role/{role}, which is not among the manifests"));
         }
-        for container in list(pod, "initContainers").iter().chain(&list(pod, "containers")) {
-            let name = text(container, "/name");
-            for mount in list(container, "volumeMounts") {
-                let mounted = text(&mount, "/name");
-                if !declared.contains(&mounted) {
-                    tell(format!("container {name} mounts {mounted}, which is neither among spec.volumes nor the pod's own"));
-                }
-            }
-            let from = list(container, "envFrom").into_iter().map(|from| ("/secretRef", from));
-            let env = list(container, "env").into_iter().map(|env| ("/valueFrom/secretKeyRef", env));
-            for (path, source) in from.chain(env) {
-                let secret = text(&source, &format!("{path}/name"));
-                let optional = source.pointer(&format!("{path}/optional")) == Some(&Value::Bool(true));
-                if !secret.is_empty() && !optional && !secrets.contains(secret.as_str()) {
-                    tell(format!("container {name} needs secret {secret}, which is not among spec.secrets"));
-                }
+        if services::is_one(&manifest.id) {
+            for problem in services::refusals(&manifest.body) {
+                tell(&problem);
             }
         }
     }
 }
 
-fn text(value: &Value, pointer: &str) -> String {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+/// The Role that a RoleBinding binds.
+fn bound(manifest: &Manifest) -> Option<&str> {
+    let role = manifest.body.get("roleRef").filter(|_| manifest.id.kind == "RoleBinding")?;
+    (role.get("kind").and_then(Value::as_str) == Some("Role")).then(|| role.get("name").and_then(Value::as_str)).flatten()
 }
 
 /// An amount as people read it.

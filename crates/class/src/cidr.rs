@@ -4,6 +4,9 @@ use core::net::IpAddr;
 use std::fmt;
 use std::str::FromStr;
 
+/// Bits before the IPv4 address within an IPv6 address that stands for it.
+const MAPPED_BITS: u8 = 96;
+
 /// A block of addresses, as in `10.0.0.0/8` or `fd00::/8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cidr {
@@ -61,6 +64,13 @@ impl Cidr {
         self.number().checked_shr(beyond).map_or(0, |head| head.checked_shl(beyond).unwrap_or(0))
     }
 
+    /// The IPv4 block that this one stands for, if it is one of IPv4 addresses in the clothes of IPv6 (`::ffff:10.0.0.0/104`): who enforces a policy
+    /// may take it for that.
+    pub(crate) fn mapped(self) -> Option<Self> {
+        let IpAddr::V6(address) = self.address else { return None };
+        Some(Self { address: IpAddr::V4(address.to_ipv4_mapped()?), prefix: self.prefix.checked_sub(MAPPED_BITS)? })
+    }
+
     /// Whether all addresses of `other` are in this block; each contains itself.
     pub(crate) fn contains(self, other: Self) -> bool {
         self.bits() == other.bits() && self.prefix <= other.prefix && other.masked(self.prefix) == self.number()
@@ -82,6 +92,17 @@ mod tests {
         assert!(!contains("10.0.0.0/8", "11.0.0.0/16"));
         assert!(!contains("10.1.0.0/16", "10.0.0.0/8"));
         assert!(!contains("0.0.0.0/0", "fd00::/8"));
+    }
+
+    #[test]
+    fn a_block_of_ipv4_addresses_is_known_in_the_clothes_of_ipv6() {
+        let mapped = |text: &str| text.parse::<Cidr>().unwrap().mapped().map(|cidr| cidr.to_string());
+        assert_eq!(mapped("::ffff:169.254.169.254/128").as_deref(), Some("169.254.169.254/32"));
+        assert_eq!(mapped("::ffff:a9fe:0/112").as_deref(), Some("169.254.0.0/16"));
+        assert_eq!(mapped("::ffff:0:0/96").as_deref(), Some("0.0.0.0/0"));
+        for plain in ["::/0", "::fffe:0:0/95", "fd00::/8", "fd00:ec2::254/128", "169.254.169.254/32"] {
+            assert_eq!(mapped(plain), None, "{plain}");
+        }
     }
 
     #[test]

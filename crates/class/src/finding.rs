@@ -17,15 +17,18 @@ impl fmt::Display for Finding {
     }
 }
 
+/// Problems of one class that are noted: more than anybody reads at a time.
+const MAX_FINDINGS: usize = 1024;
+
 /// Problems as they are found.
 #[derive(Debug, Default)]
 pub(crate) struct Findings(pub(crate) Vec<Finding>);
 
 impl Findings {
-    /// Notes one, unless it is known already.
+    /// Notes one, unless it is known already or there are very many.
     pub(crate) fn add(&mut self, field: impl Into<String>, problem: impl Into<String>) {
         let finding = Finding { field: field.into(), problem: problem.into() };
-        if !self.0.contains(&finding) {
+        if self.0.len() < MAX_FINDINGS && !self.0.contains(&finding) {
             self.0.push(finding);
         }
     }

@@ -36,7 +36,7 @@ const ALLOWED: [(&str, &str, u8); 11] = [
     ("policy/v1", "PodDisruptionBudget", 11),
 ];
 
-/// What to say of built-in kinds that people try.
+/// What to say of built-in kinds that people try; a kind of such a name in another group is meant for the same.
 const REFUSED: [(&str, &str); 18] = [
     ("Namespace", "the tenant's namespace is made for it"),
     ("Secret", "values of a class are never secret: declare it under spec.secrets"),
@@ -58,14 +58,87 @@ const REFUSED: [(&str, &str); 18] = [
     ("List", "write its items as documents of their own"),
 ];
 
+/// Why no class brings further policies: whoever judges them may do so before Kubernetes' own, or beside them.
+const POLICIES: &str = "it may open what is denied to every tenant: declare what may be reached under spec.network";
+/// Why no class brings routes.
+const ROUTES: &str = "declare what is reachable under spec.network.expose; hostnames belong to tenants";
+/// Why no class brings what is deployed by somebody else.
+const DEPLOYERS: &str = "its controller writes beyond the tenant's namespace, with rights that no tenant has: bring what it would make";
+
+/// What of groups that are not Kubernetes' own reaches beyond a tenant's namespace: the end of the group's name, kinds (none: all of them), and why
+/// not.
+const BEYOND: [(&str, &[&str], &str); 31] = [
+    ("projectcalico.org", &[], POLICIES),
+    ("cilium.io", &[], POLICIES),
+    ("antrea.io", &[], POLICIES),
+    ("k8s.ovn.org", &[], POLICIES),
+    ("vpcresources.k8s.aws", &[], POLICIES),
+    ("k8s.cni.cncf.io", &[], POLICIES),
+    ("traefik.io", &[], ROUTES),
+    ("traefik.containo.us", &[], ROUTES),
+    ("networking.istio.io", &[], ROUTES),
+    ("route.openshift.io", &[], ROUTES),
+    ("projectcontour.io", &[], ROUTES),
+    ("gateway.envoyproxy.io", &[], ROUTES),
+    ("gateway.networking.x-k8s.io", &[], ROUTES),
+    ("getambassador.io", &[], ROUTES),
+    ("konghq.com", &[], ROUTES),
+    ("nginx.org", &[], ROUTES),
+    ("haproxy.org", &[], ROUTES),
+    ("apisix.apache.org", &[], ROUTES),
+    ("networking.gke.io", &[], ROUTES),
+    ("elbv2.k8s.aws", &[], ROUTES),
+    ("serving.knative.dev", &[], ROUTES),
+    ("helm.cattle.io", &[], DEPLOYERS),
+    ("fleet.cattle.io", &[], DEPLOYERS),
+    ("toolkit.fluxcd.io", &[], DEPLOYERS),
+    ("argoproj.io", &["Application", "ApplicationSet", "AppProject"], DEPLOYERS),
+    ("operators.coreos.com", &[], DEPLOYERS),
+    ("open-cluster-management.io", &[], DEPLOYERS),
+    ("kappctrl.k14s.io", &[], DEPLOYERS),
+    ("packaging.carvel.dev", &[], DEPLOYERS),
+    ("crossplane.io", &["Object", "ObservedObjectCollection", "Release"], DEPLOYERS),
+    ("hnc.x-k8s.io", &[], DEPLOYERS),
+];
+
+/// Whether a group is not Kubernetes' own: those of Kubernetes have no dot, or end with its domain; everybody else's have a domain of their own.
+fn is_foreign(group: &str) -> bool {
+    group.contains('.') && !group.ends_with(".k8s.io")
+}
+
+fn group_of(api_version: &str) -> &str {
+    api_version.split_once('/').map_or("", |(group, _)| group)
+}
+
+/// Why a class should not bring a kind of a group that is not Kubernetes' own, although it can be read. Told when a class is applied: what is in use
+/// already goes on.
+pub(crate) fn beyond(api_version: &str, kind: &str) -> Option<&'static str> {
+    let group = group_of(api_version);
+    if !is_foreign(group) {
+        return None;
+    }
+    if let Some((_, why)) = REFUSED.iter().find(|(name, _)| *name == kind) {
+        return Some(why);
+    }
+    if kind.ends_with("NetworkPolicy") {
+        return Some(POLICIES);
+    }
+    let is_of = |end: &str| group.strip_suffix(end).is_some_and(|head| head.is_empty() || head.ends_with('.'));
+    let found = BEYOND.iter().find(|(end, kinds, _)| is_of(end) && (kinds.is_empty() || kinds.contains(&kind)));
+    found.map(|(_, _, why)| *why)
+}
+
+/// How it is told that a class cannot bring a kind.
+pub(crate) fn refusal(api_version: &str, kind: &str, why: &str) -> String {
+    format!("{kind} ({api_version}) cannot be part of a class: {why}")
+}
+
 /// What is done with a kind.
 pub(crate) fn verdict(api_version: &str, kind: &str) -> Verdict {
     if let Some((_, _, order)) = ALLOWED.iter().find(|(api, name, _)| (*api, *name) == (api_version, kind)) {
         return Verdict::Allowed(*order);
     }
-    let group = api_version.split_once('/').map_or("", |(group, _)| group);
-    // Groups of Kubernetes itself have no dot, or end with its domain; everybody else's have a domain of their own.
-    if group.contains('.') && !group.ends_with(".k8s.io") {
+    if is_foreign(group_of(api_version)) {
         return Verdict::Allowed(OTHERS);
     }
     let known = REFUSED.iter().find(|(name, _)| *name == kind).map(|(_, why)| *why);

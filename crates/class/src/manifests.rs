@@ -1,5 +1,7 @@
 //! A class's manifests: YAML to trees, and what no tree may hold whatever the values are.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use crate::expression;
@@ -11,10 +13,14 @@ use crate::template::File;
 pub const MAX_OBJECTS: usize = 128;
 /// The account that a tenant's pods run under unless the class names one; it has no rights and no token.
 pub(crate) const ACCOUNT: &str = "tenant";
+/// The ConfigMap in a tenant's namespace in which its agent writes down what it made.
+pub const RECORD: &str = "roadstead-record";
 /// Nesting of one object; Kubernetes' own kinds stay below 20.
 pub const MAX_DEPTH: usize = 40;
 /// Values in all objects of one class together.
 pub const MAX_NODES: usize = 100_000;
+/// Problems of one Role that are told.
+const MAX_PROBLEMS: usize = 64;
 /// The only metadata that a class writes; the rest belongs to the API server and to us.
 const METADATA: [&str; 3] = ["name", "labels", "annotations"];
 /// The beginning of labels and annotations that are ours.
@@ -141,7 +147,7 @@ fn object(file: &File, body: Value) -> Result<Object, String> {
     };
     let order = match kinds::verdict(api_version, kind) {
         Verdict::Allowed(order) => order,
-        Verdict::Refused(why) => return Err(format!("{kind} ({api_version}) cannot be part of a class: {why}")),
+        Verdict::Refused(why) => return Err(kinds::refusal(api_version, kind, why)),
     };
     let (api_version, kind) = (api_version.to_owned(), kind.to_owned());
     Ok(Object { file: file.file.clone(), api_version, kind, order, body })
@@ -171,8 +177,11 @@ pub(crate) fn problems(kind: &str, body: &Value) -> Vec<String> {
     if body.get("status").is_some() {
         found.push("has a status, which is the cluster's to say".to_owned());
     }
-    if kind == "ServiceAccount" && metadata.get("name").and_then(Value::as_str) == Some(ACCOUNT) {
-        found.push(format!("the account {} is made for every tenant", ACCOUNT));
+    // Of the kinds that a class may bring these are made beside it; budgets give way to its own.
+    match (kind, metadata.get("name").and_then(Value::as_str)) {
+        ("ServiceAccount", Some(ACCOUNT)) => found.push(format!("the account {ACCOUNT} is made for every tenant")),
+        ("ConfigMap", Some(RECORD)) => found.push("the agent writes down there what it made: give it another name".to_owned()),
+        (_, Some(_) | None) => {}
     }
     if body.pointer("/spec/volumeClaimTemplates").is_some() {
         found.push(
@@ -201,7 +210,8 @@ pub(crate) fn at<'v>(value: &'v Value, path: &[&str]) -> Option<&'v Value> {
 }
 
 fn role(body: &Value, found: &mut Vec<String>) {
-    let list = |rule: &Value, field: &str| -> Vec<String> {
+    // Each once: three long lists make very many rights.
+    let list = |rule: &Value, field: &str| -> BTreeSet<String> {
         let items = rule.get(field).and_then(Value::as_array).into_iter().flatten();
         items.map(|item| item.as_str().unwrap_or("?").to_owned()).collect()
     };
@@ -210,16 +220,22 @@ fn role(body: &Value, found: &mut Vec<String>) {
         if let Some(other) = rule.as_object().and_then(|rule| rule.keys().find(|field| !known(field))) {
             found.push(format!("rules[{index}].{other} is more than a tenant may have"));
         }
-        for group in list(rule, "apiGroups") {
-            for resource in list(rule, "resources") {
-                for verb in list(rule, "verbs") {
-                    let allowed = RULES.iter().any(|(known, resources, verbs)| {
-                        *known == group && resources.contains(&resource.as_str()) && verbs.contains(&verb.as_str())
-                    });
-                    if !allowed {
-                        let group = if group.is_empty() { "the core group" } else { &group };
-                        found.push(format!("rules[{index}]: {verb} on {resource} of {group} is more than a tenant may have"));
-                    }
+        let (groups, resources, verbs) = (list(rule, "apiGroups"), list(rule, "resources"), list(rule, "verbs"));
+        // Every right names all three.
+        if verbs.is_empty() {
+            continue;
+        }
+        for (group, resource) in groups.iter().flat_map(|group| resources.iter().map(move |resource| (group, resource))) {
+            for verb in &verbs {
+                let allowed = RULES.iter().any(|(known, resources, verbs)| {
+                    known == group && resources.contains(&resource.as_str()) && verbs.contains(&verb.as_str())
+                });
+                if !allowed {
+                    let group = if group.is_empty() { "the core group" } else { group };
+                    found.push(format!("rules[{index}]: {verb} on {resource} of {group} is more than a tenant may have"));
+                }
+                if found.len() >= MAX_PROBLEMS {
+                    return;
                 }
             }
         }

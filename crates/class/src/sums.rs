@@ -12,6 +12,8 @@ use crate::units::{bytes, millicores};
 
 /// Percent of its replicas that a Deployment adds during an update if it does not say (Kubernetes' default).
 const DEFAULT_SURGE: u64 = 25;
+/// Where a resource is said, the first that has it counts.
+const LISTS: [&str; 2] = ["requests", "limits"];
 
 /// What all pods and volumes of a tenant ask for at most.
 #[must_use]
@@ -27,7 +29,7 @@ pub(crate) fn sum(rendered: &Rendered, tell: &mut impl FnMut(&ObjectId, String))
     for (id, body) in &objects {
         let Some(template) = kinds::pod_template(&id.kind).and_then(|path| at(body, path)) else { continue };
         let pod = pod_size(template.get("spec").unwrap_or(&Value::Null), &mut |problem| tell(id, problem));
-        let count = pods(id, body, &objects);
+        let count = pods(id, body, &objects, tell);
         if count > 0 {
             requests.largest_pod.cpu = requests.largest_pod.cpu.max(pod.cpu);
             requests.largest_pod.memory = requests.largest_pod.memory.max(pod.memory);
@@ -43,53 +45,77 @@ pub(crate) fn sum(rendered: &Rendered, tell: &mut impl FnMut(&ObjectId, String))
 }
 
 /// Pods that a workload has at most at a time.
-fn pods(id: &ObjectId, body: &Value, objects: &[(&ObjectId, &Value)]) -> u64 {
+fn pods(id: &ObjectId, body: &Value, objects: &[(&ObjectId, &Value)], tell: &mut impl FnMut(&ObjectId, String)) -> u64 {
     let most = match autoscaler_of(id, objects.iter().copied()) {
-        Some(scaler) => scaler.pointer("/spec/maxReplicas").and_then(Value::as_u64).unwrap_or(1),
-        None => replicas(body),
+        Some((scaler, body)) => number(body, "/spec/maxReplicas", &mut |problem| tell(scaler, problem)).unwrap_or(1),
+        None => replicas(body, &mut |problem| tell(id, problem)),
     };
+    let mut tell = |problem: String| tell(id, problem);
     match id.kind.as_str() {
-        "Deployment" => most.saturating_add(surge(body, most)),
+        "Deployment" => most.saturating_add(surge(body, most, &mut tell)),
         "StatefulSet" => most,
-        "Job" => parallel(body),
+        "Job" => parallel(body, "", &mut tell),
         // Runs that overlap are refused by the class's check.
-        "CronJob" => body.pointer("/spec/jobTemplate").map_or(0, parallel),
+        "CronJob" => parallel(body, "/spec/jobTemplate", &mut tell),
         _ => 0,
     }
 }
 
+/// A whole number, also one that an expression has made with a point: `{{ 6 / 2 }}` is 3.0, which the API server takes for 3.
+pub(crate) fn whole(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| match value {
+        Value::Number(number) => number.to_string().strip_suffix(".0")?.parse().ok(),
+        Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => None,
+    })
+}
+
+/// The whole number at a path, if anything is said there; tells of anything else.
+pub(crate) fn number(body: &Value, path: &str, tell: &mut impl FnMut(String)) -> Option<u64> {
+    let said = body.pointer(path).filter(|said| !said.is_null())?;
+    let found = whole(said);
+    if found.is_none() {
+        tell(format!("{} is {said}, must be a whole number", path.trim_start_matches('/').replace('/', ".")));
+    }
+    found
+}
+
 /// `spec.replicas`, one if it is not said.
-pub(crate) fn replicas(body: &Value) -> u64 {
-    body.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1)
+pub(crate) fn replicas(body: &Value, tell: &mut impl FnMut(String)) -> u64 {
+    number(body, "/spec/replicas", tell).unwrap_or(1)
 }
 
 /// The autoscaler whose target a workload is.
-pub(crate) fn autoscaler_of<'m>(workload: &ObjectId, objects: impl IntoIterator<Item = (&'m ObjectId, &'m Value)>) -> Option<&'m Value> {
+pub(crate) fn autoscaler_of<'m>(
+    workload: &ObjectId,
+    objects: impl IntoIterator<Item = (&'m ObjectId, &'m Value)>,
+) -> Option<(&'m ObjectId, &'m Value)> {
     let targets = |body: &Value| {
         let text = |field: &str| body.pointer(&format!("/spec/scaleTargetRef/{field}")).and_then(Value::as_str);
         text("kind") == Some(&workload.kind) && text("name") == Some(&workload.name)
     };
-    objects.into_iter().find(|(id, body)| id.kind == "HorizontalPodAutoscaler" && targets(body)).map(|(_, body)| body)
+    objects.into_iter().find(|(id, body)| id.kind == "HorizontalPodAutoscaler" && targets(body))
 }
 
 /// Pods that an update adds: a number, or a percentage rounded up.
-fn surge(body: &Value, replicas: u64) -> u64 {
+fn surge(body: &Value, replicas: u64, tell: &mut impl FnMut(String)) -> u64 {
     let percent = |percent: u64| replicas.saturating_mul(percent).div_ceil(100);
     if replicas == 0 || body.pointer("/spec/strategy/type").and_then(Value::as_str) == Some("Recreate") {
         return 0;
     }
-    match body.pointer("/spec/strategy/rollingUpdate/maxSurge") {
-        Some(Value::Number(number)) => number.as_u64().unwrap_or(0),
-        Some(Value::String(text)) => text.strip_suffix('%').and_then(|text| text.parse().ok()).map_or(0, percent),
-        Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) | None => percent(DEFAULT_SURGE),
-    }
+    let Some(said) = body.pointer("/spec/strategy/rollingUpdate/maxSurge").filter(|said| !said.is_null()) else {
+        return percent(DEFAULT_SURGE);
+    };
+    let part = || said.as_str()?.strip_suffix('%')?.parse().ok().map(percent);
+    whole(said).or_else(part).unwrap_or_else(|| {
+        tell(format!("spec.strategy.rollingUpdate.maxSurge is {said}, must be a whole number or a percentage"));
+        percent(DEFAULT_SURGE)
+    })
 }
 
-/// Pods of a job that run at a time.
-fn parallel(job: &Value) -> u64 {
-    let number = |field: &str| job.pointer(field).and_then(Value::as_u64);
-    let parallelism = number("/spec/parallelism").unwrap_or(1);
-    number("/spec/completions").map_or(parallelism, |completions| parallelism.min(completions))
+/// Pods of a job that run at a time; the job is at a path.
+fn parallel(body: &Value, job: &str, tell: &mut impl FnMut(String)) -> u64 {
+    let parallelism = number(body, &format!("{job}/spec/parallelism"), tell).unwrap_or(1);
+    number(body, &format!("{job}/spec/completions"), tell).map_or(parallelism, |completions| parallelism.min(completions))
 }
 
 /// What one pod asks for: the greater of what its containers ask for together and what each step of its beginning does, plus overhead.
@@ -108,11 +134,10 @@ pub(crate) fn pod_size(pod: &Value, tell: &mut impl FnMut(String)) -> PodSize {
     }
     let together = list("containers").fold(sidecars, |sum, container| plus(sum, asked(container, pod, tell)));
     let mut size = greater(most, together);
-    // What is said of the pod as a whole stands in place of its containers' sums.
-    if let Some(cpu) = quantity(pod, "cpu", millicores, tell) {
+    if let Some(cpu) = whole_pod(pod, "cpu", millicores, tell) {
         size.cpu = Millicores(cpu);
     }
-    if let Some(memory) = quantity(pod, "memory", bytes, tell) {
+    if let Some(memory) = whole_pod(pod, "memory", bytes, tell) {
         size.memory = Bytes(memory);
     }
     let overhead =
@@ -120,11 +145,20 @@ pub(crate) fn pod_size(pod: &Value, tell: &mut impl FnMut(String)) -> PodSize {
     plus(size, PodSize { cpu: Millicores(overhead("cpu", millicores)), memory: Bytes(overhead("memory", bytes)) })
 }
 
+/// What is said of the pod as a whole, which stands in place of its containers' sums: what it requests; what it is limited to only if none of its
+/// containers says anything of the resource, as the API server fills it in (`defaultPodRequests` in `pkg/apis/core/v1/defaults.go`).
+fn whole_pod(pod: &Value, field: &str, read: fn(&Value) -> Option<u64>, tell: &mut impl FnMut(String)) -> Option<u64> {
+    let says = |owner: &Value, list: &str| owner.pointer(&format!("/resources/{list}/{field}")).is_some();
+    let containers = ["initContainers", "containers"].into_iter().filter_map(|list| pod.get(list)?.as_array()).flatten();
+    let of_containers = || containers.into_iter().any(|container| LISTS.into_iter().any(|list| says(container, list)));
+    if says(pod, "requests") || !of_containers() { quantity(pod, field, read, tell) } else { None }
+}
+
 /// What a container asks for. A request that is not said is the limit, if there is one, as the API server fills it in.
 fn asked(container: &Value, pod: &Value, tell: &mut impl FnMut(String)) -> PodSize {
     let mut of = |field: &str, read: fn(&Value) -> Option<u64>| {
         let found = quantity(container, field, read, tell);
-        if found.is_none() && quantity(pod, field, read, &mut |_| {}).is_none() {
+        if found.is_none() && whole_pod(pod, field, read, &mut |_| {}).is_none() {
             tell(format!("container {} does not say how much {field} it requests", name(container)));
         }
         found.unwrap_or(0)
@@ -134,7 +168,7 @@ fn asked(container: &Value, pod: &Value, tell: &mut impl FnMut(String)) -> PodSi
 
 /// A resource that a container or a pod asks for, or its limit.
 fn quantity(owner: &Value, field: &str, read: fn(&Value) -> Option<u64>, tell: &mut impl FnMut(String)) -> Option<u64> {
-    let said = ["requests", "limits"].into_iter().find_map(|list| owner.pointer(&format!("/resources/{list}/{field}")))?;
+    let said = LISTS.into_iter().find_map(|list| owner.pointer(&format!("/resources/{list}/{field}")))?;
     let found = read(said);
     if found.is_none() {
         tell(format!("container {} requests {said} of {field}, which is no quantity", name(owner)));

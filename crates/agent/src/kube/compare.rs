@@ -198,6 +198,8 @@ fn contains(rendered: &Value, live: &Value, place: Place) -> bool {
         }
         // What has the value that it has when it is not there is left out when it is stored.
         (rendered, Value::Null) => is_zero(rendered),
+        // A half of 12 is 6.0, and kept as 6.
+        (Value::Number(one), Value::Number(other)) if one.is_f64() != other.is_f64() => one.as_f64() == other.as_f64(),
         (rendered, live) => {
             rendered == live || (place == Place::Quantities && nano(rendered).is_some_and(|quantity| Some(quantity) == nano(live)))
         }
@@ -342,6 +344,17 @@ mod tests {
         for wrong in ["", "x", "1x", "1.0000000001", "Gi"] {
             assert_eq!(nano(&json!(wrong)), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_whole_number_is_the_same_one_however_it_is_written() {
+        let (live, fields) = live();
+        let mut whole = rendered();
+        let replicas = live["spec"]["replicas"].as_f64().unwrap();
+        whole["spec"]["replicas"] = json!(replicas);
+        assert_eq!(compare(&whole, &live, fields.clone()), Ok(()));
+        whole["spec"]["replicas"] = json!(replicas + 0.5);
+        assert_eq!(compare(&whole, &live, fields), Err("spec.replicas".to_owned()));
     }
 
     #[test]

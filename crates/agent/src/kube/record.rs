@@ -19,7 +19,7 @@ use super::TENANT_LABEL;
 use super::owned::MANAGER;
 
 /// Name of the ConfigMap that it is kept in.
-pub(super) const NAME: &str = "roadstead-record";
+pub(super) const NAME: &str = roadstead_class::RECORD;
 /// Its only key.
 const KEY: &str = "record";
 /// The annotation of a namespace that says what was to be made in it when it was created.

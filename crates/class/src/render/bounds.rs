@@ -7,6 +7,7 @@ use super::{Here, Made, RenderError};
 use crate::cidr::Cidr;
 use crate::manifests::ACCOUNT;
 use crate::rendered::Manifest;
+use crate::services;
 use crate::site::Entry;
 use crate::units::bytes_text;
 
@@ -16,15 +17,18 @@ const HEADROOM_PART: u64 = 4;
 /// What a container asks for that does not say: thousandths of a CPU, and bytes.
 const DEFAULT_REQUEST: (u64, u64) = (10, 32 << 20);
 
+/// How many times its Services a tenant may have for a while: one that gets another name is made before the old one is taken away. None stays none.
+const RENAMED: u64 = 2;
+
 impl Here<'_> {
     pub(super) fn bounds(&self, objects: &[Made]) -> Result<Vec<Manifest>, RenderError> {
-        let mut bounds = vec![self.quota(), self.limits()];
+        let mut bounds = vec![self.quota(objects), self.limits()];
         bounds.extend(self.policies(objects)?);
         bounds.push(self.own("v1", "ServiceAccount", ACCOUNT, json!({"automountServiceAccountToken": false})));
         Ok(bounds)
     }
 
-    fn quota(&self) -> Manifest {
+    fn quota(&self, objects: &[Made]) -> Manifest {
         let requests = self.tenant.requests;
         let largest = [requests.largest_pod.cpu.0, requests.largest_pod.memory.0, 1, 0, 0];
         let mut hard = [0; RESOURCE_COUNT];
@@ -33,12 +37,16 @@ impl Here<'_> {
             *slot = if largest == 0 { amount } else { amount.saturating_add(largest.max(amount.div_ceil(HEADROOM_PART))) };
         }
         let [cpu, memory, pods, storage, _] = hard;
+        let services = objects.iter().filter(|object| services::is_one(&object.id)).map(|object| &object.body);
+        let counted = services::counted(services);
         let hard = json!({
             "requests.cpu": format!("{cpu}m"),
             "requests.memory": bytes_text(memory),
             "pods": pods.to_string(),
             "requests.storage": bytes_text(storage),
             "persistentvolumeclaims": self.tenant.volumes.len().to_string(),
+            "services.nodeports": counted.node_ports.saturating_mul(RENAMED).to_string(),
+            "services.loadbalancers": counted.load_balancers.saturating_mul(RENAMED).to_string(),
         });
         self.own("v1", "ResourceQuota", "tenant", json!({"spec": {"hard": hard}}))
     }

@@ -9,21 +9,20 @@ mod routes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use minijinja::value::Serde;
 use roadstead_core::id::{Name, TenantId};
 use roadstead_core::intent::{TenantIntent, VolumeIntent};
 use roadstead_core::reconcile::Part;
 use serde_json::{Map, Value, json};
 
 use crate::class::{Class, hex};
-use crate::expression::{self, Wrong};
-use crate::manifests::{Object, problems, scalars};
+use crate::expression::{self, Engine, Failure, Wrong};
+use crate::finding::Finding;
+use crate::manifests::{Object, problems};
+use crate::meter::{MAX_RENDERED_BYTES, MAX_WORK_BYTES, Spent, VALUE_BYTES};
 use crate::rendered::{LocalProcess, Manifest, ObjectId, Rendered, SecretPlan, SecretSource};
 use crate::site::Site;
 use crate::units::bytes_text;
 
-/// Bytes of all objects of one tenant together. A request to the API server is bounded by 1.5 MiB for one object alone.
-pub const MAX_RENDERED_BYTES: usize = 4 << 20;
 /// Characters of a tenant's name that its namespace carries; with `-` and 16 digits they make 63.
 const NAME_IN_NAMESPACE: usize = 46;
 /// The longest name of an object (RFC 1123 subdomain).
@@ -90,8 +89,14 @@ pub enum RenderError {
         problem: String,
     },
     /// All objects together are too large.
-    #[error("the tenant's objects have more than {MAX_RENDERED_BYTES} bytes")]
+    #[error("the tenant's objects have more than {MAX_RENDERED_BYTES} bytes, each value counted as {VALUE_BYTES} beside its text")]
     TooLarge,
+    /// All expressions together do too much.
+    #[error("{at}: up to here the tenant's expressions work on more than {MAX_WORK_BYTES} bytes: let them split, sort and join less")]
+    TooMuchWork {
+        /// Where it became too much: an object's field or a local process.
+        at: String,
+    },
     /// A cluster has no storage of the kind.
     #[error("volume {volume}: cluster {cluster} maps no StorageClass to storage `{kind}`")]
     Storage {
@@ -154,7 +159,8 @@ pub fn may_be_namespace_of(namespace: &str, uid: &str) -> bool {
 pub fn render(class: &Class, tenant: &TenantIntent, site: &Site) -> Result<Rendered, RenderError> {
     let values = values_of(class, tenant)?;
     let here = Here { class, tenant, site, namespace: namespace_of(&tenant.name, tenant.id), uid: tenant.id.to_string() };
-    let objects = here.objects(&values)?;
+    let engine = expression::engine();
+    let objects = here.objects(&engine, &values)?;
     let mut rendered = Rendered {
         digest: String::new(),
         class_digest: class.digest.clone(),
@@ -167,7 +173,7 @@ pub fn render(class: &Class, tenant: &TenantIntent, site: &Site) -> Result<Rende
         ready_within: class.template.ready_within,
         stop: class.template.stop.clone(),
         stop_within: class.template.stop_within,
-        local: here.local(&values)?,
+        local: here.local(&engine, &values)?,
     };
     rendered.parts.insert(Part::Bounds, here.bounds(&objects)?);
     rendered.parts.insert(Part::Routes, here.routes());
@@ -179,12 +185,13 @@ pub fn render(class: &Class, tenant: &TenantIntent, site: &Site) -> Result<Rende
 /// The tenant's values, defaults filled in.
 fn values_of(class: &Class, tenant: &TenantIntent) -> Result<Value, RenderError> {
     let text = if tenant.values.is_empty() { "{}" } else { &tenant.values };
-    let wrong = |field: &str, problem: String| RenderError::Values { field: field.to_owned(), problem };
-    let mut values: Value = serde_json::from_str(text).map_err(|error| wrong("spec.values", format!("is not JSON: {error}")))?;
+    let wrong = |Finding { field, problem }| RenderError::Values { field, problem };
+    let mut values: Value = serde_json::from_str(text)
+        .map_err(|error| wrong(Finding { field: "spec.values".to_owned(), problem: format!("is not JSON: {error}") }))?;
     if let Some(first) = class.schema.violations(&values).into_iter().next() {
-        return Err(wrong(&first.field, first.problem));
+        return Err(wrong(first));
     }
-    class.schema.fill_defaults(&mut values);
+    class.schema.fill_defaults(&mut values).map_err(wrong)?;
     Ok(values)
 }
 
@@ -204,29 +211,32 @@ struct Here<'a> {
 }
 
 impl Here<'_> {
-    fn context(&self, values: &Value, volume: impl Fn(&VolumeIntent) -> String) -> minijinja::Value {
+    fn context(&self, engine: &Engine, values: &Value, volume: impl Fn(&VolumeIntent) -> String) -> minijinja::Value {
         let tenant = self.tenant;
-        let volumes: BTreeMap<&str, String> = tenant.volumes.iter().map(|claim| (claim.name.as_str(), volume(claim))).collect();
-        minijinja::Value::from(Serde(json!({
-            "values": values,
-            "tenant": {
-                "name": tenant.name.as_str(), "uid": self.uid, "owner": tenant.owner.as_str(), "epoch": tenant.epoch.to_string(),
-            },
-            "hostnames": tenant.hostnames,
-            "volumes": volumes,
-            "cluster": self.site.cluster,
-            "region": self.site.region,
-            "namespace": self.namespace,
-        })))
+        let volumes: Map<String, Value> = tenant.volumes.iter().map(|claim| (claim.name.to_string(), json!(volume(claim)))).collect();
+        let names = [
+            ("values", values.clone()),
+            (
+                "tenant",
+                json!({
+                    "name": tenant.name.as_str(), "uid": self.uid, "owner": tenant.owner.as_str(), "epoch": tenant.epoch.to_string(),
+                }),
+            ),
+            ("hostnames", json!(tenant.hostnames)),
+            ("volumes", Value::Object(volumes)),
+            ("cluster", json!(self.site.cluster)),
+            ("region", json!(self.site.region)),
+            ("namespace", json!(self.namespace)),
+        ];
+        engine.context(&names.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
-    fn objects(&self, values: &Value) -> Result<Vec<Made>, RenderError> {
-        let (engine, context) = (expression::engine(), self.context(values, |volume| volume.name.to_string()));
-        let (mut made, mut seen, mut budget) = (Vec::with_capacity(self.class.objects.len()), BTreeSet::new(), MAX_RENDERED_BYTES);
+    fn objects(&self, engine: &Engine, values: &Value) -> Result<Vec<Made>, RenderError> {
+        let context = self.context(engine, values, |volume| volume.name.to_string());
+        let (mut made, mut seen) = (Vec::with_capacity(self.class.objects.len()), BTreeSet::new());
         for object in &self.class.objects {
-            let evaluate =
-                |text: &str, path: &str| expression::evaluate(&engine, text, &context).map_err(|wrong| in_object(object, path, wrong));
-            let body = put_in(&object.body, &mut String::new(), &mut budget, &evaluate)?;
+            let put = Put { engine, context: &context, object };
+            let body = put.values(&object.body, &mut String::new())?;
             let wrong = |object_name: &str, problem: &str| RenderError::Object {
                 file: object.file.clone(),
                 object: format!("{}/{object_name}", object.kind),
@@ -249,12 +259,13 @@ impl Here<'_> {
         Ok(made)
     }
 
-    fn local(&self, values: &Value) -> Result<BTreeMap<String, LocalProcess>, RenderError> {
-        let (engine, context) = (expression::engine(), self.context(values, |volume| format!("${{volume:{}}}", volume.name)));
-        let text = |name: &str, text: &str| match expression::evaluate(&engine, text, &context) {
+    fn local(&self, engine: &Engine, values: &Value) -> Result<BTreeMap<String, LocalProcess>, RenderError> {
+        let context = self.context(engine, values, |volume| format!("${{volume:{}}}", volume.name));
+        let text = |name: &str, text: &str| match expression::evaluate(engine, text, &context) {
             Ok(Value::String(text)) => Ok(text),
             Ok(value @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_))) => Ok(value.to_string()),
-            Err(Wrong { expression, problem }) => Err(RenderError::Local { process: name.to_owned(), expression, problem }),
+            Err(Failure::Wrong(Wrong { expression, problem })) => Err(RenderError::Local { process: name.to_owned(), expression, problem }),
+            Err(Failure::Spent(spent)) => Err(too_much(spent, || format!("local.{name}"))),
         };
         let processes = self.class.template.local.iter().map(|(name, process)| {
             let run = process.run.iter().map(|part| text(name, part)).collect::<Result<_, _>>()?;
@@ -341,55 +352,62 @@ impl Here<'_> {
     }
 }
 
-fn in_object(object: &Object, path: &str, wrong: Wrong) -> RenderError {
-    let name = object.body.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("?");
-    RenderError::Expression {
-        file: object.file.clone(),
-        object: format!("{}/{name}", object.kind),
-        path: path.to_owned(),
-        expression: wrong.expression,
-        problem: wrong.problem,
+/// An object of the class, and what is put into it.
+struct Put<'a> {
+    engine: &'a Engine,
+    context: &'a minijinja::Value,
+    object: &'a Object,
+}
+
+impl Put<'_> {
+    /// The tree with its expressions' values. Keys are no expressions.
+    fn values(&self, value: &Value, path: &mut String) -> Result<Value, RenderError> {
+        let length = path.len();
+        let room = |text: usize| self.engine.grow(text).map_err(|spent| self.failed(path, Failure::Spent(spent)));
+        match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => room(0).map(|()| value.clone()),
+            Value::String(text) => expression::evaluate(self.engine, text, self.context).map_err(|failure| self.failed(path, failure)),
+            Value::Array(items) => {
+                room(0)?;
+                let mut made = Vec::with_capacity(items.len());
+                for (index, item) in items.iter().enumerate() {
+                    path.push_str(&format!("[{index}]"));
+                    made.push(self.values(item, path)?);
+                    path.truncate(length);
+                }
+                Ok(Value::Array(made))
+            }
+            Value::Object(fields) => {
+                room(fields.keys().map(String::len).sum())?;
+                let mut made = Map::new();
+                for (name, field) in fields {
+                    path.push_str(if length == 0 { "" } else { "." });
+                    path.push_str(name);
+                    made.insert(name.clone(), self.values(field, path)?);
+                    path.truncate(length);
+                }
+                Ok(Value::Object(made))
+            }
+        }
+    }
+
+    fn failed(&self, path: &str, failure: Failure) -> RenderError {
+        let name = self.object.body.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("?");
+        let (file, object) = (self.object.file.clone(), format!("{}/{name}", self.object.kind));
+        match failure {
+            Failure::Wrong(Wrong { expression, problem }) => {
+                RenderError::Expression { file, object, path: path.to_owned(), expression, problem }
+            }
+            Failure::Spent(spent) => too_much(spent, || format!("{file}: {object}: {path}")),
+        }
     }
 }
 
-/// The tree with its expressions' values. Keys are no expressions.
-fn put_in(
-    value: &Value,
-    path: &mut String,
-    budget: &mut usize,
-    evaluate: &impl Fn(&str, &str) -> Result<Value, RenderError>,
-) -> Result<Value, RenderError> {
-    let length = path.len();
-    let made = match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
-        Value::String(text) => {
-            let value = evaluate(text, path)?;
-            let mut size = 0;
-            scalars(&value, &mut String::new(), &mut |_, text| size += text.len());
-            *budget = budget.checked_sub(size).ok_or(RenderError::TooLarge)?;
-            value
-        }
-        Value::Array(items) => {
-            let mut made = Vec::with_capacity(items.len());
-            for (index, item) in items.iter().enumerate() {
-                path.push_str(&format!("[{index}]"));
-                made.push(put_in(item, path, budget, evaluate)?);
-                path.truncate(length);
-            }
-            Value::Array(made)
-        }
-        Value::Object(fields) => {
-            let mut made = Map::new();
-            for (name, field) in fields {
-                path.push_str(if length == 0 { "" } else { "." });
-                path.push_str(name);
-                made.insert(name.clone(), put_in(field, path, budget, evaluate)?);
-                path.truncate(length);
-            }
-            Value::Object(made)
-        }
-    };
-    Ok(made)
+fn too_much(spent: Spent, at: impl FnOnce() -> String) -> RenderError {
+    match spent {
+        Spent::Work => RenderError::TooMuchWork { at: at() },
+        Spent::Size => RenderError::TooLarge,
+    }
 }
 
 /// Whether a text can be a label's value.

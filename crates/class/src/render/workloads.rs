@@ -8,7 +8,7 @@ use super::{Here, Made, TENANT_LABEL};
 use crate::kinds;
 use crate::manifests::{ACCOUNT, at};
 use crate::rendered::{Ceded, Manifest, ObjectId};
-use crate::sums::{autoscaler_of, replicas};
+use crate::sums::{autoscaler_of, number, replicas};
 
 /// Replicas from which on a disruption budget is made: on a single one it would block the draining of its node.
 const BUDGET_FROM: u64 = 2;
@@ -16,7 +16,10 @@ const BUDGET_FROM: u64 = 2;
 impl Here<'_> {
     /// The class's objects, in the order in which they are made, each as it is to be.
     pub(super) fn workloads(&self, objects: Vec<Made>) -> Vec<Manifest> {
-        let budgets: Vec<Manifest> = objects.iter().filter_map(|object| self.budget(object, &objects)).collect();
+        let mut budgets: Vec<Manifest> = Vec::new();
+        for object in &objects {
+            budgets.extend(self.budget(object, &objects, &budgets));
+        }
         let mut manifests: Vec<Manifest> = objects.into_iter().map(|object| self.workload(object)).collect();
         manifests.extend(budgets);
         manifests
@@ -67,8 +70,9 @@ impl Here<'_> {
         }
     }
 
-    /// Lets one pod at a time go, unless the class brings a budget of its own for the same pods.
-    fn budget(&self, workload: &Made, all: &[Made]) -> Option<Manifest> {
+    /// Lets one pod at a time go, unless the class brings a budget of its own for the same pods. Its name is the workload's; where one of another
+    /// kind has that, its kind stands before it.
+    fn budget(&self, workload: &Made, all: &[Made], made: &[Manifest]) -> Option<Manifest> {
         if !kinds::scales(&workload.id.kind) || least(workload, all) < BUDGET_FROM {
             return None;
         }
@@ -77,7 +81,10 @@ impl Here<'_> {
         if own.into_iter().any(|own| own.body.pointer("/spec/selector") == Some(selector) || own.id.name == workload.id.name) {
             return None;
         }
-        Some(self.own("policy/v1", "PodDisruptionBudget", &workload.id.name, json!({"spec": {"maxUnavailable": 1, "selector": selector}})))
+        let ObjectId { kind, name, .. } = &workload.id;
+        let taken = made.iter().any(|budget| budget.id.name == *name);
+        let name = if taken { format!("{}-{name}", kind.to_ascii_lowercase()) } else { name.clone() };
+        Some(self.own("policy/v1", "PodDisruptionBudget", &name, json!({"spec": {"maxUnavailable": 1, "selector": selector}})))
     }
 
     /// What the class leaves to others, and what autoscalers are there for.
@@ -89,15 +96,15 @@ impl Here<'_> {
     }
 }
 
-fn scaler<'m>(workload: &Made, all: &'m [Made]) -> Option<&'m Value> {
+fn scaler<'m>(workload: &Made, all: &'m [Made]) -> Option<(&'m ObjectId, &'m Value)> {
     autoscaler_of(&workload.id, all.iter().map(|object: &'m Made| (&object.id, &object.body)))
 }
 
 /// Replicas that are there at least.
 fn least(workload: &Made, all: &[Made]) -> u64 {
     match scaler(workload, all) {
-        Some(scaler) => scaler.pointer("/spec/minReplicas").and_then(Value::as_u64).unwrap_or(1),
-        None => replicas(&workload.body),
+        Some((_, scaler)) => number(scaler, "/spec/minReplicas", &mut |_| {}).unwrap_or(1),
+        None => replicas(&workload.body, &mut |_| {}),
     }
 }
 

@@ -2,16 +2,22 @@
 
 use serde_json::{Map, Number, Value};
 
+use super::filling::Filling;
 use super::{Node, Rules, Schema, Type, check, compare, whole};
+use crate::finding::Finding;
 
 impl Schema {
     /// Makes every number that the schema bounds as large as it may be: the tenant that asks for most. What would not be accepted so is left as it is.
-    pub fn fill_maxima(&self, values: &mut Value) {
-        let mut raised = values.clone();
-        self.root.fill_maxima(&mut raised);
+    ///
+    /// # Errors
+    /// The field with which the values became more than a tenant may have. They are as they were then.
+    pub fn fill_maxima(&self, values: &mut Value) -> Result<(), Finding> {
+        let (mut raised, mut filling) = (values.clone(), Filling::of(values)?);
+        self.root.fill_maxima(&mut raised, &mut filling)?;
         if self.root.accepts(&raised) {
             *values = raised;
         }
+        Ok(())
     }
 
     /// What may be chosen for the properties of the whole, member by member: of an `enum`, and of what is true or false. The properties with the
@@ -27,49 +33,65 @@ impl Schema {
 
 impl Node {
     /// As [`Schema::fill_maxima`], of what is inside of a value.
-    fn fill_maxima(&self, value: &mut Value) {
-        let Self::Rules(rules) = self else { return };
+    fn fill_maxima(&self, value: &mut Value, filling: &mut Filling) -> Result<(), Finding> {
+        let Self::Rules(rules) = self else { return Ok(()) };
         match value {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
             Value::Array(items) => {
                 if let Some(node) = &rules.items {
-                    items.iter_mut().for_each(|item| node.raise(item));
+                    for (index, item) in items.iter_mut().enumerate() {
+                        filling.inside(&format!("[{index}]"), |filling| node.raise(item, filling))?;
+                    }
                 }
             }
             Value::Object(object) => {
+                filling.look(rules.properties.len())?;
                 for (name, node) in &rules.properties {
                     match object.get_mut(name) {
-                        Some(value) => node.raise(value),
-                        None => object.extend(node.raised(None).map(|raised| (name.clone(), raised))),
+                        Some(value) => filling.member(name, |filling| node.raise(value, filling))?,
+                        None => {
+                            let raised = filling.member(name, |filling| node.added(name, filling))?;
+                            object.extend(raised.map(|raised| (name.clone(), raised)));
+                        }
                     }
                 }
                 if let Some(node) = &rules.additional {
                     let others = object.iter_mut().filter(|(name, _)| !rules.properties.contains_key(*name));
-                    others.for_each(|(_, value)| node.raise(value));
+                    for (name, value) in others {
+                        filling.member(name, |filling| node.raise(value, filling))?;
+                    }
                 }
             }
         }
+        Ok(())
     }
 
-    fn raise(&self, value: &mut Value) {
-        if let Some(raised) = self.raised(Some(value)) {
+    fn raise(&self, value: &mut Value, filling: &mut Filling) -> Result<(), Finding> {
+        if let Some(raised) = filling.attempt(|filling| self.raised(value.clone(), filling))? {
             *value = raised;
         }
+        Ok(())
     }
 
-    /// The largest number that is accepted, or a value with those inside of it; `None` if there is nothing that could be larger.
-    fn raised(&self, value: Option<&Value>) -> Option<Value> {
-        let Self::Rules(rules) = self else { return None };
+    /// What is put in where nothing is, under a name: the largest number, or an object with those inside of it.
+    fn added(&self, name: &str, filling: &mut Filling) -> Result<Option<Value>, Finding> {
+        filling.attempt(|filling| {
+            let mut value = Value::Object(Map::new());
+            filling.add(name, &value)?;
+            self.fill(&mut value, filling)?;
+            self.raised(value, filling)
+        })
+    }
+
+    /// The largest number that is accepted, or the value with those inside of it; `None` if there is nothing that could be larger.
+    fn raised(&self, before: Value, filling: &mut Filling) -> Result<Option<Value>, Finding> {
+        let Self::Rules(rules) = self else { return Ok(None) };
         if let Some(largest) = rules.largest() {
-            return Some(largest);
-        }
-        let mut before = value.cloned().unwrap_or_else(|| Value::Object(Map::new()));
-        if value.is_none() {
-            self.fill(&mut before);
+            return Ok(Some(largest));
         }
         let mut raised = before.clone();
-        self.fill_maxima(&mut raised);
-        (raised != before && self.accepts(&raised)).then_some(raised)
+        self.fill_maxima(&mut raised, filling)?;
+        Ok((raised != before && self.accepts(&raised)).then_some(raised))
     }
 
     fn accepts(&self, value: &Value) -> bool {
@@ -140,7 +162,7 @@ mod tests {
         let schema =
             Schema::parse(r#"{"properties": {"plan": {"enum": ["small", "large"]}, "web": {"type": "integer", "maximum": 6}}}"#).unwrap();
         let mut values = json!({"plan": "small", "web": 1});
-        schema.fill_maxima(&mut values);
+        schema.fill_maxima(&mut values).unwrap();
         assert_eq!(values, json!({"plan": "small", "web": 6}));
     }
 
@@ -148,7 +170,7 @@ mod tests {
     fn largest(property: &str, is: Value) {
         let schema = Schema::parse(&format!(r#"{{"properties": {{"n": {property}, "web": {{"maximum": 6}}}}}}"#)).unwrap();
         let mut values = json!({});
-        schema.fill_maxima(&mut values);
+        schema.fill_maxima(&mut values).unwrap();
         let wanted = if is.is_null() { json!({"web": 6}) } else { json!({"n": is, "web": 6}) };
         assert_eq!(values, wanted, "{property}");
     }
@@ -181,8 +203,33 @@ mod tests {
             "additionalProperties": {"maximum": 4}}"#;
         let schema = Schema::parse(text).unwrap();
         let mut values = json!({"shops": [{}, {"web": 1}], "other": 1});
-        schema.fill_maxima(&mut values);
+        schema.fill_maxima(&mut values).unwrap();
         assert_eq!(values, json!({"mail": {"port": 9}, "shops": [{"web": 2}, {"web": 2}], "other": 4}));
+    }
+
+    #[test]
+    fn maxima_of_many_properties_in_many_objects_are_bounded() {
+        let properties: Map<String, Value> =
+            (0..200).map(|n| (format!("p{n}"), json!({"properties": {"a": {"properties": {"b": {"maximum": 1}}}}}))).collect();
+        let schema = json!({"properties": {"list": {"default": vec![json!({}); 1000], "items": {"properties": properties}}}});
+        let schema = Schema::parse(&schema.to_string()).unwrap();
+        let mut values = json!({});
+        schema.fill_defaults(&mut values).unwrap();
+        let (before, started) = (values.clone(), std::time::Instant::now());
+        let error = schema.fill_maxima(&mut values).unwrap_err().to_string();
+        assert!(error.starts_with("spec.values.list[") && error.ends_with("there are more than 10000 values together"), "{error}");
+        assert!(started.elapsed().as_secs() < 1, "{:?}", started.elapsed());
+        assert_eq!(values, before);
+    }
+
+    #[test]
+    fn what_cannot_be_larger_takes_no_room() {
+        let properties: Map<String, Value> = (0..200).map(|n| (format!("p{n}"), json!({"type": "string"}))).collect();
+        let schema = json!({"properties": {"list": {"items": {"properties": properties}}, "web": {"maximum": 6}}});
+        let schema = Schema::parse(&schema.to_string()).unwrap();
+        let mut values = json!({"list": vec![json!({}); 100]});
+        schema.fill_maxima(&mut values).unwrap();
+        assert_eq!(values["web"], json!(6));
     }
 
     #[test]

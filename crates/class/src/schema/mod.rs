@@ -4,13 +4,16 @@
 //! `maximum`, `exclusiveMinimum`, `exclusiveMaximum`, `multipleOf` (integers), `minLength`, `maxLength`, and the annotations `$schema`,
 //! `title`, `description`, `default`, `examples`, `$comment`. A schema that uses any other is refused, never half-checked.
 
+mod filling;
 mod largest;
 
 use std::collections::BTreeMap;
 
+pub use filling::{MAX_VALUES, MAX_VALUES_TEXT};
 use serde_json::{Map, Number, Value};
 
 use crate::finding::Finding;
+use crate::nearest::nearest;
 
 /// The field of a tenant that holds its values, as documents write it.
 const VALUES: &str = "spec.values";
@@ -126,43 +129,12 @@ impl Schema {
         found
     }
 
-    /// Puts defaults where nothing is given, also inside of what is given.
-    pub fn fill_defaults(&self, values: &mut Value) {
-        self.root.fill(values);
-    }
-
     /// Values that the schema gives as examples of the whole.
     #[must_use]
     pub fn examples(&self) -> &[Value] {
         match &self.root {
             Node::Anything | Node::Nothing => &[],
             Node::Rules(rules) => &rules.examples,
-        }
-    }
-}
-
-impl Node {
-    fn fill(&self, value: &mut Value) {
-        let Self::Rules(rules) = self else { return };
-        match value {
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-            Value::Array(items) => {
-                if let Some(node) = &rules.items {
-                    items.iter_mut().for_each(|item| node.fill(item));
-                }
-            }
-            Value::Object(object) => {
-                for (name, node) in &rules.properties {
-                    if let Self::Rules(inner) = node
-                        && let Some(default) = &inner.default
-                    {
-                        object.entry(name.clone()).or_insert_with(|| default.clone());
-                    }
-                    if let Some(value) = object.get_mut(name) {
-                        node.fill(value);
-                    }
-                }
-            }
         }
     }
 }
@@ -260,6 +232,10 @@ fn number(value: &Value, at: &str) -> Result<Number, String> {
 }
 
 fn check(node: &Node, value: &Value, path: &mut String, found: &mut Vec<Finding>) {
+    // What is found further on is not told, and saying it costs: an enum may have long members, and a list many items.
+    if found.len() >= MAX_REPORTED {
+        return;
+    }
     match node {
         Node::Anything => {}
         Node::Nothing => report(found, path, "is not allowed".to_owned()),
@@ -292,7 +268,7 @@ impl Rules {
         if let Some(allowed) = &self.one_of_values
             && !allowed.iter().any(|one| same(one, value))
         {
-            let all: Vec<String> = allowed.iter().take(16).map(ToString::to_string).collect();
+            let all: Vec<String> = allowed.iter().take(16).map(shown).collect();
             return report(found, path, format!("is {}, must be one of {}", shown(value), all.join(", ")));
         }
         match value {
@@ -318,9 +294,15 @@ impl Rules {
             }
         }
         for (name, value) in object {
-            let node = self.properties.get(name).or(self.additional.as_ref());
-            if let Some(node) = node {
-                inside(path, &format!(".{}", excerpt(name)), |path| check(node, value, path, found));
+            let (known, step) = (self.properties.get(name), format!(".{}", excerpt(name)));
+            match known.or(self.additional.as_ref()) {
+                None => {}
+                Some(Node::Nothing) if known.is_none() && found.len() < MAX_REPORTED => {
+                    let meant = nearest(name, self.properties.keys().map(String::as_str));
+                    let hint = meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
+                    inside(path, &step, |path| report(found, path, format!("is not allowed{hint}")));
+                }
+                Some(node) => inside(path, &step, |path| check(node, value, path, found)),
             }
         }
     }
@@ -425,6 +407,11 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_not_allowed_is_told_with_the_one_that_may_have_been_meant() {
+        assert_eq!(problems(json!({"plan": "large", "wbe": 3})), ["spec.values.wbe: is not allowed; did you mean `web`?"]);
+    }
+
+    #[test]
     fn a_keyword_that_is_not_checked_is_refused() {
         let error = Schema::parse(r#"{"properties": {"a": {"pattern": "^x"}}}"#).unwrap_err();
         assert!(error.starts_with("#/properties/a uses the keyword \"pattern\""), "{error}");
@@ -433,13 +420,13 @@ mod tests {
     }
 
     #[test]
-    fn defaults_fill_what_is_not_given_at_any_depth() {
-        let text = r#"{"properties": {"web": {"type": "integer", "default": 2}, "mail": {"default": {}, "properties": {"port": {"default": 587}}},
-            "shops": {"items": {"properties": {"theme": {"default": "plain"}}}}, "absent": {"properties": {"x": {"default": 1}}}}}"#;
-        let schema = Schema::parse(text).unwrap();
-        let mut values = json!({"web": 0, "shops": [{}, {"theme": "own"}]});
-        schema.fill_defaults(&mut values);
-        assert_eq!(values, json!({"web": 0, "mail": {"port": 587}, "shops": [{"theme": "plain"}, {"theme": "own"}]}));
+    fn what_is_wrong_is_told_within_bounds_however_often_it_is_wrong() {
+        let members: Vec<String> = (0..16).map(|n| format!("{n}{}", "x".repeat(30_000))).collect();
+        let schema = Schema::parse(&json!({"items": {"enum": members}}).to_string()).unwrap();
+        let (started, found) = (std::time::Instant::now(), schema.violations(&Value::Array(vec![json!(0); 8000])));
+        assert!(started.elapsed().as_secs() < 1, "{:?}", started.elapsed());
+        assert_eq!(found.len(), MAX_REPORTED);
+        assert!(found.iter().all(|finding| finding.problem.len() < 2000));
     }
 
     #[test]

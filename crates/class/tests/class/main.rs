@@ -4,7 +4,10 @@
 mod given;
 mod examples;
 mod render;
+mod budgets;
 mod refusals;
+mod beyond;
+mod sound;
 mod largest;
 mod sums;
 mod properties;

@@ -6,24 +6,24 @@ use serde_json::{Value, json};
 use crate::given::{self, class_of, workload};
 
 /// Everything that a class is refused for, when it is read or when it is tried.
-fn problems(spec: Value, manifests: &str) -> Vec<String> {
+pub(crate) fn problems(spec: Value, manifests: &str) -> Vec<String> {
     let found = class_of(spec, manifests).map_or_else(|found| found, |class| check(&class));
     found.iter().map(ToString::to_string).collect()
 }
 
 /// A class with room for the workloads of these tests.
-fn roomy() -> Value {
+pub(crate) fn roomy() -> Value {
     json!({"requests": {"cpu": 10, "memory": "10Gi", "pods": 20, "largestPod": {"cpu": 2, "memory": "2Gi"}}})
 }
 
-fn with(field: &str, value: Value) -> Value {
+pub(crate) fn with(field: &str, value: Value) -> Value {
     let mut spec = roomy();
     spec[field] = value;
     spec
 }
 
 #[track_caller]
-fn refused(spec: Value, manifests: &str, message: &str) {
+pub(crate) fn refused(spec: Value, manifests: &str, message: &str) {
     assert_eq!(problems(spec, manifests), [message]);
 }
 
@@ -111,7 +111,8 @@ fn roles_beyond_the_tenants_own_are_refused() {
              roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: {role}, name: r}}, subjects: [{subject}]}}"
         )
     };
-    assert!(problems(roomy(), &binding("Role", "{kind: ServiceAccount, name: tenant}")).is_empty());
+    let bound = format!("{}\n---\n{}", role("[]"), binding("Role", "{kind: ServiceAccount, name: tenant}"));
+    assert_eq!(problems(roomy(), &bound), Vec::<String>::new());
     refused(
         roomy(),
         &binding("ClusterRole", "{kind: ServiceAccount, name: tenant}"),
@@ -231,7 +232,7 @@ fn pods_that_their_namespace_would_not_admit_are_refused() {
 #[test]
 fn runs_that_pile_up_are_refused() {
     let job = "{apiVersion: batch/v1, kind: CronJob, metadata: {name: web}, spec: {jobTemplate: {spec: {template: {spec: \
-               {containers: [{name: web, resources: {limits: {cpu: 1, memory: 1Gi}}}]}}}}}}";
+               {restartPolicy: Never, containers: [{name: web, resources: {limits: {cpu: 1, memory: 1Gi}}}]}}}}}}";
     let roomy = || with("podSecurity", json!("privileged"));
     refused(
         roomy(),

@@ -190,6 +190,33 @@ fn budgets_are_made_from_two_replicas_up() {
 }
 
 #[test]
+fn workloads_of_one_name_have_a_budget_each() {
+    let all =
+        ["Deployment", "StatefulSet"].map(|kind| workload(kind, "replicas: \"{{ 4 / 2 }}\"").replace("app: web", &format!("app: {kind}")));
+    let rendered = rendered(json!({}), &all.join("---\n"), &json!({})).unwrap();
+    for (budget, kind) in [("PodDisruptionBudget/web", "StatefulSet"), ("PodDisruptionBudget/deployment-web", "Deployment")] {
+        assert_eq!(body(&rendered, budget)["spec"]["selector"], json!({"matchLabels": {"app": kind}}), "{budget}");
+    }
+    let ids: Vec<String> = rendered.manifests().map(|manifest| format!("{:?}", manifest.id)).collect();
+    assert_eq!(ids.iter().collect::<std::collections::BTreeSet<_>>().len(), ids.len());
+}
+
+#[test]
+fn a_quota_has_room_for_as_many_services_that_nodes_open_ports_for_as_the_class_brings() {
+    let hard = |service: &str| {
+        let service = format!("{{apiVersion: v1, kind: Service, metadata: {{name: x}}, spec: {service}}}");
+        let rendered = rendered(json!({"values": {}}), &service, &json!({"type": "NodePort"})).unwrap();
+        let hard = &body(&rendered, "ResourceQuota/tenant")["spec"]["hard"];
+        ["services.nodeports", "services.loadbalancers"].map(|counted| hard[counted].as_str().unwrap().to_owned())
+    };
+    assert_eq!(hard("{ports: [{port: 80}]}"), ["0", "0"]);
+    // And for as many again: what has another name is made before what had the old one goes.
+    assert_eq!(hard("{type: \"{{ values.type }}\", ports: [{port: 80}, {port: 443}]}"), ["4", "0"]);
+    assert_eq!(hard("{type: LoadBalancer, ports: [{port: 80}]}"), ["2", "2"]);
+    assert_eq!(hard("{type: LoadBalancer, allocateLoadBalancerNodePorts: false, ports: [{port: 80}]}"), ["0", "2"]);
+}
+
+#[test]
 fn an_autoscaler_has_the_replicas_to_itself() {
     let scaler = "---\n{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: web}, spec: {minReplicas: 2, maxReplicas: 5, \
                   scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}}}";

@@ -75,6 +75,26 @@ fn overhead_limits_and_the_pods_own_requests_count() {
 }
 
 #[test]
+fn a_limit_of_the_whole_pod_counts_only_where_no_container_says_anything() {
+    let a = container("100m");
+    assert_eq!(pod(&format!("{{resources: {{limits: {{cpu: 1}}}}, containers: [{a}, {a}]}}")), 200);
+    assert_eq!(pod(&format!("{{resources: {{limits: {{cpu: 1}}}}, initContainers: [{a}], containers: [{{name: c}}]}}")), 100);
+    assert_eq!(pod("{resources: {limits: {cpu: 1, memory: 1Gi}}, containers: [{name: c}]}"), 1000);
+    assert_eq!(pod("{resources: {limits: {cpu: 1}}, containers: [{name: c, resources: {requests: {memory: 1Mi}}}]}"), 1000);
+    assert_eq!(pod(&format!("{{resources: {{requests: {{cpu: 500m}}, limits: {{cpu: 1}}}}, containers: [{a}]}}")), 500);
+}
+
+#[test]
+fn whole_numbers_with_a_point_are_whole_numbers() {
+    assert_eq!(sums(&workload("StatefulSet", "replicas: \"{{ 12 / 2 }}\"")), (600, 6, 100));
+    assert_eq!(sums(&workload("Deployment", "replicas: 4\n  strategy: {rollingUpdate: {maxSurge: \"{{ 4 / 2 }}\"}}")), (600, 6, 100));
+    assert_eq!(sums(&workload("Job", "parallelism: \"{{ 6 / 2 }}\"\n  completions: \"{{ 4 / 2 }}\"")), (200, 2, 100));
+    let scaler = "---\n{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: s}, spec: {maxReplicas: \"{{ 8 / 2 }}\", \
+                  scaleTargetRef: {apiVersion: apps/v1, kind: StatefulSet, name: web}}}";
+    assert_eq!(sums(&(workload("StatefulSet", "") + scaler)), (400, 4, 100));
+}
+
+#[test]
 fn volumes_count_their_size_and_an_attachment_each() {
     let class = class_of(json!({"volumes": [{"name": "a", "size": "10Gi"}, {"name": "b", "size": "1Gi"}]}), "").unwrap();
     let sums = pods_of(&render(&class, &given::tenant(&class, &json!({})), &given::site()).unwrap());

@@ -169,10 +169,14 @@ fn sources(input: &Path) -> Result<Vec<Source>, Problem> {
                 return Err(problem(&path, format!("has {size} bytes, at most {MAX_FILE_BYTES} are read")));
             }
             let bytes = std::fs::read(&path).map_err(|error| problem(&path, format!("cannot be read: {error}")))?;
-            let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
-            Ok(Source { file: path.display().to_string(), folder, bytes })
+            Ok(Source { file: path.display().to_string(), folder: folder_of(&path).to_owned(), bytes })
         })
         .collect()
+}
+
+/// Where a file lies: a bare name has no parent that could be read.
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The YAML and JSON files directly in a folder, by name; files below folders inside it are manifests, not documents.
@@ -368,8 +372,8 @@ pub fn check_references(loaded: &[Loaded], known: &Known) -> Result<(), BadInput
             Spec::Tenant(tenant) => {
                 let class = tenant.class.parse::<ClassRef>().ok();
                 if let Some(schema) = class.as_ref().and_then(|class| schemas.get(class)) {
-                    let violations = schema.violations(&serde_json::Value::Object(tenant.values.clone()));
-                    problems.extend(violations.into_iter().map(|Finding { field, problem }| item.problem(&field, problem)));
+                    let refusals = schema.refusals(serde_json::Value::Object(tenant.values.clone()));
+                    problems.extend(refusals.into_iter().map(|Finding { field, problem }| item.problem(&field, problem)));
                 }
                 if let Some(class) = class.filter(|class| !here.classes.contains_key(class) && !known.classes.contains_key(class)) {
                     problems.push(item.problem("spec.class", format!("there is no class `{class}`, neither here nor on the server")));

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use roadstead_class::nearest;
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, IntoDeserializer, Visitor};
 
@@ -57,7 +58,7 @@ impl de::Error for ReadError {
         Self { path: Vec::new(), place: None, message: message.to_string() }
     }
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        let hint = nearest(field, expected).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+        let hint = nearest(field, expected.iter().copied()).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
         Self::custom(format!("unknown field `{}`{hint} (known here: {})", shown(field), expected.join(", ")))
     }
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
@@ -78,30 +79,6 @@ pub fn shown(text: &str) -> String {
         Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
         None => text.to_owned(),
     }
-}
-
-/// The known name that differs from `field` in at most two letters.
-fn nearest(field: &str, known: &[&'static str]) -> Option<&'static str> {
-    if field.len() > MAX_SHOWN_CHARS {
-        return None;
-    }
-    known.iter().map(|name| (distance(field, name), *name)).filter(|(edits, _)| *edits <= 2).min().map(|(_, name)| name)
-}
-
-/// Levenshtein's distance, ignoring case.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.to_ascii_lowercase(), b.to_ascii_lowercase());
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// Reads a type from a node.

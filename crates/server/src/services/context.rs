@@ -257,11 +257,11 @@ fn findings(found: Vec<Finding>) -> Fault {
     Fault::fields(found.into_iter().map(violation).collect())
 }
 
-/// Refuses values that a schema does not accept.
+/// Refuses values that a schema does not accept, or of which its defaults would make more than an agent renders.
 pub(super) fn violations(schema: &Schema, spec: &TenantSpec) -> Result<(), Fault> {
     let text = if spec.values.is_empty() { "{}" } else { &spec.values };
     let values = serde_json::from_str(text).map_err(|error| Fault::internal(error.to_string()))?;
-    let found = schema.violations(&values);
+    let found = schema.refusals(values);
     let violation = |Finding { field, problem }| Violation { field, problem };
     if found.is_empty() { Ok(()) } else { Err(Fault::fields(found.into_iter().map(violation).collect())) }
 }

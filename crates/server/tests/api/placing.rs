@@ -1,9 +1,10 @@
 //! Placing, changing and releasing tenants: retries, preconditions, dry runs, values, errors.
 
 use roadstead_api::v1;
+use serde_json::json;
 use tonic::{Code, Status};
 
-use crate::world::{World, fields, new_id, place, reason, spec};
+use crate::world::{World, fields, new_id, place, put_class, reason, spec};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retry_gets_the_first_answer_and_has_no_second_effect() {
@@ -121,6 +122,21 @@ async fn values_are_checked_against_the_class() {
     let (code, why, details) = reason(&world.placement.place_tenant(missing).await.unwrap_err());
     assert_eq!((code, why.as_str()), (Code::NotFound, "NOT_FOUND"));
     assert_eq!(details.error_info().unwrap().metadata["kind"], "class");
+}
+
+/// A few lines of a schema that make very many values of one that is given, and nothing of the class's own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_of_which_defaults_make_too_much_are_refused() {
+    let mut world = World::with_clusters(1, 1).await;
+    let list = |inner: serde_json::Value| json!({"default": vec![json!({}); 12], "items": {"properties": {"a": inner}}});
+    let schema = json!({"properties": {"list": {"items": {"properties": {"a": (0..6).fold(json!({}), |inner, _| list(inner))}}}}});
+    let mut class = put_class("wide", "1.0.0");
+    class.class.as_mut().unwrap().values_schema_json = schema.to_string();
+    world.fleet.put_class(class).await.unwrap();
+    let spec = v1::TenantSpec { class: "wide".into(), values_json: r#"{"list": [{}]}"#.into(), ..spec("acme") };
+    let status = world.placement.place_tenant(v1::PlaceTenantRequest { spec: Some(spec), ..place("anvils", "acme") }).await.unwrap_err();
+    assert!(fields(&status)[0].starts_with("spec.values.list[0].a[0]"), "{status:?}");
+    assert!(status.message().ends_with("there are more than 10000 values together"), "{status:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
