@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
@@ -18,6 +17,7 @@ use super::body::body;
 use super::known;
 use super::owned::{MANAGER, REST_MANAGER, held};
 use super::record::{self, Record, core};
+use super::rest::Stopping;
 use super::secrets::{self, SlimSecret};
 use super::seen::{self, ceded, differs, home_of, namespace_body};
 use super::store::{Extra, Inner, Live, Served, Store, epoch_of, version};
@@ -35,8 +35,8 @@ pub(super) struct Writer {
     pub(super) client: Client,
     pub(super) store: Arc<Store>,
     pub(super) drift: Drift,
-    /// Since when tenants are being stopped.
-    pub(super) stops: Mutex<HashMap<TenantId, Instant>>,
+    /// Tenants that are being stopped.
+    pub(super) stops: Mutex<HashMap<TenantId, Stopping>>,
     /// Secrets that are copied, as they were read last, by name: each is read once for all of its copies.
     pub(super) originals: Mutex<HashMap<String, Original>>,
 }
@@ -465,7 +465,14 @@ impl Work<'_> {
     }
 
     pub(super) async fn write(&self, record: &Record) -> Result<(), Failed> {
-        self.apply(&core("ConfigMap", record::NAME), &record.body(&self.namespace)).await.map(drop)
+        self.apply(&core("ConfigMap", record::NAME), &record.body(&self.namespace)).await?;
+        // The answer tells nothing new where just this was there, out of sight: a list of namespaces may have come between.
+        self.writer.store.of_home(&self.namespace, |home| {
+            if home.space.is_some() && home.record.is_none() {
+                (home.record, home.is_new) = (Some(record.clone()), false);
+            }
+        });
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::Api;
 use kube::api::ListParams;
 use tokio::sync::Notify;
@@ -13,7 +13,8 @@ use tracing::debug;
 
 use super::act::{Writer, call, call_opt};
 use super::record::core;
-use super::store::Question;
+use super::store::{POD, Question};
+use crate::interpreter::Failed;
 
 /// How often workloads without pods are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
@@ -77,6 +78,21 @@ impl Questions {
 pub(super) async fn answer(writer: Arc<Writer>, questions: Arc<Questions>) {
     loop {
         let question = questions.next().await;
+        if question.kind == POD {
+            match has_pods(&writer, &question.namespace).await {
+                Ok(false) => {
+                    questions.is_answered(&question);
+                    writer.store.has_no_pods(&question);
+                }
+                // Their watch lags behind.
+                Ok(true) => questions.is_put_off(question),
+                Err(error) => {
+                    debug!(%error, "a question waits");
+                    questions.is_put_off(question);
+                }
+            }
+            continue;
+        }
         let id = core(question.kind, &question.name);
         let found = match writer.api(&id, &question.namespace) {
             Ok((kind, api)) => call_opt(&id.to_string(), api.get(&question.name)).await.map(|object| (kind, object)),
@@ -93,6 +109,12 @@ pub(super) async fn answer(writer: Arc<Writer>, questions: Arc<Questions>) {
             }
         }
     }
+}
+
+async fn has_pods(writer: &Writer, namespace: &str) -> Result<bool, Failed> {
+    let pods: Api<Pod> = Api::namespaced(writer.client.clone(), namespace);
+    let listed = call("pods", pods.list_metadata(&ListParams::default().limit(1))).await?;
+    Ok(!listed.items.is_empty())
 }
 
 /// Looks for workloads that wait and have no pods, and reads why from their events: nothing else tells of a StatefulSet's.

@@ -54,7 +54,7 @@ use self::act::{Work, Writer};
 use self::ask::Questions;
 use self::fence::Fence;
 pub use self::owned::{MANAGER, REST_MANAGER};
-use self::store::Store;
+use self::store::{Question, Store};
 use crate::interpreter::{Changed, ClusterFacts, Failed, Interpreter, Job, Others, Removals};
 
 /// Whose an object is: the tenant's number, 16 hexadecimal digits. All objects and the namespace carry it.
@@ -260,9 +260,9 @@ impl KubeInterpreter {
                 Ok(seen)
             }
             Err(questions) => {
-                let what = questions.first().map_or_else(String::new, |question| format!("{}/{}", question.kind, question.name));
+                let words = questions.first().map_or_else(String::new, Question::words);
                 self.shared.questions.ask(questions);
-                Err(words::again(format!("{what} is being looked for")))
+                Err(words::again(words))
             }
         }
     }

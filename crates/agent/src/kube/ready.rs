@@ -90,7 +90,9 @@ fn deployment(live: &Value) -> Option<String> {
     let status = &live["status"];
     let (updated, available) = (number(&status["updatedReplicas"], 0), number(&status["availableReplicas"], 0));
     if updated >= wanted && available >= wanted {
-        return None;
+        // Those that are available may be the old ones: where there is one pod, its controller keeps it until the new one is ready.
+        let old = number(&status["replicas"], 0).saturating_sub(updated);
+        return (old > 0).then(|| format!("{old} pods of the old version are still there"));
     }
     let refused = condition(live, "ReplicaFailure", "True").map(|why| format!(": {why}")).unwrap_or_default();
     Some(format!("{} of {wanted} pods are ready{refused}", updated.min(available)))
@@ -147,7 +149,9 @@ mod tests {
         assert_eq!(waits(stale).as_deref(), Some("has not been looked at by its controller yet"));
         let old_pods = json!({"observedGeneration": 2, "updatedReplicas": 1, "availableReplicas": 2});
         assert_eq!(waits(old_pods).as_deref(), Some("1 of 2 pods are ready"));
-        assert_eq!(waits(json!({"observedGeneration": 2, "updatedReplicas": 2, "availableReplicas": 2})), None);
+        let surge = json!({"observedGeneration": 2, "replicas": 3, "updatedReplicas": 2, "availableReplicas": 2});
+        assert_eq!(waits(surge).as_deref(), Some("1 pods of the old version are still there"));
+        assert_eq!(waits(json!({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2})), None);
         let quota =
             json!({"observedGeneration": 2, "conditions": [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: q"}]});
         assert_eq!(waits(quota).as_deref(), Some("0 of 2 pods are ready: exceeded quota: q"));

@@ -1,6 +1,6 @@
 //! Bringing a tenant to rest: its way in away, its workloads to zero in the class's order. Whether it is at rest is for others to see (`holds`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -20,11 +20,27 @@ use super::holds;
 use super::known::is_ours_to_delete;
 use super::owned::REST_MANAGER;
 use super::record::{PartName, Record, Vanished};
-use super::store::Live;
+use super::store::{Inner, Live};
 use crate::interpreter::Failed;
 
 /// How long the class's steps may take if it does not say.
 const STOP_WITHIN: Duration = Duration::from_secs(60);
+
+/// A tenant that is being stopped.
+#[derive(Debug)]
+pub(super) struct Stopping {
+    /// When the first of the class's steps began.
+    since: Instant,
+    /// Steps for which there was no time left, as was said of each.
+    skipped: BTreeSet<usize>,
+}
+
+impl Stopping {
+    /// One whose first step began then.
+    pub(super) fn since(since: Instant) -> Self {
+        Self { since, skipped: BTreeSet::new() }
+    }
+}
 
 /// How an object is brought to rest.
 enum Rest {
@@ -72,17 +88,26 @@ impl Work<'_> {
     /// Whether an action that ends something has anything left to end: it is asked for again until all is seen at rest.
     pub(super) fn has_work(&self, action: &Action) -> bool {
         match action {
-            Action::Unroute => {
-                self.writer.drift == Drift::Report || self.made(Part::Routes).iter().any(|(id, live)| is_ours_to_delete(id, live))
-            }
+            Action::Unroute => self.is_noted(Part::Routes) || self.made(Part::Routes).iter().any(|(id, live)| is_ours_to_delete(id, live)),
             Action::Stop => {
-                let has_steps = self.job.rendered.as_ref().is_ok_and(|rendered| !rendered.stop.is_empty());
+                // Once their time is over nothing of them is left to do: what runs on then may never end, and is not asked again and again.
+                let has_steps = self.job.rendered.as_ref().is_ok_and(|rendered| !rendered.stop.is_empty()) && !self.is_out_of_time();
                 let is_running = || self.made(Part::Workloads).iter().any(|(id, live)| rest_of(id, live).is_some());
                 let has_pods = || !self.pods_to_end().is_empty();
-                self.writer.drift == Drift::Report || has_steps || is_running() || has_pods() || !self.has_written_vanished()
+                self.is_noted(Part::Workloads) || has_steps || is_running() || has_pods() || !self.has_written_vanished()
             }
             Action::Claim | Action::Put(_) | Action::MakeVolume(_) | Action::GrowVolume(_) | Action::Delete => true,
         }
+    }
+
+    /// Whether it may be noted that a part is as rendered; where damage is only told.
+    fn is_noted(&self, part: Part) -> bool {
+        let part = PartName::from(part);
+        let noted = |inner: &Inner| {
+            let record = inner.homes.get(&self.namespace).and_then(|home| home.record.as_ref());
+            record.is_none_or(|record| record.in_step.contains_key(&part))
+        };
+        self.writer.drift == Drift::Report && self.look(noted)
     }
 
     /// Takes the hostnames' way in away.
@@ -107,7 +132,7 @@ impl Work<'_> {
             self.rest(id, live).await?;
         }
         let steps: &[StopStep] = self.job.rendered.as_ref().map_or(&[], |rendered| &rendered.stop);
-        for step in steps {
+        for (number, step) in steps.iter().enumerate() {
             match step {
                 StopStep::Scale(target) => {
                     let Some((id, live)) = workloads.iter().find(|(id, _)| id.to_string() == *target) else { continue };
@@ -118,6 +143,9 @@ impl Work<'_> {
                 }
                 // One that fails is tried again while there is time; after that it is stopped without.
                 StopStep::Exec(exec) if self.time_left().is_zero() => {
+                    if self.is_skipped(number) {
+                        continue;
+                    }
                     warn!(tenant = %self.job.intent.name, workload = exec.target, "the time for stopping is over: it goes on without this step");
                 }
                 StopStep::Exec(exec) => self.exec(exec).await?,
@@ -186,11 +214,23 @@ impl Work<'_> {
         within.map_or(STOP_WITHIN, |within| Duration::from_millis(within.0))
     }
 
-    /// What is left of it since the first of them.
+    /// What is left of it since the first of them, which begins now if none has.
     pub(super) fn time_left(&self) -> Duration {
         let mut stops = self.writer.stops.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        self.stop_within().saturating_sub(now.duration_since(*stops.entry(self.job.intent.id).or_insert(now)))
+        let stop = stops.entry(self.job.intent.id).or_insert_with(|| Stopping::since(Instant::now()));
+        self.stop_within().saturating_sub(stop.since.elapsed())
+    }
+
+    /// Whether the first of them has begun, and their time is over.
+    fn is_out_of_time(&self) -> bool {
+        let stops = self.writer.stops.lock().unwrap_or_else(PoisonError::into_inner);
+        stops.get(&self.job.intent.id).is_some_and(|stop| stop.since.elapsed() >= self.stop_within())
+    }
+
+    /// Goes on without a step; whether it did so before.
+    fn is_skipped(&self, step: usize) -> bool {
+        let mut stops = self.writer.stops.lock().unwrap_or_else(PoisonError::into_inner);
+        stops.get_mut(&self.job.intent.id).is_some_and(|stop| !stop.skipped.insert(step))
     }
 
     async fn rest(&self, id: &ObjectId, live: &Live) -> Result<(), Failed> {
@@ -203,5 +243,136 @@ impl Work<'_> {
                 self.writer.apply(id, &self.namespace, &body, REST_MANAGER).await.map(drop)
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a test that cannot go on should panic
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use kube::api::DynamicObject;
+    use kube::client::Body;
+    use roadstead_class::{Exec, Manifest, Rendered};
+    use roadstead_core::time::Millis;
+    use tonic::codegen::http::{Request, Response};
+    use tower::BoxError;
+
+    use super::super::Kind;
+    use super::super::act::Writer;
+    use super::super::pods::SlimPod;
+    use super::super::record::core;
+    use super::super::store::Store;
+    use super::*;
+    use crate::interpreter::Job;
+
+    const HOME: &str = "acme";
+    const WITHIN: Millis = Millis::from_secs(60);
+
+    /// A tenant with one workload, that is to run a command when it is stopped.
+    fn job() -> Job {
+        let intent = roadstead_api::v1::TenantIntent {
+            uid: "0000000000000001".to_owned(),
+            epoch: Some(roadstead_api::v1::Revision { incarnation: 0, index: 3 }),
+            role: roadstead_api::v1::tenant_intent::Role::Stopped.into(),
+            name: "acme".to_owned(),
+            owner: "acme-gmbh".to_owned(),
+            class: "shop".to_owned(),
+            version: "1".to_owned(),
+            ..Default::default()
+        };
+        let manifest = |id: ObjectId| Manifest { id, body: json!({}) };
+        let flush = Exec { target: "Deployment/web".to_owned(), run: vec!["flush".to_owned()], undo: Vec::new() };
+        let rendered = Rendered {
+            digest: String::new(),
+            class_digest: String::new(),
+            namespace: manifest(core("Namespace", HOME)),
+            parts: [(Part::Workloads, vec![manifest(web())])].into(),
+            secrets: Vec::new(),
+            volumes: BTreeMap::new(),
+            ceded: Vec::new(),
+            also: Vec::new(),
+            ready_within: None,
+            stop: vec![StopStep::Exec(flush)],
+            stop_within: Some(WITHIN),
+            local: BTreeMap::new(),
+        };
+        Job { intent: crate::wire::intent(&intent).unwrap(), rendered: Ok(Arc::new(rendered)) }
+    }
+
+    fn web() -> ObjectId {
+        ObjectId { api_version: "apps/v1".to_owned(), kind: "Deployment".to_owned(), name: "web".to_owned() }
+    }
+
+    /// The workload, which runs or is held at zero.
+    fn workload(version: &str, held: bool) -> DynamicObject {
+        let fields = if held { json!([{"manager": REST_MANAGER, "operation": "Apply", "fieldsV1": {}}]) } else { json!([]) };
+        let metadata = json!({"name": "web", "namespace": HOME, "generation": 1, "resourceVersion": version, "managedFields": fields});
+        serde_json::from_value(json!({"metadata": metadata, "spec": {"template": {}}, "status": {"observedGeneration": 1}})).unwrap()
+    }
+
+    fn pod(ended: bool) -> SlimPod {
+        let (uid, node, owner) = ("u".into(), Some("far".into()), "Deployment/web".into());
+        SlimPod { uid, ended, succeeded: false, deleting: !ended, node, owner, trouble: None }
+    }
+
+    fn writer(drift: Drift) -> Writer {
+        let nobody = tower::service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, BoxError>>());
+        let store = Arc::new(Store::new("templates"));
+        for kind in [core("Namespace", ""), web()] {
+            store.add(Kind { api_version: kind.api_version, kind: kind.kind }).unwrap();
+        }
+        let client = kube::Client::new(nobody, "default");
+        Writer { client, store, drift, stops: Mutex::default(), originals: Mutex::default() }
+    }
+
+    #[tokio::test]
+    async fn who_cannot_come_to_rest_is_left_alone_when_the_time_for_the_steps_is_over() {
+        let (job, writer) = (job(), writer(Drift::Repair));
+        let work = Work { writer: &writer, job: &job, namespace: HOME.to_owned() };
+        let began = |ago: Duration| {
+            let stop = Stopping::since(Instant::now().checked_sub(ago).unwrap());
+            writer.stops.lock().unwrap().insert(job.intent.id, stop);
+        };
+        // On a node that does not come back.
+        writer.store.of_home(HOME, |home| drop(home.pods.insert("web-0".into(), pod(false))));
+        writer.store.put(1, workload("5", true), false);
+        assert!(work.has_work(&Action::Stop), "no step has been tried");
+        began(Duration::from_secs(59));
+        assert!(work.has_work(&Action::Stop), "there is time");
+        began(Duration::from_secs(61));
+        assert!(!work.has_work(&Action::Stop));
+        // What is ended without any step is still ended.
+        writer.store.put(1, workload("6", false), false);
+        assert!(work.has_work(&Action::Stop), "it was scaled up again");
+        writer.store.put(1, workload("7", true), false);
+        assert!(!work.has_work(&Action::Stop));
+        writer.store.of_home(HOME, |home| drop(home.pods.insert("web-1".into(), pod(true))));
+        assert!(work.has_work(&Action::Stop), "a pod has ended that nobody takes away");
+
+        assert_eq!([work.is_skipped(0), work.is_skipped(0), work.is_skipped(1)], [false, true, false], "each is said once");
+        began(Duration::from_secs(61));
+        assert!(!work.is_skipped(0), "of another stop");
+    }
+
+    #[tokio::test]
+    async fn where_damage_is_only_told_nothing_is_asked_once_nothing_is_noted() {
+        let (job, writer) = (job(), writer(Drift::Report));
+        let work = Work { writer: &writer, job: &job, namespace: HOME.to_owned() };
+        let stop = Stopping::since(Instant::now().checked_sub(Duration::from_secs(61)).unwrap());
+        writer.stops.lock().unwrap().insert(job.intent.id, stop);
+        writer.store.put(1, workload("5", true), false);
+        let has_work = || [Action::Unroute, Action::Stop].map(|action| work.has_work(&action));
+        assert_eq!(has_work(), [true, true], "what is noted is not known");
+        let note = |parts: &[PartName]| {
+            let in_step = parts.iter().map(|part| (*part, "hash".to_owned())).collect();
+            writer.store.of_home(HOME, |home| home.record = Some(Record { in_step, ..Record::default() }));
+        };
+        note(&[PartName::Workloads]);
+        assert_eq!(has_work(), [false, true]);
+        note(&[PartName::Routes]);
+        assert_eq!(has_work(), [true, false]);
+        note(&[]);
+        assert_eq!(has_work(), [false, false]);
     }
 }

@@ -179,6 +179,8 @@ pub(super) struct Home {
     pub(super) pods: BTreeMap<Box<str>, SlimPod>,
     /// By UID, as far as this process saw them vanish; what was written down of them is in the record.
     pub(super) vanished: BTreeMap<String, Vanished>,
+    /// Whether the API server has answered that there are no pods, since anything was last seen that runs or makes some.
+    pub(super) has_no_pods: bool,
     /// What was written down in it.
     pub(super) record: Option<Record>,
     /// Whether this process created it and has written nothing down in it yet: nothing is in it that is not seen.
@@ -221,7 +223,25 @@ impl Question {
     fn place(&self) -> (String, String) {
         (self.namespace.clone(), self.name.clone())
     }
+
+    /// Whether a tenant's namespace has any pods. That its workloads are at rest is told by watches of their own, which may be far ahead of that of
+    /// the pods.
+    pub(super) fn of_pods(tenant: TenantId, namespace: &str) -> Self {
+        Self { tenant, namespace: namespace.to_owned(), kind: POD, name: String::new() }
+    }
+
+    /// That it is being asked, in words.
+    pub(super) fn words(&self) -> String {
+        if self.kind == POD {
+            "its pods are being looked for".to_owned()
+        } else {
+            format!("{}/{} is being looked for", self.kind, self.name)
+        }
+    }
 }
+
+/// The kind of [`Question::of_pods`].
+pub(super) const POD: &str = "Pod";
 
 /// How long an answer holds. What was found out by it is kept with what was seen, until something changes there.
 pub(super) const ANSWER_HOLDS: Duration = Duration::from_secs(20);
@@ -409,6 +429,12 @@ impl Store {
         self.tell([tenant], false);
     }
 
+    /// A question was answered with no: there are no pods in the namespace.
+    pub(super) fn has_no_pods(&self, question: &Question) {
+        self.of_home(&question.namespace, |home| home.has_no_pods = true);
+        self.tell([question.tenant], false);
+    }
+
     /// That there is no such namespace is not known any more.
     pub(super) fn forget_namespace(&self, namespace: &str) {
         self.inner.write().unwrap_or_else(PoisonError::into_inner).forget_answers(0, None, namespace);
@@ -491,6 +517,7 @@ impl Store {
             if record.is_some() {
                 (home.record, home.is_new) = (record, false);
             }
+            home.has_no_pods &= live.at_rest;
             if live.waits.is_none() {
                 home.told.remove(format!("{}/{name}", kind_known.kind).as_str());
             }
@@ -505,7 +532,8 @@ impl Store {
             return;
         }
         // Another one of its name, created by whomever.
-        home.is_new &= home.space.as_ref().is_some_and(|known| known.live.uid == space.live.uid);
+        let is_same = home.space.as_ref().is_some_and(|known| known.live.uid == space.live.uid);
+        (home.is_new, home.has_no_pods) = (home.is_new && is_same, home.has_no_pods && is_same);
         let (tenant, before) = (space.tenant, home.space.replace(space).and_then(|space| space.tenant));
         self.moved(inner, &name, before, tenant);
     }
@@ -547,6 +575,14 @@ impl Store {
         let is_config_map = state.kind.kind == "ConfigMap";
         let place = if kind == 0 { name } else { namespace.unwrap_or_default() };
         let Some(home) = inner.homes.get_mut(place) else { return };
+        let known = match kind {
+            0 => home.space.as_ref().map(|space| &space.live),
+            _ => home.objects.get(&kind).and_then(|objects| objects.get(name)),
+        };
+        // What is there was made since.
+        if version > 0 && known.is_some_and(|known| known.version > version) {
+            return;
+        }
         if kind == 0 {
             let before = home.space.take().and_then(|space| space.tenant);
             home.record = None;

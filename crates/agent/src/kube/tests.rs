@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::holds::{Holder, holder, is_written, vanished};
 use super::pods::SlimPod;
 use super::record::{Record, Vanished, core};
-use super::store::{ANSWER_HOLDS, Confirmed, Home, Inner, KindId, NO_NAMESPACE_HOLDS, Question, Served};
+use super::store::{ANSWER_HOLDS, Confirmed, Home, Inner, KindId, NO_NAMESPACE_HOLDS, Served};
 use super::watch::vanishes;
 use super::*;
 
@@ -125,6 +125,67 @@ fn what_does_not_end_by_itself_is_named_before_what_does() {
     store.of_home(HOME, |home| drop(home.pods.remove("c")));
     add("d", pod("", "node", false));
     assert_eq!(words_of(&store).unwrap(), "pod d still runs, and no controller will end it; delete it");
+}
+
+/// A tenant that is to be stopped, of whose class nothing is known.
+fn job() -> Job {
+    let intent = roadstead_api::v1::TenantIntent {
+        uid: "0000000000000001".to_owned(),
+        epoch: Some(roadstead_api::v1::Revision { incarnation: 0, index: 3 }),
+        role: roadstead_api::v1::tenant_intent::Role::Stopped.into(),
+        name: "acme".to_owned(),
+        owner: "acme-gmbh".to_owned(),
+        class: "shop".to_owned(),
+        version: "1".to_owned(),
+        ..Default::default()
+    };
+    Job { intent: crate::wire::intent(&intent).unwrap(), rendered: Err("nothing".to_owned()) }
+}
+
+#[test]
+fn what_is_at_rest_is_asked_once_whether_it_has_no_pods() {
+    let (store, job) = (store(), job());
+    let labels = json!({TENANT_LABEL: "0000000000000001", EPOCH_LABEL: "0.3"});
+    put(&store, 0, json!({"metadata": {"name": HOME, "uid": "u", "resourceVersion": "5", "labels": labels}}));
+    let deployment = |version: &str, replicas: u32| {
+        let metadata = json!({"name": "web", "namespace": HOME, "generation": 1, "resourceVersion": version});
+        json!({"metadata": metadata, "spec": {"replicas": replicas, "template": {}}, "status": {"observedGeneration": 1}})
+    };
+    put(&store, DEPLOYMENT, deployment("6", 0));
+    let look = || seen::seen(&store.read(), &job, HOME, Drift::Repair).map(|seen| seen.at_rest);
+    let asked = Question::of_pods(TenantId(1), HOME);
+    assert_eq!(look(), Err(vec![asked.clone()]));
+    store.has_no_pods(&asked);
+    assert_eq!(look(), Ok(true));
+    // What it runs was scaled up and down again: it may have pods that were not seen.
+    put(&store, DEPLOYMENT, deployment("7", 1));
+    assert_eq!(look(), Ok(false));
+    put(&store, DEPLOYMENT, deployment("8", 0));
+    assert_eq!(look(), Err(vec![asked.clone()]));
+    store.has_no_pods(&asked);
+    // Another one of its name.
+    put(&store, 0, json!({"metadata": {"name": HOME, "uid": "v", "resourceVersion": "9", "labels": labels}}));
+    assert_eq!(look(), Err(vec![asked]));
+}
+
+#[test]
+fn an_object_that_was_made_anew_is_not_taken_out_by_the_end_of_the_one_before() {
+    let store = store();
+    let object = |version: &str| json!({"metadata": {"name": "web", "namespace": HOME, "uid": "u", "resourceVersion": version}});
+    let space = |version: &str| json!({"metadata": {"name": HOME, "uid": "u", "resourceVersion": version}});
+    let there = || {
+        let inner = store.read();
+        let home = inner.homes.get(HOME);
+        (home.is_some_and(|home| home.space.is_some()), home.is_some_and(|home| home.objects[&DEPLOYMENT].contains_key("web")))
+    };
+    put(&store, 0, space("9"));
+    put(&store, DEPLOYMENT, object("9"));
+    store.remove(DEPLOYMENT, Some(HOME), "web", 8);
+    store.remove(0, None, HOME, 8);
+    assert_eq!(there(), (true, true));
+    store.remove(DEPLOYMENT, Some(HOME), "web", 10);
+    store.remove(0, None, HOME, 10);
+    assert_eq!(there(), (false, false));
 }
 
 #[test]

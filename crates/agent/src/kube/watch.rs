@@ -221,6 +221,7 @@ fn pod_is(store: &Store, pod: &Pod) {
     store.some(|inner| {
         let Inner { homes, nodes, .. } = inner;
         let (home, uid) = (homes.entry(namespace.clone()).or_default(), slim.uid.clone());
+        home.has_no_pods = false;
         // Another one of its name: what became of the one before was not told.
         if let Some(before) = home.pods.insert(name.as_str().into(), slim).filter(|before| before.uid != uid) {
             vanishes(nodes, home, &name, before);
