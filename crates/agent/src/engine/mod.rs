@@ -33,7 +33,7 @@ use look::look_at;
 use told::Told;
 use troubles::Troubles;
 use wanted::Wanted;
-use work::{Busy, Ended, Places, carry_out, changes_what_is_used};
+use work::{Begun, Busy, Ended, Places, carry_out, changes_what_is_used};
 
 /// Tenants that are worked on at the same time, each with one request at a time: a new one is a dozen of them, each of which waits for the one before.
 const PARALLEL: usize = 128;
@@ -111,7 +111,8 @@ pub struct Engine<I: Interpreter> {
     seen: ClusterSeen,
     /// To be looked at again.
     dirty: BTreeSet<TenantId>,
-    /// Of whom it is not known what is there: looked at again each second, and nothing is done or told of them.
+    /// Of whom it is not known what is there, as of those who were worked on since they were looked at: looked at again within a second, and nothing is
+    /// done or told of them.
     unknown: BTreeSet<TenantId>,
     /// Since when nothing can be said of what is there, and why.
     blind: Option<(Instant, Failed)>,
@@ -121,7 +122,10 @@ pub struct Engine<I: Interpreter> {
     round: Round,
     /// Of which intent the round is.
     decided: Revision,
+    /// It was said which of what is there nobody counts: what the cluster has left is known.
+    is_counted: bool,
     busy: BTreeMap<TenantId, Busy>,
+    begun: Begun,
     work: JoinSet<(TenantId, Result<Ended, Failed>)>,
     /// Being answered; those that are left are given up with the agent.
     questions: JoinSet<()>,
@@ -176,7 +180,9 @@ impl<I: Interpreter> Engine<I> {
             memory,
             round: Round::default(),
             decided: Revision::default(),
+            is_counted: false,
             busy: BTreeMap::new(),
+            begun: Begun::default(),
             work: JoinSet::new(),
             questions: JoinSet::new(),
             settling: BTreeMap::new(),
@@ -248,6 +254,7 @@ impl<I: Interpreter> Engine<I> {
                 for id in changed {
                     self.memory.try_again(id);
                     self.reasons.remove(&id);
+                    self.begun.forget(id);
                     self.dirty.insert(id);
                     if let Some(busy) = self.busy.get(&id) {
                         busy.outdate();
@@ -301,6 +308,8 @@ impl<I: Interpreter> Engine<I> {
         self.finished = true;
         self.settling.insert(id, Instant::now() + I::SETTLES);
         self.dirty.insert(id);
+        // What was seen of it is older than what was done since.
+        self.unknown.insert(id);
         match result {
             Ok(Ended::Whole) => {
                 self.memory.succeeded(id);
@@ -384,7 +393,14 @@ impl<I: Interpreter> Engine<I> {
         self.blind = None;
         let now = self.now();
         self.decided = self.wanted.intent.generation;
-        let round = reconcile(&self.wanted.intent, &self.seen, &self.limits, &mut self.memory, now);
+        let mut round = reconcile(&self.wanted.intent, &self.seen, &self.limits, &mut self.memory, now);
+        if round.stale {
+            // It says nothing of what is there: what nobody counts is as it was.
+            round.orphans = std::mem::take(&mut self.round.orphans);
+            self.round = round;
+            let (heard, known) = (self.wanted.intent.generation, self.seen.generation);
+            return debug!(%heard, %known, "what was heard is older than what was acted on; nothing is done");
+        }
         if round.orphans != self.round.orphans {
             let homes: Vec<String> = round.orphans.iter().map(|id| self.interpreter.home_of(*id)).collect();
             if homes.is_empty() {
@@ -400,11 +416,8 @@ impl<I: Interpreter> Engine<I> {
         }
         self.round = round;
         self.tell_detached();
+        self.is_counted = true;
         self.keep_removals().await;
-        if self.round.stale {
-            let (heard, known) = (self.wanted.intent.generation, self.seen.generation);
-            return debug!(%heard, %known, "what was heard is older than what was acted on; nothing is done");
-        }
         self.hand_out();
     }
 
@@ -466,6 +479,7 @@ impl<I: Interpreter> Engine<I> {
             }
         }
         self.unknown.retain(|id| self.wanted.jobs.contains_key(id));
+        self.begun.keep(|id| self.wanted.jobs.contains_key(&id));
         Ok(())
     }
 
@@ -476,7 +490,11 @@ impl<I: Interpreter> Engine<I> {
         for (id, step) in &self.round.steps {
             let is_free = !self.busy.contains_key(id) && !self.unknown.contains(id);
             let has_settled = self.settling.get(id).is_none_or(|until| *until <= now);
-            if step.actions.is_empty() || !is_free || !has_settled {
+            if step.actions.is_empty() {
+                self.begun.forget(*id);
+                continue;
+            }
+            if !is_free || !has_settled {
                 continue;
             }
             if places.is_none() {
@@ -485,7 +503,8 @@ impl<I: Interpreter> Engine<I> {
             let Some(job) = self.wanted.jobs.get(id) else { continue };
             let in_use = self.seen.tenants.get(id).is_some_and(|seen| changes_what_is_used(seen, step));
             let Some(busy) = places.take(job.intent.shard, in_use) else { continue };
-            self.work.spawn(carry_out(self.interpreter.clone(), job.clone(), step.actions.clone(), busy.clone()));
+            let is_new = self.begun.is_new(*id, &step.actions);
+            self.work.spawn(carry_out(self.interpreter.clone(), job.clone(), step.actions.clone(), busy.clone(), is_new));
             self.busy.insert(*id, busy);
         }
     }

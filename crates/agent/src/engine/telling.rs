@@ -64,7 +64,9 @@ impl<I: Interpreter> Engine<I> {
             Some(cannot_look) => Some(lost(id).unwrap_or(cannot_look)),
             None => conditions.get(id),
         };
-        let known = self.wanted.intent.tenants.iter().filter(|wanted| !self.unknown.contains(&wanted.id));
+        // That nobody can look is said of all.
+        let is_known = |id: &TenantId| blind.is_some() || self.is_decided() && !self.unknown.contains(id);
+        let known = self.wanted.intent.tenants.iter().filter(|wanted| is_known(&wanted.id));
         let tenants = known
             .filter_map(|wanted| {
                 let (seen, condition) = (seen_of(&wanted.id)?, condition_of(&wanted.id)?);
@@ -86,7 +88,7 @@ impl<I: Interpreter> Engine<I> {
             orphans: count(orphans.len()),
             held_back: count(self.round.held_back.len()),
         };
-        let idle = self.busy.is_empty() && self.unknown.is_empty() && self.blind.is_none();
+        let idle = self.is_decided() && self.busy.is_empty() && self.unknown.is_empty() && self.blind.is_none();
         let now = Now {
             generation: self.seen.generation,
             idle,
@@ -95,13 +97,18 @@ impl<I: Interpreter> Engine<I> {
             orphans,
             uid: &facts.uid,
             cluster: self.wanted.cluster(),
-            capacity: &facts.capacity,
-            growth: &facts.growth,
+            capacity: self.is_counted.then_some(&facts.capacity),
+            growth: self.is_counted.then_some(&facts.growth),
             info,
             details: &facts.details,
             time: self.now(),
         };
         self.told.news(&now, due)
+    }
+
+    /// Whether the last round decided about what is wanted now. One of an intent that is older than what was acted on decided nothing, and knows of nobody.
+    fn is_decided(&self) -> bool {
+        !self.round.stale && self.decided == self.wanted.intent.generation
     }
 
     /// The log says what the placement service is told, also while that is not reached.

@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use prost::Message;
 use roadstead_api::v1;
 use roadstead_core::cluster::{Capacity, GrowthRoom};
 use roadstead_core::id::{Epoch, Name, Revision, TenantId, VolumeUid};
 use roadstead_core::intent::TenantIntent;
-use roadstead_core::observed::{ClusterDetails, ClusterInfo, SeenTenant, TroubleKind};
+use roadstead_core::observed::{ClusterDetails, ClusterInfo, MAX_VOLUMES, SeenTenant, TroubleKind, beginning};
 use roadstead_core::reconcile::{self, Condition, Home, TenantSeen, VolumeSeen, going};
 use roadstead_core::request::Observed;
 use roadstead_core::time::{Millis, Timestamp};
@@ -21,6 +22,11 @@ const SETTLES: Millis = Millis::from_secs(5);
 const REPEATS: Millis = Millis::from_secs(10);
 /// Tenants in one message.
 const MAX_TENANTS: usize = 1000;
+/// What is told in full in one message, in bytes: a quarter of what the placement service takes. Where all that is carried is told in one, those beyond it
+/// take no more than 130 each: there is room for twice the tenants that a cluster may have.
+const MAX_FULL_BYTES: usize = 1 << 20;
+/// The longest text about a tenant's trouble beyond that, in bytes.
+const MAX_SHORT_WHY_BYTES: usize = 32;
 
 /// Why a removal is not carried out, and what lets it go on.
 fn held_back(cluster: &str) -> String {
@@ -36,6 +42,20 @@ struct Said {
     seen: SeenTenant,
     observed: Option<Observed>,
     class_digest: String,
+}
+
+impl Said {
+    fn wire(&self) -> v1::SeenTenant {
+        wire::seen(&self.seen, self.observed, &self.class_digest)
+    }
+
+    /// Without what can be told right after: its volumes, and most words about its trouble.
+    fn shorten(&mut self) {
+        self.seen.volumes.clear();
+        if let Some((_, why)) = &mut self.seen.trouble {
+            *why = beginning(why, MAX_SHORT_WHY_BYTES);
+        }
+    }
 }
 
 /// See the module.
@@ -78,7 +98,7 @@ pub(crate) struct Known<'a> {
 pub(crate) struct Now<'a> {
     /// What was kept as acted on: only what is carried under it is all that is carried.
     pub(crate) generation: Revision,
-    /// Nobody is being worked on: what is seen is what is there.
+    /// Nobody is being worked on, and what was decided last is of what is wanted: what is seen is what is there.
     pub(crate) idle: bool,
     /// All that are wanted, by id; and those of them of whom it is known how they are.
     pub(crate) wanted: &'a [TenantIntent],
@@ -88,8 +108,9 @@ pub(crate) struct Now<'a> {
     pub(crate) uid: &'a str,
     /// The cluster's name.
     pub(crate) cluster: &'a str,
-    pub(crate) capacity: &'a Capacity,
-    pub(crate) growth: &'a GrowthRoom,
+    /// Not while it is not known what of it is used by those whom nobody counts.
+    pub(crate) capacity: Option<&'a Capacity>,
+    pub(crate) growth: Option<&'a GrowthRoom>,
     pub(crate) info: ClusterInfo,
     pub(crate) details: &'a ClusterDetails,
     pub(crate) time: Timestamp,
@@ -146,17 +167,22 @@ impl Told {
         // All that is carried can be told only by who has kept an intent of that incarnation: until then an older one may be acted on.
         let complete = self.complete.filter(|at| now.idle && now.generation.incarnation == at.incarnation);
         let mut said = BTreeMap::new();
-        let mut more = false;
+        let (mut more, mut bytes) = (false, 0);
         for known in &now.tenants {
-            let one = self.say(known, now);
+            let mut one = self.say(known, now);
             let id = known.wanted.id;
             if complete.is_none() && self.said.get(&id) == Some(&one) {
                 continue;
             }
-            if said.len() >= MAX_TENANTS && complete.is_none() {
+            let is_full = bytes >= MAX_FULL_BYTES;
+            if (is_full || said.len() >= MAX_TENANTS) && complete.is_none() {
                 more = true;
                 break;
             }
+            if is_full {
+                one.shorten();
+            }
+            bytes += one.wire().encoded_len();
             said.insert(id, one);
         }
         if !more {
@@ -168,8 +194,8 @@ impl Told {
         if complete.is_some() {
             said.extend(now.orphans.iter().filter_map(|(id, seen)| Some((*id, orphan(*id, seen)?))));
         }
-        let capacity = (self.capacity.as_ref() != Some(now.capacity)).then(|| now.capacity.clone());
-        let growth = (self.growth.as_ref() != Some(now.growth)).then(|| now.growth.clone());
+        let capacity = now.capacity.filter(|has| self.capacity.as_ref() != Some(*has)).cloned();
+        let growth = now.growth.filter(|may| self.growth.as_ref() != Some(*may)).cloned();
         let info = (self.info.as_ref() != Some(&now.info)).then(|| now.info.clone());
         let details = (self.details.as_ref() != Some(now.details)).then(|| now.details.clone());
         let is_news =
@@ -181,7 +207,7 @@ impl Told {
             uid: now.uid.to_owned(),
             capacity: capacity.as_ref().map(wire::wire_capacity),
             info: info.as_ref().map(wire::wire_info),
-            tenants: said.values().map(|said| wire::seen(&said.seen, said.observed, &said.class_digest)).collect(),
+            tenants: said.values().map(Said::wire).collect(),
             complete_at: complete.map(wire::wire_revision),
             details: details.as_ref().map(wire::wire_details),
             growth: growth.as_ref().map(wire::wire_growth),
@@ -197,8 +223,6 @@ impl Told {
             Condition::Blocked(_) if self::newer(wanted, seen).is_some() => Some(presence(seen)),
             condition => reconcile::observed(wanted, seen, condition),
         };
-        let volumes: Vec<(Name, VolumeUid)> =
-            seen.volumes.iter().filter_map(|(name, volume)| Some((name.clone(), uid_of(volume)?))).collect();
         let trouble = match condition {
             Condition::Running | Condition::Stopped | Condition::Absent => None,
             Condition::Progressing(why) => self.waits_for(wanted.id, why, now.time),
@@ -223,7 +247,11 @@ impl Told {
         }
         let trouble = trouble.map(|(kind, why)| (kind, shortened(&why)));
         let epoch = self::newer(wanted, seen).unwrap_or(wanted.epoch);
-        Said { seen: SeenTenant { id: wanted.id, epoch, volumes, trouble }, observed, class_digest: class_digest.to_owned() }
+        Said {
+            seen: SeenTenant { id: wanted.id, epoch, volumes: volumes(wanted, seen), trouble },
+            observed,
+            class_digest: class_digest.to_owned(),
+        }
     }
 
     /// What it waits for, once that has taken a while.
@@ -254,6 +282,16 @@ fn newer(wanted: &TenantIntent, seen: &TenantSeen) -> Option<Epoch> {
         Home::Ours(epoch) if epoch > wanted.epoch => Some(epoch),
         Home::Ours(_) | Home::None | Home::Terminating(_) | Home::Foreign(_) => None,
     }
+}
+
+/// As many of its volumes as are taken: those that are wanted before those that its class has dropped over time.
+fn volumes(wanted: &TenantIntent, seen: &TenantSeen) -> Vec<(Name, VolumeUid)> {
+    let mut volumes: Vec<_> = seen.volumes.iter().filter_map(|(name, volume)| Some((name.clone(), uid_of(volume)?))).collect();
+    if volumes.len() > MAX_VOLUMES {
+        volumes.sort_by_key(|(name, _)| !wanted.volumes.iter().any(|volume| volume.name == *name));
+        volumes.truncate(MAX_VOLUMES);
+    }
+    volumes
 }
 
 /// What is said of a volume whose deletion has been accepted.
@@ -327,8 +365,8 @@ mod tests {
             orphans: Vec::new(),
             uid: "uid",
             cluster: "eu-1",
-            capacity: &facts.capacity,
-            growth: &facts.growth,
+            capacity: Some(&facts.capacity),
+            growth: Some(&facts.growth),
             info: ClusterInfo::default(),
             details: &facts.details,
             time: Timestamp::default(),
@@ -363,6 +401,62 @@ mod tests {
             assert_eq!(uids.len() as u64, COUNT, "each once");
             told.anew();
         }
+    }
+
+    /// A tenant of whose class there were that many volumes, and what was seen of it.
+    fn with_volumes(id: u64, count: usize, wanted: &[&str]) -> (TenantIntent, TenantSeen) {
+        let name = |text: &str| Name::new(text).expect("it is a name");
+        let volume = |text: &&str| VolumeIntent { name: name(text), size: Bytes(1), storage: "fast".to_owned(), uid: None };
+        let there = |number: usize| VolumeSeen::There { bytes: 1, uid: VolumeUid(number as u128) };
+        let old = (0..count).map(|number| (name(&format!("{}-{number:02}", "volume".repeat(9))), there(number)));
+        let all = old.chain(wanted.iter().zip(count..).map(|(text, number)| (name(text), there(number))));
+        let seen = TenantSeen { home: Home::Ours(Epoch::default()), volumes: all.collect(), ..TenantSeen::default() };
+        (TenantIntent { volumes: wanted.iter().map(volume).collect(), ..tenant(id) }, seen)
+    }
+
+    #[test]
+    fn of_more_volumes_than_are_taken_those_that_are_wanted_are_told() {
+        let ((intent, seen), facts) = (with_volumes(1, 70, &["z"]), ClusterFacts::default());
+        let intents = [intent];
+        let tenants = vec![known(&intents[0], &seen, &Condition::Running)];
+        let message = Told::default().news(&now(&facts, &intents, tenants), false).expect("it is news");
+        let told = &message.tenants[0].volumes;
+        assert_eq!((told.len(), told[0].name.as_str()), (MAX_VOLUMES, "z"));
+    }
+
+    #[test]
+    fn all_that_is_carried_is_one_message_that_is_taken_however_much_there_is_to_say() {
+        /// What the placement service takes.
+        const TAKEN: usize = 4 << 20;
+        let (intents, seen): (Vec<_>, Vec<_>) = (1..=10_000).map(|id| with_volumes(id, 12, &[])).unzip();
+        let (facts, blocked) = (ClusterFacts::default(), Condition::Blocked("no room ".repeat(40)));
+        let incarnation = roadstead_core::id::Incarnation(300);
+        let revision = Revision { incarnation, index: u64::MAX };
+        let intents: Vec<_> = intents.into_iter().map(|intent| TenantIntent { epoch: revision, ..intent }).collect();
+        let digest = "c1a55c1a55c1a55c1a55c1a55c1a55c1";
+        let all =
+            || intents.iter().zip(&seen).map(|(wanted, seen)| Known { wanted, seen, condition: &blocked, class_digest: digest }).collect();
+        let now = || Now { generation: revision, ..now(&facts, &intents, all()) };
+        let mut told = Told::default();
+        let first = told.news(&now(), false).expect("all is news");
+        assert!(first.encoded_len() < TAKEN / 3, "{}", first.encoded_len());
+        told.taken(&v1::ObserveResponse { revision: Some(wire::wire_revision(revision)), complete_wanted: true, ..Default::default() });
+
+        let whole = told.news(&now(), false).expect("it is asked for");
+        assert!(whole.complete_at.is_some() && whole.encoded_len() < TAKEN * 3 / 4, "{}", whole.encoded_len());
+        assert_eq!(whole.tenants.len(), intents.len());
+        assert!(
+            whole.tenants.iter().all(|tenant| tenant.trouble.as_ref().is_some_and(|trouble| trouble.kind() == v1::trouble::Kind::Blocked))
+        );
+        let is_full = |tenant: &&v1::SeenTenant| tenant.volumes.len() == 12;
+        let mut full = whole.tenants.iter().filter(is_full).count();
+        told.taken(&v1::ObserveResponse::default());
+        while let Some(message) = told.news(&now(), false) {
+            assert!(message.tenants.iter().all(|tenant| is_full(&tenant)), "the rest of what there is to say");
+            full += message.tenants.len();
+            told.taken(&v1::ObserveResponse::default());
+        }
+        assert_eq!(full, intents.len(), "each once");
     }
 
     #[test]

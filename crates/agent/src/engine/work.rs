@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use roadstead_core::id::{ShardId, TenantId};
 use roadstead_core::reconcile::{Action, Part, PartSeen, Step, TenantSeen};
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::interpreter::{Failed, Interpreter, Job};
 
@@ -89,6 +89,29 @@ impl Taken {
     }
 }
 
+/// What was begun last of each tenant. A stop is begun again until all is at rest, which is no news each time; all else that is begun again is.
+#[derive(Debug, Default)]
+pub(crate) struct Begun(BTreeMap<TenantId, Vec<Action>>);
+
+impl Begun {
+    /// Takes in what is begun; whether that is something else than the last time.
+    pub(crate) fn is_new(&mut self, id: TenantId, actions: &[Action]) -> bool {
+        let stops = actions.iter().all(|action| matches!(action, Action::Unroute | Action::Stop));
+        let before = self.0.insert(id, actions.to_vec());
+        !stops || before.is_none_or(|before| before != actions)
+    }
+
+    /// Nothing is to be done about it, or something else is wanted of it: whatever is begun next is news.
+    pub(crate) fn forget(&mut self, id: TenantId) {
+        self.0.remove(&id);
+    }
+
+    /// Forgets those whom no intent names any more.
+    pub(crate) fn keep(&mut self, is_named: impl Fn(TenantId) -> bool) {
+        self.0.retain(|id, _| is_named(*id));
+    }
+}
+
 /// Whether objects of a tenant are put right, or changed, that is there already. A new one that is only being made has nobody yet who would notice; and
 /// what is being stopped may wait for its own commands for long.
 pub(crate) fn changes_what_is_used(seen: &TenantSeen, step: &Step) -> bool {
@@ -96,18 +119,23 @@ pub(crate) fn changes_what_is_used(seen: &TenantSeen, step: &Step) -> bool {
     is_there && !step.actions.contains(&Action::Stop) && step.actions.iter().any(|action| matches!(action, Action::Put(_)))
 }
 
-/// Carries actions out, one after the other, for as long as they are what is wanted.
+/// Carries actions out, one after the other, for as long as they are what is wanted. The log has them where they are new.
 pub(crate) async fn carry_out<I: Interpreter>(
     interpreter: I,
     job: Job,
     actions: Vec<Action>,
     busy: Busy,
+    is_new: bool,
 ) -> (TenantId, Result<Ended, Failed>) {
     for action in actions {
         if busy.outdated.load(Ordering::Relaxed) {
             return (job.intent.id, Ok(Ended::Outdated));
         }
-        info!(tenant = %job.intent.name, id = %job.intent.id, ?action, "carried out");
+        if is_new {
+            info!(tenant = %job.intent.name, id = %job.intent.id, ?action, "carried out");
+        } else {
+            debug!(tenant = %job.intent.name, id = %job.intent.id, ?action, "carried out again");
+        }
         if let Err(failed) = interpreter.act(&job, &action).await {
             return (job.intent.id, Err(failed));
         }
@@ -118,6 +146,19 @@ pub(crate) async fn carry_out<I: Interpreter>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stop_that_is_begun_again_and_again_is_news_once() {
+        let (id, mut begun) = (TenantId(7), Begun::default());
+        let (ends, stops, puts) = ([Action::Unroute, Action::Stop], [Action::Stop], [Action::Put(Part::Workloads)]);
+        let mut news = |actions: &[Action]| begun.is_new(id, actions);
+        assert_eq!([news(&ends), news(&stops), news(&stops), news(&stops)], [true, true, false, false]);
+        assert_eq!([news(&puts), news(&puts), news(&stops)], [true, true, true], "somebody changes it again and again");
+        begun.forget(id);
+        assert!(begun.is_new(id, &stops) && !begun.is_new(id, &stops) && begun.is_new(TenantId(8), &stops));
+        begun.keep(|named| named != id);
+        assert!(begun.is_new(id, &stops) && !begun.is_new(TenantId(8), &stops));
+    }
 
     #[test]
     fn no_shard_takes_more_than_half_of_all_places_nor_of_those_for_changes() {

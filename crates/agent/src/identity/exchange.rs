@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 use roadstead_api::v1;
+use roadstead_api::v1::fleet_service_client::FleetServiceClient;
 use roadstead_api::v1::join_service_client::JoinServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
@@ -14,6 +15,12 @@ use super::{Credentials, unix_now_s};
 
 /// How long a replica may take: it waits for a leader itself for less.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// How a refusal in the TLS handshake begins, in the TLS library's words.
+const ALERT: &str = "received fatal alert: ";
+/// The alerts that are about the certificate that was shown, as that library names them.
+const ABOUT_CERTIFICATES: [&str; 6] =
+    ["BadCertificate", "CertificateRevoked", "CertificateExpired", "CertificateUnknown", "UnknownCA", "AccessDenied"];
 
 /// Why there is no certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,6 +82,30 @@ pub async fn renew(replicas: &[Endpoint], whose: Whose<'_>) -> Result<Credential
     judged(whose, &key, issued.await?.issued)
 }
 
+/// Why replicas refuse the certificate that they are asked with; `None` if one takes it, or none says.
+pub async fn refusal(replicas: &[Endpoint], cluster: &str) -> Option<String> {
+    let mut refusal = None;
+    for replica in replicas {
+        // What an agent may ask any replica at any time, and what costs next to nothing.
+        let request = v1::GetClusterRequest { name: cluster.to_owned(), consistency: v1::Consistency::Stale.into() };
+        let mut service = FleetServiceClient::new(replica.connect_lazy());
+        match tokio::time::timeout(ANSWER_WITHIN, service.get_cluster(request)).await {
+            Ok(Err(status)) if refuses_certificate(&status) => refusal = Some(with_causes(&status)),
+            Ok(Err(status)) if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded) => {}
+            Err(_) => {}
+            Ok(_) => return None,
+        }
+    }
+    refusal
+}
+
+/// Whether a replica does not take the certificate that it was shown, whatever is asked.
+fn refuses_certificate(status: &Status) -> bool {
+    let words = with_causes(status);
+    let alert = words.split_once(ALERT).map(|(_, alert)| alert);
+    status.code() == Code::Unauthenticated || alert.is_some_and(|alert| ABOUT_CERTIFICATES.iter().any(|about| alert.starts_with(about)))
+}
+
 fn request(key: &str) -> Result<Vec<u8>, String> {
     let made = || {
         let key = KeyPair::from_pem(key)?;
@@ -134,4 +165,23 @@ fn judged(whose: Whose<'_>, key: &str, issued: Option<v1::Issued>) -> Result<Cre
     let pem = Pem::iter_from_buffer(credentials.certificate.as_bytes()).next().and_then(Result::ok);
     let fits = pem.and_then(|pem| Some(pem.parse_x509().ok()?.public_key().raw == own.subject_public_key_info()));
     if fits == Some(true) { Ok(credentials) } else { Err(wrong("it is for another key".to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_refused_by_an_alert_about_it_or_by_a_word_and_not_by_silence() {
+        let alert = |alert: &str| Status::unknown(format!("transport error: {ALERT}{alert}"));
+        for refused in [alert("CertificateRevoked"), alert("UnknownCA"), Status::unauthenticated("no role")] {
+            assert!(refuses_certificate(&refused), "{refused:?}");
+        }
+        // None was shown, or it was about something else.
+        for other in
+            [alert("CertificateRequired"), alert("InternalError"), Status::unavailable("refused"), Status::permission_denied("a copy")]
+        {
+            assert!(!refuses_certificate(&other), "{other:?}");
+        }
+    }
 }

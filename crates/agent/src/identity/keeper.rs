@@ -1,7 +1,8 @@
-//! Sees to it that there is a certificate that is good: the kept one, else one for the token; renewed while it is good.
+//! Sees to it that there is a certificate that is good: the kept one, else one for the token; renewed while it is good. One that replicas
+//! refuse although it is good by its dates, because it or its issuer was revoked, gives way to one for a token that was not used yet.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::RngExt;
@@ -22,6 +23,11 @@ const PART_LEFT: u32 = 10;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 /// See [`PART_LEFT`].
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+
+/// After replicas were dialled it is waited for this long: whoever dials again then does so because no connection lasts.
+const SETTLES_WITHIN: Duration = Duration::from_secs(3);
+/// Who is refused dials again within this time: longer than the session pauses after a refusal.
+const DIALS_AGAIN_WITHIN: Duration = Duration::from_secs(30);
 
 /// How replicas are reached with these credentials; without a certificate among them, as somebody unknown.
 pub type Dial = Arc<dyn Fn(&Credentials) -> Result<Vec<Endpoint>, String> + Send + Sync>;
@@ -47,21 +53,37 @@ pub struct Keeping {
 pub struct Keeper {
     keeping: Keeping,
     current: watch::Sender<Option<Arc<Credentials>>>,
+    /// How often replicas were dialled with it.
+    dialled: watch::Sender<u64>,
+    /// The token that was exchanged last.
+    used: Mutex<Option<String>>,
+}
+
+/// Coming back after replicas have refused the certificate.
+#[derive(Default)]
+struct Return {
+    /// What was logged last, so that each reason is said once.
+    told: String,
+    /// The token that is being exchanged and the key that the certificate will be for: asked for again with another one, it would be spent.
+    asked: Option<(String, String)>,
+    /// The token that was refused, and why.
+    refused: Option<(String, String)>,
 }
 
 impl Keeper {
     /// Nothing is known yet.
     #[must_use]
     pub fn new(keeping: Keeping) -> Self {
-        Self { keeping, current: watch::Sender::new(None) }
+        Self { keeping, current: watch::Sender::new(None), dialled: watch::Sender::new(0), used: Mutex::new(None) }
     }
 
     /// How replicas are reached with the certificate of now.
     #[must_use]
     pub fn replicas(&self) -> crate::session::Replicas {
-        let (current, dial) = (self.current.subscribe(), Arc::clone(&self.keeping.dial));
+        let (current, dial, dialled) = (self.current.subscribe(), Arc::clone(&self.keeping.dial), self.dialled.clone());
         Arc::new(move || {
             let credentials = current.borrow().clone();
+            dialled.send_modify(|times| *times = times.wrapping_add(1));
             credentials.map_or_else(|| Err("this agent has no certificate that is good".to_owned()), |credentials| dial(&credentials))
         })
     }
@@ -95,14 +117,18 @@ impl Keeper {
             Ok(validity) => format!("its certificate ended at {}", validity.end()),
             Err(why) => format!("{place}: {why}"),
         };
-        let again = format!("join the cluster again (`roadstead join {cluster}`): it comes back as itself");
+        let again = format!("join the cluster again (`{}`): it comes back as itself", self.join(""));
         let Some(token) = self.token() else { return Err(format!("{why}, and there is no token; {again}")) };
         if let Some((known, because)) = refused
             && *known == token
         {
             return Err(because.clone());
         }
-        let credentials = match self.exchange(&token, kept).await {
+        let exchanged = match self.kept_key(kept).await {
+            Ok(key) => self.exchange(&token, &key).await,
+            Err(failed) => Err(failed),
+        };
+        let credentials = match exchanged {
             Ok(credentials) => credentials,
             Err(Failed::Refused(words)) => {
                 let because = format!("{why}, and its token was refused: {words}; {again}");
@@ -112,8 +138,19 @@ impl Keeper {
             Err(Failed::Later(words)) => return Err(format!("{why}, and its token cannot be exchanged: {words}")),
         };
         info!(%place, "the token was exchanged for a certificate");
+        self.set_used(token);
         self.take(credentials).await;
         Ok(())
+    }
+
+    /// The command that makes a token.
+    fn join(&self, flag: &str) -> String {
+        let Keeping { cluster, place, .. } = &self.keeping;
+        match place {
+            Place::Secret { .. } => format!("roadstead join {cluster} --apply{flag}"),
+            // There a token is made in any case.
+            Place::Folder(_) => format!("roadstead join {cluster} --token-file FILE"),
+        }
     }
 
     fn token(&self) -> Option<String> {
@@ -121,23 +158,36 @@ impl Keeper {
         Some(text.trim().to_owned()).filter(|token| !token.is_empty())
     }
 
+    fn set_used(&self, token: String) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+    }
+
+    fn is_used(&self, token: &str) -> bool {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(token)
+    }
+
+    fn given_authorities(&self) -> Result<String, Failed> {
+        let file = self.keeping.authorities.as_ref().ok_or_else(|| Failed::Later("no authorities are given (--ca)".to_owned()))?;
+        std::fs::read_to_string(file).map_err(|error| Failed::Later(format!("cannot read {}: {error}", file.display())))
+    }
+
     /// The key is kept before it is used: who is asked twice by the same one answers twice.
-    async fn exchange(&self, token: &str, kept: Credentials) -> Result<Credentials, Failed> {
-        let Keeping { cluster, uid, place, authorities, dial, .. } = &self.keeping;
-        let file = authorities.as_ref().ok_or_else(|| Failed::Later("no authorities are given (--ca)".to_owned()))?;
-        let authorities =
-            std::fs::read_to_string(file).map_err(|error| Failed::Later(format!("cannot read {}: {error}", file.display())))?;
-        let key = if kept.key.is_empty() {
-            let key = exchange::new_key().map_err(Failed::Later)?;
-            let waiting = Credentials { certificate: String::new(), key: key.clone(), authorities: authorities.clone() };
-            place.store(&waiting).await.map_err(Failed::Later)?;
-            key
-        } else {
-            kept.key
-        };
-        let stranger = Credentials { authorities, ..Credentials::default() };
+    async fn kept_key(&self, kept: Credentials) -> Result<String, Failed> {
+        if !kept.key.is_empty() {
+            return Ok(kept.key);
+        }
+        let authorities = self.given_authorities()?;
+        let key = exchange::new_key().map_err(Failed::Later)?;
+        let waiting = Credentials { certificate: String::new(), key: key.clone(), authorities };
+        self.keeping.place.store(&waiting).await.map_err(Failed::Later)?;
+        Ok(key)
+    }
+
+    async fn exchange(&self, token: &str, key: &str) -> Result<Credentials, Failed> {
+        let Keeping { cluster, uid, dial, .. } = &self.keeping;
+        let stranger = Credentials { authorities: self.given_authorities()?, ..Credentials::default() };
         let replicas = dial(&stranger).map_err(Failed::Later)?;
-        exchange::enrol(&replicas, Whose { cluster, uid }, token, &key).await
+        exchange::enrol(&replicas, Whose { cluster, uid }, token, key).await
     }
 
     /// Uses a certificate from now on, and keeps it.
@@ -150,8 +200,9 @@ impl Keeper {
         }
     }
 
-    /// Renews the certificate for ever. One that has ended all the same is got for a token again.
+    /// Renews the certificate for ever. One that has ended all the same, or that replicas refuse, is got for a token again.
     pub async fn keep(&self) {
+        let (mut pause, mut back) = (None, Return::default());
         loop {
             let validity = self.validity();
             let Some(validity) = validity.filter(|validity| !validity.has_ended(unix_now_s())) else {
@@ -159,11 +210,93 @@ impl Keeper {
                 self.obtain().await;
                 continue;
             };
-            reach(validity.renew_at(rand::rng().random_range(-1.0..1.0))).await;
-            if let Err(why) = self.renew().await {
-                warn!(%why, until = validity.end(), "the certificate was not renewed; it is tried again");
-                let left = Duration::from_secs(u64::try_from(validity.ends - unix_now_s()).unwrap_or_default());
-                tokio::time::sleep((left / PART_LEFT).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
+            let renew_at = validity.renew_at(rand::rng().random_range(-1.0..1.0));
+            let due = async {
+                match pause {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => reach(renew_at).await,
+                }
+            };
+            tokio::select! {
+                () = due => pause = self.renew_or_pause(validity).await,
+                why = self.turned_away() => self.come_back(&why, &mut back).await,
+            }
+        }
+    }
+
+    /// Renews; how long to wait before the next attempt if that fails.
+    async fn renew_or_pause(&self, validity: Validity) -> Option<Duration> {
+        let why = self.renew().await.err()?;
+        warn!(%why, until = validity.end(), "the certificate was not renewed; it is tried again");
+        let left = Duration::from_secs(u64::try_from(validity.ends - unix_now_s()).unwrap_or_default());
+        Some((left / PART_LEFT).clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
+    }
+
+    /// Until replicas refuse the certificate: why. They are asked only while connections do not last: a thousand agents would cost them more
+    /// than what it is good for.
+    async fn turned_away(&self) -> String {
+        let mut dialled = self.dialled.subscribe();
+        loop {
+            // We hold the sender ourselves: it is never gone.
+            let _ = dialled.changed().await;
+            tokio::time::sleep(SETTLES_WITHIN).await;
+            dialled.mark_unchanged();
+            if tokio::time::timeout(DIALS_AGAIN_WITHIN, dialled.changed()).await.is_err() {
+                continue;
+            }
+            dialled.mark_changed();
+            let current = self.current.borrow().clone();
+            let replicas = current.and_then(|current| (self.keeping.dial)(&current).ok()).unwrap_or_default();
+            if let Some(why) = exchange::refusal(&replicas, &self.keeping.cluster).await {
+                return why;
+            }
+        }
+    }
+
+    /// Exchanges the token, if it is another one than those that were tried, for a certificate in place of the one that is refused.
+    async fn come_back(&self, why: &str, back: &mut Return) {
+        match self.attempt_return(back).await {
+            Ok(()) => {
+                info!(place = %self.keeping.place, "the token was exchanged for a certificate, in place of one that was refused");
+                *back = Return::default();
+            }
+            Err(because) => {
+                let why = format!("replicas refuse its certificate ({why}), {because}");
+                if why != back.told {
+                    error!(why, "this agent cannot speak to the placement service; its tenants keep running as they are");
+                    back.told = why;
+                }
+            }
+        }
+    }
+
+    async fn attempt_return(&self, back: &mut Return) -> Result<(), String> {
+        let again = format!("join the cluster again (`{}`): it comes back as itself", self.join(" --new-token"));
+        let token = self.token().filter(|token| !self.is_used(token));
+        let token = token.ok_or_else(|| format!("and there is no token that was not used yet; {again}"))?;
+        if let Some((_, because)) = back.refused.as_ref().filter(|(refused, _)| *refused == token) {
+            return Err(because.clone());
+        }
+        // Another key: the one before may be why the certificate was revoked. It is kept with its certificate only, in place of one that
+        // replicas may take again.
+        let key = match back.asked.take().filter(|(asked, _)| *asked == token) {
+            Some((_, key)) => key,
+            None => exchange::new_key()?,
+        };
+        match self.exchange(&token, &key).await {
+            Ok(credentials) => {
+                self.set_used(token);
+                self.take(credentials).await;
+                Ok(())
+            }
+            Err(Failed::Refused(words)) => {
+                let because = format!("and its token was refused: {words}; {again}");
+                back.refused = Some((token, because.clone()));
+                Err(because)
+            }
+            Err(Failed::Later(words)) => {
+                back.asked = Some((token, key));
+                Err(format!("and its token cannot be exchanged: {words}"))
             }
         }
     }
