@@ -12,7 +12,7 @@ use crate::class::Class;
 use crate::finding::{Finding, Findings};
 use crate::kinds;
 use crate::pods;
-use crate::render::{RenderError, render};
+use crate::render::{RenderError, try_render};
 use crate::rendered::{Manifest, ObjectId, Rendered, StopStep};
 use crate::services;
 use crate::site::{Entry, Site};
@@ -61,7 +61,7 @@ pub fn check(class: &Class) -> Vec<Finding> {
             Err(error) => {
                 findings.add(field_of(&error), error.to_string());
                 // Each of the others would take as long, and be refused with it.
-                if matches!(error, RenderError::TooLarge | RenderError::TooMuchWork { .. }) {
+                if matches!(error, RenderError::TooLarge { .. } | RenderError::TooMuchWork { .. }) {
                     break;
                 }
             }
@@ -196,7 +196,7 @@ fn tenant_of(class: &Class, values: &Value, hostnames: Vec<String>, entry: Entry
         entry,
         ..Site::default()
     };
-    render(class, &tenant, &site)
+    try_render(class, &tenant, &site)
 }
 
 /// The field of the class's document that an error is about.
@@ -204,7 +204,7 @@ fn field_of(error: &RenderError) -> &'static str {
     match error {
         RenderError::Values { .. } => "spec.values",
         RenderError::Local { .. } => "spec.local",
-        RenderError::Expression { .. } | RenderError::Object { .. } | RenderError::TooLarge | RenderError::TooMuchWork { .. } => {
+        RenderError::Expression { .. } | RenderError::Object { .. } | RenderError::TooLarge { .. } | RenderError::TooMuchWork { .. } => {
             "spec.manifests"
         }
         RenderError::Storage { .. } => "spec.volumes",

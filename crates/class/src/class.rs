@@ -45,7 +45,7 @@ impl Class {
         let schema = Schema::parse(&version.values_schema).map_err(|problem| findings.add("spec.values", problem)).ok();
         let template = Template::parse(&version.template, &mut findings);
         let objects = manifests::parse(&template.files, &mut findings);
-        let engine = expression::engine();
+        let engine = expression::engine(1);
         for (name, process) in &template.local {
             for text in process.run.iter().chain(process.env.values()) {
                 if let Err(wrong) = expression::check(&engine, text) {

@@ -34,12 +34,12 @@ pub(crate) struct Engine {
     meter: Arc<Meter>,
 }
 
-/// An engine for one rendering.
-pub(crate) fn engine() -> Engine {
+/// An engine for one rendering, with as many times the room that there is when a class is tried.
+pub(crate) fn engine(room: u64) -> Engine {
     let mut environment = Environment::empty();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(MAX_STEPS));
-    let meter = Arc::new(Meter::new());
+    let meter = Arc::new(Meter::new(room));
     of_texts(&mut environment, &meter);
     of_lists(&mut environment, &meter);
     environment.add_filter("default", filters::default);

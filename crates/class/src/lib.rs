@@ -36,10 +36,11 @@ pub use expression::{MAX_EXPRESSION_CHARS, MAX_STEPS, MAX_TEXT_BYTES, unquoted a
 pub use finding::Finding;
 pub use kinds::RULES as ROLE_RULES;
 pub use manifests::{MAX_DEPTH, MAX_NODES, MAX_OBJECTS, RECORD};
-pub use meter::{MAX_RENDERED_BYTES, MAX_WORK_BYTES, VALUE_BYTES};
+pub use meter::{MAX_RENDERED_BYTES, MAX_WORK_BYTES, TIMES_IN_USE, VALUE_BYTES};
 pub use nearest::nearest;
 pub use render::{
     EPOCH_LABEL, NAME_LABEL, OWNER_LABEL, RenderError, SHARD_LABEL, TENANT_LABEL, VOLUME_LABEL, may_be_namespace_of, namespace_of, render,
+    try_render,
 };
 pub use rendered::{Ceded, Exec, LocalProcess, Manifest, ObjectId, Observe, Rendered, SecretPlan, SecretSource, StopStep};
 pub use schema::{MAX_VALUES, MAX_VALUES_TEXT, Schema};

@@ -70,7 +70,7 @@ pub(crate) fn parse(files: &[File], findings: &mut Findings) -> Vec<Object> {
             }
         }
     }
-    let engine = expression::engine();
+    let engine = expression::engine(1);
     for object in &objects {
         let mut check = |path: &str, text: &str| {
             if let Err(wrong) = expression::check(&engine, text) {

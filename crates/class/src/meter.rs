@@ -13,12 +13,14 @@ use serde_json::{Map, Value};
 
 /// Bytes that each value counts, beside its text: about what it takes in memory.
 pub const VALUE_BYTES: u64 = 64;
-/// Bytes of all objects of one tenant together: keys, texts, and [`VALUE_BYTES`] for each value. A request to the API server is bounded by 1.5 MiB
-/// for one object alone.
+/// Bytes of all objects of one tenant together, when a class is tried: keys, texts, and [`VALUE_BYTES`] for each value. A request to the API server is
+/// bounded by 1.5 MiB for one object alone.
 pub const MAX_RENDERED_BYTES: u64 = 4 << 20;
-/// Bytes that all expressions of one tenant may work on, together: some hundredths of a second. A class of 128 objects with 30 expressions each
-/// takes a third.
+/// Bytes that all expressions of one tenant may work on together, when a class is tried: some hundredths of a second. A class of 128 objects with 30
+/// expressions each takes a third.
 pub const MAX_WORK_BYTES: u64 = 32 << 20;
+/// How many times as much room as when their class was tried tenants have: their own values may be larger than those that were tried.
+pub const TIMES_IN_USE: u64 = 4;
 /// Bytes that reading one character of an expression counts.
 const CHARACTER_BYTES: u64 = 64;
 /// Characters that every expression counts in addition.
@@ -27,10 +29,10 @@ const EXPRESSION_CHARS: u64 = 16;
 /// What was more than there was room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spent {
-    /// [`MAX_WORK_BYTES`].
-    Work,
-    /// [`MAX_RENDERED_BYTES`].
-    Size,
+    /// So many bytes to work on.
+    Work(u64),
+    /// So many bytes that come out.
+    Size(u64),
 }
 
 impl From<Spent> for minijinja::Error {
@@ -43,6 +45,8 @@ impl From<Spent> for minijinja::Error {
 /// What is left of the two budgets. Filters and names share it, and the engine wants them to be `Sync`.
 #[derive(Debug)]
 pub(crate) struct Meter {
+    /// How many times the limits there were at the beginning.
+    room: u64,
     work: AtomicU64,
     size: AtomicU64,
     /// How many times what the expression works on counts.
@@ -50,8 +54,10 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    pub(crate) fn new() -> Self {
-        Self { work: AtomicU64::new(MAX_WORK_BYTES), size: AtomicU64::new(MAX_RENDERED_BYTES), times: AtomicU64::new(1) }
+    /// With as many times the limits.
+    pub(crate) fn new(room: u64) -> Self {
+        let (work, size) = (AtomicU64::new(MAX_WORK_BYTES * room), AtomicU64::new(MAX_RENDERED_BYTES * room));
+        Self { room, work, size, times: AtomicU64::new(1) }
     }
 
     /// Pays for reading an expression. `again` is how often it may go through what it has gone through already, where nothing can be paid: it
@@ -66,7 +72,7 @@ impl Meter {
 
     /// Pays for work on as many bytes.
     pub(crate) fn work(&self, bytes: u64) -> Result<(), Spent> {
-        pay(&self.work, bytes.saturating_mul(self.times.load(Ordering::Relaxed)), Spent::Work)
+        pay(&self.work, bytes.saturating_mul(self.times.load(Ordering::Relaxed)), Spent::Work(MAX_WORK_BYTES * self.room))
     }
 
     /// Pays for work on a value with all that it holds, as often as said for as many values.
@@ -77,7 +83,7 @@ impl Meter {
 
     /// Pays for memory of what comes out.
     pub(crate) fn grow(&self, bytes: u64) -> Result<(), Spent> {
-        pay(&self.size, bytes, Spent::Size)
+        pay(&self.size, bytes, Spent::Size(MAX_RENDERED_BYTES * self.room))
     }
 
     /// Pays for the memory of a value that is not made yet.
@@ -87,7 +93,7 @@ impl Meter {
 
     /// Whether all was paid so far.
     pub(crate) fn check(&self) -> Result<(), Spent> {
-        [(&self.work, Spent::Work), (&self.size, Spent::Size)].into_iter().try_for_each(|(left, spent)| pay(left, 0, spent))
+        self.work(0).and_then(|()| self.grow(0))
     }
 }
 

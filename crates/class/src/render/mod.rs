@@ -18,7 +18,7 @@ use crate::class::{Class, hex};
 use crate::expression::{self, Engine, Failure, Wrong};
 use crate::finding::Finding;
 use crate::manifests::{Object, problems};
-use crate::meter::{MAX_RENDERED_BYTES, MAX_WORK_BYTES, Spent, VALUE_BYTES};
+use crate::meter::{Spent, TIMES_IN_USE, VALUE_BYTES};
 use crate::rendered::{LocalProcess, Manifest, ObjectId, Rendered, SecretPlan, SecretSource};
 use crate::site::Site;
 use crate::units::bytes_text;
@@ -89,13 +89,18 @@ pub enum RenderError {
         problem: String,
     },
     /// All objects together are too large.
-    #[error("the tenant's objects have more than {MAX_RENDERED_BYTES} bytes, each value counted as {VALUE_BYTES} beside its text")]
-    TooLarge,
+    #[error("the tenant's objects have more than {most} bytes, each value counted as {VALUE_BYTES} beside its text")]
+    TooLarge {
+        /// How many they may have.
+        most: u64,
+    },
     /// All expressions together do too much.
-    #[error("{at}: up to here the tenant's expressions work on more than {MAX_WORK_BYTES} bytes: let them split, sort and join less")]
+    #[error("{at}: up to here the tenant's expressions work on more than {most} bytes: let them split, sort and join less")]
     TooMuchWork {
         /// Where it became too much: an object's field or a local process.
         at: String,
+        /// How many they may work on.
+        most: u64,
     },
     /// A cluster has no storage of the kind.
     #[error("volume {volume}: cluster {cluster} maps no StorageClass to storage `{kind}`")]
@@ -157,9 +162,21 @@ pub fn may_be_namespace_of(namespace: &str, uid: &str) -> bool {
 /// # Errors
 /// See [`RenderError`]: values, expressions, or what the cluster lacks.
 pub fn render(class: &Class, tenant: &TenantIntent, site: &Site) -> Result<Rendered, RenderError> {
+    render_within(TIMES_IN_USE, class, tenant, site)
+}
+
+/// The same for a class that is tried, before any tenant has it: with a part of the room that its tenants will have.
+///
+/// # Errors
+/// As [`render`].
+pub fn try_render(class: &Class, tenant: &TenantIntent, site: &Site) -> Result<Rendered, RenderError> {
+    render_within(1, class, tenant, site)
+}
+
+fn render_within(room: u64, class: &Class, tenant: &TenantIntent, site: &Site) -> Result<Rendered, RenderError> {
     let values = values_of(class, tenant)?;
     let here = Here { class, tenant, site, namespace: namespace_of(&tenant.name, tenant.id), uid: tenant.id.to_string() };
-    let engine = expression::engine();
+    let engine = expression::engine(room);
     let objects = here.objects(&engine, &values)?;
     let mut rendered = Rendered {
         digest: String::new(),
@@ -405,8 +422,8 @@ impl Put<'_> {
 
 fn too_much(spent: Spent, at: impl FnOnce() -> String) -> RenderError {
     match spent {
-        Spent::Work => RenderError::TooMuchWork { at: at() },
-        Spent::Size => RenderError::TooLarge,
+        Spent::Work(most) => RenderError::TooMuchWork { at: at(), most },
+        Spent::Size(most) => RenderError::TooLarge { most },
     }
 }
 

@@ -215,10 +215,9 @@ mod tests {
         let schema = Schema::parse(&schema.to_string()).unwrap();
         let mut values = json!({});
         schema.fill_defaults(&mut values).unwrap();
-        let (before, started) = (values.clone(), std::time::Instant::now());
+        let before = values.clone();
         let error = schema.fill_maxima(&mut values).unwrap_err().to_string();
         assert!(error.starts_with("spec.values.list[") && error.ends_with("there are more than 10000 values together"), "{error}");
-        assert!(started.elapsed().as_secs() < 1, "{:?}", started.elapsed());
         assert_eq!(values, before);
     }
 

@@ -423,8 +423,7 @@ mod tests {
     fn what_is_wrong_is_told_within_bounds_however_often_it_is_wrong() {
         let members: Vec<String> = (0..16).map(|n| format!("{n}{}", "x".repeat(30_000))).collect();
         let schema = Schema::parse(&json!({"items": {"enum": members}}).to_string()).unwrap();
-        let (started, found) = (std::time::Instant::now(), schema.violations(&Value::Array(vec![json!(0); 8000])));
-        assert!(started.elapsed().as_secs() < 1, "{:?}", started.elapsed());
+        let found = schema.violations(&Value::Array(vec![json!(0); 8000]));
         assert_eq!(found.len(), MAX_REPORTED);
         assert!(found.iter().all(|finding| finding.problem.len() < 2000));
     }
