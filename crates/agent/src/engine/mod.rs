@@ -397,9 +397,15 @@ impl<I: Interpreter> Engine<I> {
         if round.stale {
             // It says nothing of what is there: what nobody counts is as it was.
             round.orphans = std::mem::take(&mut self.round.orphans);
-            self.round = round;
+            let began = !std::mem::replace(&mut self.round, round).stale;
             let (heard, known) = (self.wanted.intent.generation, self.seen.generation);
-            return debug!(%heard, %known, "what was heard is older than what was acted on; nothing is done");
+            if began {
+                warn!(%heard, %known, "what was heard is older than what was acted on: nothing is done and little is told until that is over");
+            }
+            return;
+        }
+        if self.round.stale {
+            info!(heard = %self.wanted.intent.generation, "what is heard is not older any more than what was acted on");
         }
         if round.orphans != self.round.orphans {
             let homes: Vec<String> = round.orphans.iter().map(|id| self.interpreter.home_of(*id)).collect();

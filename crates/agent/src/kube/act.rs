@@ -466,9 +466,12 @@ impl Work<'_> {
 
     pub(super) async fn write(&self, record: &Record) -> Result<(), Failed> {
         self.apply(&core("ConfigMap", record::NAME), &record.body(&self.namespace)).await?;
-        // The answer tells nothing new where just this was there, out of sight: a list of namespaces may have come between.
+        let config_maps = self.look(|inner| inner.kind_of("v1", "ConfigMap"));
+        // The answer tells nothing new where just this was there, and seen: a list of namespaces that came between has taken the record out of sight.
         self.writer.store.of_home(&self.namespace, |home| {
-            if home.space.is_some() && home.record.is_none() {
+            let is_there = |objects: &std::collections::BTreeMap<Box<str>, Live>| objects.contains_key(record::NAME);
+            let is_kept = config_maps.is_some_and(|kind| home.objects.get(&kind).is_some_and(is_there));
+            if is_kept && home.space.is_some() && home.record.is_none() {
                 (home.record, home.is_new) = (Some(record.clone()), false);
             }
         });

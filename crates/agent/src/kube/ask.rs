@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::ListParams;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::act::{Writer, call, call_opt};
 use super::record::core;
@@ -26,13 +26,25 @@ const ASK_AGAIN: Duration = Duration::from_secs(30);
 const EVENTS: u32 = 20;
 /// How long it takes until a question that was not answered is asked again.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
+/// How often it is asked in vain until that is logged.
+const TELL_AFTER: u32 = 5;
+/// Questions that are asked at a time.
+const QUESTIONS: usize = 8;
 
-/// What waits to be asked.
+/// What waits to be asked, and what is being asked.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
-    /// Each with the time from which on it may be asked.
-    open: Mutex<BTreeMap<Question, Instant>>,
+    open: Mutex<BTreeMap<Question, Open>>,
     wake: Notify,
+}
+
+/// A question that has no answer yet.
+#[derive(Debug)]
+struct Open {
+    /// From when on it may be asked; `None` while it is.
+    at: Option<Instant>,
+    /// How often it was asked in vain.
+    tries: u32,
 }
 
 impl Questions {
@@ -41,7 +53,7 @@ impl Questions {
         let now = Instant::now();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         for question in questions {
-            open.entry(question).or_insert(now);
+            open.entry(question).or_insert(Open { at: Some(now), tries: 0 });
         }
         drop(open);
         self.wake.notify_one();
@@ -50,17 +62,33 @@ impl Questions {
     /// The one that has waited longest, once it may be asked: one that cannot be answered keeps no other from it.
     async fn next(&self) -> Question {
         loop {
-            match self.first() {
-                Some((question, at)) if at <= Instant::now() => return question,
-                Some((_, at)) => drop(tokio::time::timeout_at(at, self.wake.notified()).await),
-                None => self.wake.notified().await,
+            let (question, at) = match self.first() {
+                Some(first) => first,
+                None => {
+                    self.wake.notified().await;
+                    continue;
+                }
+            };
+            if at > Instant::now() {
+                let _something_else_came = tokio::time::timeout_at(at, self.wake.notified()).await;
+            } else if self.is_begun(&question) {
+                // There may be more, and others who wait for one.
+                self.wake.notify_one();
+                return question;
             }
         }
     }
 
     fn first(&self) -> Option<(Question, Instant)> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.iter().min_by_key(|(_, at)| **at).map(|(question, at)| (question.clone(), *at))
+        let waiting = open.iter().filter_map(|(question, open)| Some((question, open.at?)));
+        waiting.min_by_key(|(_, at)| *at).map(|(question, at)| (question.clone(), at))
+    }
+
+    /// It is being asked; not if somebody else asks it already.
+    fn is_begun(&self, question: &Question) -> bool {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.get_mut(question).is_some_and(|open| open.at.take().is_some())
     }
 
     /// It was answered.
@@ -68,47 +96,50 @@ impl Questions {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(question);
     }
 
-    /// It was not answered.
-    fn is_put_off(&self, question: Question) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(question, Instant::now() + TRY_AGAIN);
+    /// It was not answered, and why.
+    fn is_put_off(&self, question: &Question, why: &Failed) {
+        if let Some(open) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get_mut(question) {
+            (open.at, open.tries) = (Some(Instant::now() + TRY_AGAIN), open.tries.saturating_add(1));
+            if open.tries == TELL_AFTER {
+                warn!(namespace = question.namespace, why = %why, "{}, and cannot be seen; nothing is told of its tenant until then", question.words());
+            }
+        }
+        self.wake.notify_one();
     }
 }
 
-/// Answers questions one by one.
+/// Answers questions, some at a time.
 pub(super) async fn answer(writer: Arc<Writer>, questions: Arc<Questions>) {
+    futures::future::join_all((0..QUESTIONS).map(|_| answer_one_by_one(&writer, &questions))).await;
+}
+
+async fn answer_one_by_one(writer: &Writer, questions: &Questions) {
     loop {
         let question = questions.next().await;
-        if question.kind == POD {
-            match has_pods(&writer, &question.namespace).await {
-                Ok(false) => {
-                    questions.is_answered(&question);
-                    writer.store.has_no_pods(&question);
-                }
-                // Their watch lags behind.
-                Ok(true) => questions.is_put_off(question),
-                Err(error) => {
-                    debug!(%error, "a question waits");
-                    questions.is_put_off(question);
-                }
-            }
-            continue;
-        }
-        let id = core(question.kind, &question.name);
-        let found = match writer.api(&id, &question.namespace) {
-            Ok((kind, api)) => call_opt(&id.to_string(), api.get(&question.name)).await.map(|object| (kind, object)),
-            Err(failed) => Err(failed),
-        };
-        match found {
-            Ok((kind, object)) => {
-                questions.is_answered(&question);
-                writer.store.answered(question, kind, object);
-            }
+        match put_question(writer, &question).await {
+            Ok(()) => questions.is_answered(&question),
             Err(error) => {
                 debug!(%error, "a question waits");
-                questions.is_put_off(question);
+                questions.is_put_off(&question, &error);
             }
         }
     }
+}
+
+async fn put_question(writer: &Writer, question: &Question) -> Result<(), Failed> {
+    if question.kind == POD {
+        let before = writer.store.changes(&question.namespace);
+        // Where there are some their watch lags behind: whoever still wants to know asks again.
+        if !has_pods(writer, &question.namespace).await? {
+            writer.store.has_no_pods(question, before);
+        }
+        return Ok(());
+    }
+    let id = core(question.kind, &question.name);
+    let (kind, api) = writer.api(&id, &question.namespace)?;
+    let object = call_opt(&id.to_string(), api.get(&question.name)).await?;
+    writer.store.answered(question.clone(), kind, object);
+    Ok(())
 }
 
 async fn has_pods(writer: &Writer, namespace: &str) -> Result<bool, Failed> {
@@ -180,7 +211,7 @@ mod tests {
         let (questions, began) = (Questions::default(), Instant::now());
         questions.ask(vec![question("a"), question("b")]);
         assert_eq!(questions.next().await, question("a"));
-        questions.is_put_off(question("a"));
+        questions.is_put_off(&question("a"), &Failed::Refused("not now".to_owned()));
         // It is asked for by each look, and is tried no sooner for that.
         questions.ask(vec![question("a")]);
         assert_eq!(questions.next().await, question("b"));

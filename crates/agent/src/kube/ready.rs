@@ -92,7 +92,7 @@ fn deployment(live: &Value) -> Option<String> {
     if updated >= wanted && available >= wanted {
         // Those that are available may be the old ones: where there is one pod, its controller keeps it until the new one is ready.
         let old = number(&status["replicas"], 0).saturating_sub(updated);
-        return (old > 0).then(|| format!("{old} pods of the old version are still there"));
+        return (old > 0).then(|| format!("pods of the old version that are still there: {old}"));
     }
     let refused = condition(live, "ReplicaFailure", "True").map(|why| format!(": {why}")).unwrap_or_default();
     Some(format!("{} of {wanted} pods are ready{refused}", updated.min(available)))
@@ -150,7 +150,7 @@ mod tests {
         let old_pods = json!({"observedGeneration": 2, "updatedReplicas": 1, "availableReplicas": 2});
         assert_eq!(waits(old_pods).as_deref(), Some("1 of 2 pods are ready"));
         let surge = json!({"observedGeneration": 2, "replicas": 3, "updatedReplicas": 2, "availableReplicas": 2});
-        assert_eq!(waits(surge).as_deref(), Some("1 pods of the old version are still there"));
+        assert_eq!(waits(surge).as_deref(), Some("pods of the old version that are still there: 1"));
         assert_eq!(waits(json!({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2})), None);
         let quota =
             json!({"observedGeneration": 2, "conditions": [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: q"}]});

@@ -145,9 +145,6 @@ pub(super) fn seen(inner: &Inner, job: &Job, namespace: &str, drift: Drift) -> R
     let holder = holder(inner, home);
     let holds = holder.filter(|_| job.intent.role != Role::Run).map(|holder| holder.to_string());
     let mut seen = TenantSeen { home: home_seen, at_rest: holder.is_none(), holds, rendering, ..TenantSeen::default() };
-    if seen.at_rest && job.intent.role != Role::Run && !home.has_no_pods {
-        look.questions.push(Question::of_pods(job.intent.id, namespace));
-    }
     for (name, claim) in look.volume_names(&job.intent.volumes) {
         let known = job.intent.volumes.iter().find(|volume| volume.name == name).and_then(|volume| volume.uid);
         let recorded = home.record.as_ref().and_then(|record| record.volumes.get(name.as_str())).and_then(|made| made.uid.as_deref());
@@ -162,6 +159,14 @@ pub(super) fn seen(inner: &Inner, job: &Job, namespace: &str, drift: Drift) -> R
             None => look.unrendered(job, part),
         };
         seen.parts.insert(part, part_seen);
+    }
+    // Who has lost something is stopped whatever is wanted.
+    let is_lost = || {
+        let volumes = seen.volumes.values().any(|volume| *volume == VolumeSeen::Lost);
+        volumes || seen.parts.values().any(|part| matches!(part, PartSeen::Lost(_)))
+    };
+    if seen.at_rest && !home.has_no_pods && (job.intent.role != Role::Run || is_lost()) {
+        look.questions.push(Question::of_pods(job.intent.id, namespace));
     }
     // What runs may use them until what is new is ready.
     let uses_others = [Part::Secrets, Part::Workloads].iter().all(|part| seen.parts.get(part) == Some(&PartSeen::Ready));

@@ -429,9 +429,14 @@ impl Store {
         self.tell([tenant], false);
     }
 
-    /// A question was answered with no: there are no pods in the namespace.
-    pub(super) fn has_no_pods(&self, question: &Question) {
-        self.of_home(&question.namespace, |home| home.has_no_pods = true);
+    /// How often something has changed in a namespace.
+    pub(super) fn changes(&self, namespace: &str) -> Option<u64> {
+        self.read().homes.get(namespace).map(|home| home.changes)
+    }
+
+    /// A question was answered with no: there are no pods in the namespace. An answer that may be older than what has changed there since is none.
+    pub(super) fn has_no_pods(&self, question: &Question, before: Option<u64>) {
+        self.of_home(&question.namespace, |home| home.has_no_pods |= Some(home.changes) == before);
         self.tell([question.tenant], false);
     }
 

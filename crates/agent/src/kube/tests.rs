@@ -155,14 +155,19 @@ fn what_is_at_rest_is_asked_once_whether_it_has_no_pods() {
     let look = || seen::seen(&store.read(), &job, HOME, Drift::Repair).map(|seen| seen.at_rest);
     let asked = Question::of_pods(TenantId(1), HOME);
     assert_eq!(look(), Err(vec![asked.clone()]));
-    store.has_no_pods(&asked);
+    let before = store.changes(HOME);
+    put(&store, DEPLOYMENT, deployment("6", 0));
+    put(&store, CLAIM, json!({"metadata": {"name": "data", "namespace": HOME, "resourceVersion": "6"}}));
+    store.has_no_pods(&asked, before);
+    assert_eq!(look(), Err(vec![asked.clone()]), "the answer may be older than what has changed since");
+    store.has_no_pods(&asked, store.changes(HOME));
     assert_eq!(look(), Ok(true));
     // What it runs was scaled up and down again: it may have pods that were not seen.
     put(&store, DEPLOYMENT, deployment("7", 1));
     assert_eq!(look(), Ok(false));
     put(&store, DEPLOYMENT, deployment("8", 0));
     assert_eq!(look(), Err(vec![asked.clone()]));
-    store.has_no_pods(&asked);
+    store.has_no_pods(&asked, store.changes(HOME));
     // Another one of its name.
     put(&store, 0, json!({"metadata": {"name": HOME, "uid": "v", "resourceVersion": "9", "labels": labels}}));
     assert_eq!(look(), Err(vec![asked]));
