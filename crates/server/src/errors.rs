@@ -117,6 +117,13 @@ impl Fault {
         self
     }
 
+    /// Says it in other words.
+    #[must_use]
+    pub fn saying(mut self, message: String) -> Self {
+        self.0.message = message;
+        self
+    }
+
     /// Says when asking again makes sense.
     #[must_use]
     pub fn retry(mut self, after: Duration) -> Self {

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use crate::backup;
 use crate::driver::message::{format_group, parse_group};
 use crate::log::{self, Backend, Log, LogError};
-use crate::peers::service;
+use crate::peers::service::{self, NotLetIn};
 use crate::snapshots::{SnapshotError, Snapshots};
 use crate::tls::Tls;
 
@@ -106,6 +106,12 @@ pub enum LifecycleError {
         /// Why.
         why: String,
     },
+    /// Replicas do not speak to each other at that address.
+    #[error("{via} is a client address: a replica is let in at the peer address of another")]
+    ForClients {
+        /// Who was asked.
+        via: String,
+    },
     /// What it holds does not make a group.
     #[error("{path} cannot be recovered: {why}")]
     Unrecoverable {
@@ -174,7 +180,7 @@ pub fn init(data: &Path, info: MemberInfo, backend: Backend) -> Result<Identity,
 /// Makes a replica that joins the group of which `via` (a peer address) is a member. Can be repeated until it succeeds.
 ///
 /// # Errors
-/// [`LifecycleError::Refused`] with the member's words, or what the disk refuses.
+/// [`LifecycleError::Refused`] with the member's words, [`LifecycleError::ForClients`], or what the disk refuses.
 pub async fn join(data: &Path, info: MemberInfo, backend: Backend, via: &str, tls: &Tls) -> Result<Identity, LifecycleError> {
     let mut joining = match identity(data) {
         Ok(known) if known.group.is_some() => return Err(LifecycleError::Exists { path: data.to_owned() }),
@@ -187,7 +193,10 @@ pub async fn join(data: &Path, info: MemberInfo, backend: Backend, via: &str, tl
     write_identity(data, &joining)?;
     let id = joining.id().expect("made or checked above");
     let refused = |why: String| LifecycleError::Refused { via: via.to_owned(), why };
-    let response = service::join(tls, via, id, &info).await.map_err(refused)?;
+    let response = service::join(tls, via, id, &info).await.map_err(|why| match why {
+        NotLetIn::ForClients => LifecycleError::ForClients { via: via.to_owned() },
+        NotLetIn::Refused(why) => refused(why),
+    })?;
     let group = parse_group(&response.group_id).ok_or_else(|| refused(format!("{:?} is no group", response.group_id)))?;
     joining.group = Some(format_group(group));
     write_identity(data, &joining)?;

@@ -299,10 +299,22 @@ pub(super) async fn ask_agent(tls: &Tls, address: &str, request: AskAgentRequest
     }
 }
 
+/// Why a new member was not let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NotLetIn {
+    /// A replica answers there, and does not speak to others of its kind at that address.
+    ForClients,
+    /// Nobody answered, or in the member's words.
+    Refused(String),
+}
+
 /// Asks a member at `address` to let this new one in; the group's identity and members.
-pub(crate) async fn join(tls: &Tls, address: &str, id: MemberId, info: &MemberInfo) -> Result<JoinResponse, String> {
-    let mut client = connect::connect(tls, address).await?;
+pub(crate) async fn join(tls: &Tls, address: &str, id: MemberId, info: &MemberInfo) -> Result<JoinResponse, NotLetIn> {
+    let mut client = connect::connect(tls, address).await.map_err(NotLetIn::Refused)?;
     let member = MemberAddress { id: id.0, peer_address: info.peer_address.clone(), client_address: info.client_address.clone() };
     let response = client.join(JoinRequest { member: Some(member) }).await;
-    response.map(Response::into_inner).map_err(|status| format!("{}: {}", status.code(), status.message()))
+    response.map(Response::into_inner).map_err(|status| match status.code() {
+        tonic::Code::Unimplemented => NotLetIn::ForClients,
+        code => NotLetIn::Refused(format!("{code}: {}", status.message())),
+    })
 }

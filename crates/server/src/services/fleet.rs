@@ -11,6 +11,7 @@ use roadstead_core::command::Kind;
 use roadstead_core::id::Name;
 use roadstead_core::request::{Ask, Retry};
 use roadstead_core::state::State;
+use roadstead_core::tenant::Phase;
 use tonic::{Request, Response, Status};
 use tracing::info;
 
@@ -74,6 +75,32 @@ impl Fleet {
             self.context.revision_of(&done, revision).await
         };
         Ok(Some(wire_revision(revision)))
+    }
+
+    /// A refusal to delete a cluster; if tenants that were deleted are among those that are bound to it, with what to do about them.
+    async fn with_deleted(&self, fault: Fault, name: &Name) -> Fault {
+        if fault.reason() != "IN_USE" {
+            return fault;
+        }
+        let Ok(state) = self.context.state(false).await else { return fault };
+        let Some(cluster) = state.cluster(name.as_str()) else { return fault };
+        let (mut all, mut kept, mut going) = (0, 0, 0);
+        for tenant in state.tenants_of_cluster(cluster.id) {
+            all += 1;
+            match tenant.phase {
+                Phase::Retained { .. } | Phase::Releasing { purge: false, .. } => kept += 1,
+                Phase::Purging { .. } | Phase::Releasing { purge: true, .. } => going += 1,
+                Phase::Pending { .. } | Phase::Bound { .. } => {}
+            }
+        }
+        let mut said = format!("cluster {:?} cannot be deleted: tenants bound to it: {all}", name.as_str());
+        if kept > 0 {
+            said += &format!(", deleted and kept: {kept} (roadstead delete tenant NAME --purge, or wait until their retention has passed)");
+        }
+        if going > 0 {
+            said += &format!(", on their way out: {going} (wait for the agent; roadstead allow-removals {name} if they are held back)");
+        }
+        if kept + going == 0 { fault } else { fault.saying(said) }
     }
 
     async fn cordon(&self, reach: &Reach, id: &str, print: u64, name: &str, cordoned: bool) -> Result<v1::Cluster, Fault> {
@@ -221,8 +248,11 @@ impl FleetService for Fleet {
         let mut check = Check::default();
         let (retry, name) = (retry(&mut check, &id, print), check.name(At::Top("name"), &message.name));
         let (retry, name) = check.finish(retry.zip(name))?;
-        let ask = Ask::DeleteCluster { name, forget: message.forget };
-        let revision = self.delete(&reach, Change { retry: Some(retry), ask, dry_run: message.dry_run }).await?;
+        let ask = Ask::DeleteCluster { name: name.clone(), forget: message.forget };
+        let revision = match self.delete(&reach, Change { retry: Some(retry), ask, dry_run: message.dry_run }).await {
+            Ok(revision) => revision,
+            Err(fault) => return Err(self.with_deleted(fault, &name).await.into()),
+        };
         Ok(Response::new(v1::DeleteClusterResponse { revision }))
     }
 

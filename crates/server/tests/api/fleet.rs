@@ -79,8 +79,18 @@ async fn classes_are_immutable_checked_and_kept_while_in_use() {
     assert_eq!(reason(&world.fleet.delete_class(delete).await.unwrap_err()).1, "IN_USE");
     let status = world.fleet.delete_pool(v1::DeletePoolRequest { name: "home".into(), ..Default::default() }).await.unwrap_err();
     assert_eq!(reason(&status).1, "IN_USE");
-    let status = world.fleet.delete_cluster(v1::DeleteClusterRequest { name: "c0".into(), ..Default::default() }).await.unwrap_err();
+    let delete = || v1::DeleteClusterRequest { name: "c0".into(), ..Default::default() };
+    let status = world.fleet.delete_cluster(delete()).await.unwrap_err();
     assert_eq!(reason(&status).1, "IN_USE");
+    assert!(!status.message().contains("--purge"), "{}", status.message());
+
+    world.placement.release_tenant(v1::ReleaseTenantRequest { name: "anvils".into(), ..Default::default() }).await.unwrap();
+    for dry_run in [true, false] {
+        let status = world.fleet.delete_cluster(v1::DeleteClusterRequest { dry_run, ..delete() }).await.unwrap_err();
+        assert_eq!(reason(&status).1, "IN_USE");
+        let says = "tenants bound to it: 1, deleted and kept: 1 (roadstead delete tenant NAME --purge, or wait";
+        assert!(status.message().contains(says), "{}", status.message());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
