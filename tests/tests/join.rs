@@ -113,6 +113,32 @@ impl Ready {
         well(&arguments)
     }
 
+    /// What a person types who joins it once more without thinking: both outputs.
+    fn join_again(&self, more: &[&str]) -> Result<String> {
+        let (kubeconfig, pki) = (path(self.plane.kubeconfig()), path(&self.folder.path().join("pki")));
+        let arguments = [&["join", "eu-1", "--pki", &pki, "--apply", "--kubeconfig", &kubeconfig], more].concat();
+        let output = roadstead(&arguments)?;
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "roadstead {arguments:?}: {said}");
+        Ok(said)
+    }
+
+    /// What a dry run says of a cluster that is furnished so: both outputs.
+    fn would_join(&self, furnished: &[&str]) -> Result<String> {
+        self.join_again(&[&["--dry-run", "--server", "r1.example.com:7420"], furnished].concat())
+    }
+
+    /// The Deployment's container, the rules of the role, and the policy about tenants' namespaces.
+    async fn written(&self) -> Result<(Value, Vec<Value>, Value)> {
+        let at = |path: &str| format!("/apis/{path}");
+        let deployment = get(&self.admin, &at(&format!("apps/v1/namespaces/{SYSTEM}/deployments/{AGENT}"))).await?;
+        let role = get(&self.admin, &at(&format!("rbac.authorization.k8s.io/v1/clusterroles/{AGENT}"))).await?;
+        let policies = "admissionregistration.k8s.io/v1/validatingadmissionpolicies";
+        let policy = get(&self.admin, &at(&format!("{policies}/roadstead-agent-kinds"))).await?;
+        let rules = role["rules"].as_array().cloned().context("it has rules")?;
+        Ok((deployment["spec"]["template"]["spec"]["containers"][0].clone(), rules, policy["spec"]["validations"].clone()))
+    }
+
     /// Joins, and waits until both policies are in force.
     async fn joined() -> Result<(Self, Client)> {
         let ready = Self::start().await?;
@@ -306,6 +332,56 @@ async fn a_cluster_joins_and_its_agent_may_do_all_that_tenants_need() -> Result<
     carries_a_tenant(&ready.admin, &agent).await?;
     keeps_its_own_state(&agent).await?;
     waits_in_queues_of_its_own(&ready.admin, &agent).await
+}
+
+#[tokio::test]
+async fn joining_again_forgets_nothing_that_is_not_said_again() -> Result<()> {
+    let ready = Ready::start().await?;
+    let furniture = [
+        &["--image", "registry.example.com/roadstead:1", "--storage", "fast=gp3", "--storage", "bulk=st1", "--deny", "10.0.0.0/8"][..],
+        &["--dns-address", "169.254.20.10/32", "--tolerated-taint", "pool=tenants", "--allow-privileged", "--on-drift", "report"],
+    ];
+    ready.join(&furniture.concat())?;
+    let (container, rules, policy) = ready.written().await?;
+    let told = ready.join_again(&["--dry-run"])?;
+    for kept in ["--ingress nginx=nginx", "--storage fast=gp3", "--deny 10.0.0.0/8", "--server r1.example.com:7420", "--allow-privileged"] {
+        ensure!(told.contains(kept), "{kept} is not kept: {told}");
+    }
+    ensure!(told.contains("deployment/roadstead-agent unchanged (dry run)"), "{told}");
+    let told = ready.join_again(&[])?;
+    ensure!(told.contains("the agent keeps its rights for") && told.contains("dbs.db.example.com"), "{told}");
+    let after = ready.written().await?;
+    ensure!((&after.0, &after.2) == (&container, &policy), "{after:?} instead of {container} and {policy}");
+    let lost: Vec<&Value> = rules.iter().filter(|rule| !after.1.contains(rule)).collect();
+    ensure!(lost.is_empty(), "rights are lost: {lost:?}");
+    let told = ready.join_again(&[])?;
+    ensure!(ready.written().await? == after, "a third time changes something: {told}");
+
+    // What is said otherwise is otherwise, and the rest stays.
+    ready.join_again(&["--storage", "bulk=sc1", "--gateway", "gateways/public"])?;
+    let (changed, _, _) = ready.written().await?;
+    let has = |flag: &str| changed["args"].as_array().is_some_and(|args| args.iter().any(|arg| arg == flag));
+    for flag in ["--storage=fast=gp3", "--storage=bulk=sc1", "--gateway=gateways/public", "--deny=10.0.0.0/8"] {
+        ensure!(has(flag), "no {flag}: {changed}");
+    }
+    ensure!(!has("--storage=bulk=st1") && !has("--ingress=nginx=nginx"), "{changed}");
+
+    // By hand: it is told, and nothing is written.
+    let mut by_hand = changed.clone();
+    by_hand["args"].as_array_mut().context("it has arguments")?.push(json!("--lease=mine"));
+    let patch = json!({"spec": {"template": {"spec": {"containers": [by_hand]}}}});
+    merge(&ready.admin, &format!("/apis/apps/v1/namespaces/{SYSTEM}/deployments/{AGENT}"), &patch).await?;
+    let refused = ready.join_again(&[]).err().context("an argument is dropped")?.to_string();
+    ensure!(refused.contains("--lease") && refused.contains("--anew"), "{refused}");
+
+    let told = ready.join_again(&["--anew", "--server", "r2.example.com:7420"])?;
+    let (anew, rules, _) = ready.written().await?;
+    ensure!(told.contains("the agent loses its rights for") && !told.contains("kept from"), "{told}");
+    let args = anew["args"].as_array().context("it has arguments")?;
+    let kept = |flag: &&str| args.iter().any(|arg| arg.as_str().is_some_and(|arg| arg.starts_with(flag)));
+    ensure!(!["--storage", "--gateway", "--deny", "--lease"].iter().any(kept), "{anew}");
+    ensure!(!rules.iter().any(|rule| rule["resources"] == json!(["dbs"])), "{rules:?}");
+    Ok(())
 }
 
 /// Which flow schema and which priority level the API server says that a request had.
@@ -543,6 +619,32 @@ fn attempts() -> Vec<Attempt> {
     master["kind"] = json!("RoleBinding");
     attempt(Method::POST, format!("{rbac}/namespaces/{HOME}/rolebindings"), json, &master, "Roles of the tenant's own namespace only");
     all
+}
+
+#[tokio::test]
+async fn what_a_flag_names_and_the_cluster_does_not_have_is_told_before_tenants_wait_for_it() -> Result<()> {
+    let ready = Ready::start().await?;
+    let furnished = ["--storage", "fast=nosuch", "--storage", "bulk=here", "--ingress", "foo=kube-system"];
+    let absent = ["StorageClass nosuch, which --storage fast=nosuch names", "IngressClass foo, which --ingress foo=kube-system names"];
+    let storage = |name: &str| json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name}, "provisioner": "example.com/none"});
+    post(&ready.admin, "/apis/storage.k8s.io/v1/storageclasses", &storage("here")).await?;
+    let told = ready.would_join(&furnished)?;
+    for absent in absent {
+        ensure!(told.contains(&format!("note: the cluster has no {absent}; it may be made later")), "{told}");
+    }
+    ensure!(told.matches("the cluster has no").count() == absent.len(), "{told}");
+    let told = ready.would_join(&["--gateway", "gateways/public"])?;
+    ensure!(told.contains("the cluster has no Gateway gateways/public, which --gateway gateways/public names"), "{told}");
+
+    post(&ready.admin, "/apis/storage.k8s.io/v1/storageclasses", &storage("nosuch")).await?;
+    let ingress = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "foo"},
+        "spec": {"controller": "example.com/none"},
+    });
+    post(&ready.admin, "/apis/networking.k8s.io/v1/ingressclasses", &ingress).await?;
+    let told = ready.would_join(&furnished)?;
+    ensure!(!told.contains("the cluster has no"), "{told}");
+    Ok(())
 }
 
 #[tokio::test]

@@ -3,17 +3,24 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
-use roadstead_agent::identity::{Credentials, Place, unix_now_s};
+use roadstead_agent::engine::Heard;
+use roadstead_agent::identity::exchange::refusal;
+use roadstead_agent::identity::{Credentials, Keeper, Keeping, Place, unix_now_s};
+use roadstead_agent::session::Session;
+use roadstead_cli::client::endpoints_by;
 use roadstead_tests::cli::{self, Said};
 use roadstead_tests::group::{self, Group};
 use roadstead_tests::process::{Process, until};
 use roadstead_tests::testbed::{ControlPlane, Kwok, NodeShape, Options};
+use tokio::sync::mpsc;
+use tonic::transport::Endpoint;
 
 /// How long agents' certificates are good here: they are renewed every 24 seconds or so.
 const LIFE: &str = "36s";
@@ -150,8 +157,12 @@ impl Entering {
 
     /// Joins, and mounts the token as the kubelet does.
     async fn join(&self) -> Result<String> {
+        self.join_with(&[]).await
+    }
+
+    async fn join_with(&self, more: &[&str]) -> Result<String> {
         let kubeconfig = path(self.plane.kubeconfig());
-        let arguments = ["join", "eu-1", "--from-service", "--apply", "--kubeconfig", &kubeconfig];
+        let arguments = [&["join", "eu-1", "--from-service", "--apply", "--kubeconfig", &kubeconfig], more].concat();
         // The level that knows tokens is agreed soon after the start.
         let told = until("a token can be made", SOON, || async { self.run(&arguments) }).await?;
         let mounted = self.secrets.get("roadstead-agent-join").await?.data.context("a token has data")?;
@@ -331,6 +342,8 @@ async fn an_agent_is_let_in_by_a_token_renews_its_certificate_and_comes_back_as_
     entering.logs_what_is_wrong().await?;
     let again = entering.join().await?;
     ensure!(again.contains("no token is made") && !again.contains("secret/"), "{again}");
+    let again = entering.join_with(&["--new-token"]).await?;
+    ensure!(again.contains("secret/roadstead-agent-join configured") && again.contains("the token is good once"), "{again}");
 
     // Its other replica takes over what is kept, without a token.
     std::fs::remove_file(entering.file("token"))?;
@@ -375,5 +388,115 @@ async fn an_agent_is_let_in_by_a_token_renews_its_certificate_and_comes_back_as_
     let place = Place::Folder(folder);
     let kept = place.load().await.map_err(anyhow::Error::msg)?.context("nothing is kept")?;
     kept.validity("eu-1").map_err(anyhow::Error::msg)?;
+    Ok(())
+}
+
+/// An agent outside of any cluster, as far as it concerns its certificate: it keeps one, and speaks to the service by it.
+struct Outside {
+    group: Group,
+    folder: tempfile::TempDir,
+    servers: Vec<String>,
+}
+
+impl Outside {
+    async fn start() -> Result<Self> {
+        let (group, folder) = (Group::issuing(None).await?, tempfile::tempdir()?);
+        std::fs::create_dir(folder.path().join("plain"))?;
+        for (name, text) in [("fleet.yaml", FLEET), ("plain/map.yaml", MANIFEST)] {
+            std::fs::write(folder.path().join(name), text)?;
+        }
+        cli::run(&group, 1, &["apply", "-f", &path(&folder.path().join("fleet.yaml"))])?;
+        let servers = vec![group.replica(1).client.to_string()];
+        Ok(Self { group, folder, servers })
+    }
+
+    fn token(&self) -> PathBuf {
+        self.folder.path().join("token")
+    }
+
+    async fn make_token(&self) -> Result<()> {
+        let token = path(&self.token());
+        // The level that knows tokens is agreed soon after the start.
+        until("a token can be made", SOON, || async { cli::run(&self.group, 1, &["join", "eu-1", "--token-file", &token]) }).await?;
+        Ok(())
+    }
+
+    fn place(&self) -> Place {
+        Place::Folder(self.folder.path().join("identity"))
+    }
+
+    async fn kept(&self) -> Result<Credentials> {
+        self.place().load().await.map_err(anyhow::Error::msg)?.context("nothing is kept")
+    }
+
+    fn keeper(&self) -> Keeper {
+        let servers = self.servers.clone();
+        Keeper::new(Keeping {
+            cluster: "eu-1".to_owned(),
+            uid: "uid-eu-1".to_owned(),
+            place: self.place(),
+            token: Some(self.token()),
+            authorities: Some(self.group.folder().join("pki/ca-bundle.crt")),
+            dial: Arc::new(move |credentials| dialled(&servers, credentials)),
+        })
+    }
+
+    /// Whether the replica refuses this certificate: why.
+    async fn refusal(&self, credentials: &Credentials) -> Result<Option<String>> {
+        let replicas = dialled(&self.servers, credentials).map_err(anyhow::Error::msg)?;
+        Ok(refusal(&replicas, "eu-1").await)
+    }
+
+    /// The issuer is somebody else's now: it is revoked, and another takes its place.
+    fn replace_issuer(&self) -> Result<()> {
+        self.group.pki(&["revoke", "issuer-r1"])?;
+        self.group.pki(&["issue", "issuer", "r2"])?;
+        let pki = self.group.folder().join("pki");
+        for end in ["crt", "key"] {
+            std::fs::copy(pki.join(format!("issuer-r2.{end}")), pki.join(format!("issuer-r1.{end}")))?;
+        }
+        Ok(())
+    }
+}
+
+fn dialled(servers: &[String], credentials: &Credentials) -> Result<Vec<Endpoint>, String> {
+    let Credentials { certificate, key, authorities } = credentials;
+    let own = (!certificate.is_empty()).then_some((certificate.as_str(), key.as_str()));
+    endpoints_by(servers, authorities, own).map_err(|failure| failure.to_string())
+}
+
+#[tokio::test]
+async fn an_agent_whose_issuer_was_revoked_comes_back_by_a_token_that_it_has_not_used() -> Result<()> {
+    let outside = Outside::start().await?;
+    outside.make_token().await?;
+    let keeper = outside.keeper();
+    keeper.obtain().await;
+    let first = outside.kept().await?;
+    ensure!(outside.refusal(&first).await?.is_none(), "a good certificate is refused");
+    let session = Session { uid: "uid-eu-1".to_owned(), replicas: keeper.replicas() };
+    let ((heard, mut hears), (_tell, tells)) = (mpsc::channel(64), mpsc::channel(64));
+    let working = tokio::spawn(async move { tokio::join!(keeper.keep(), session.run(heard, tells)) });
+    let mut begins = async || {
+        let next = async { while !matches!(hears.recv().await, Some(Heard::Begins) | None) {} };
+        tokio::time::timeout(SOON, next).await.context("the intent is not followed")
+    };
+    begins().await?;
+
+    outside.replace_issuer()?;
+    let why = until("its certificate is refused", SOON, || async { outside.refusal(&first).await?.context("it is taken") }).await?;
+    ensure!(why.contains("CertificateRevoked"), "{why}");
+    // Its certificate is good by its dates for a month, and nobody has made another token.
+    ensure!(outside.kept().await?.certificate == first.certificate, "the token that was used is used again");
+    outside.make_token().await?;
+    let second = until("another certificate is kept", SOON, || async {
+        let kept = outside.kept().await?;
+        ensure!(kept.certificate != first.certificate, "it is the one before");
+        Ok(kept)
+    })
+    .await?;
+    ensure!(second.key != first.key, "the key may be why it was revoked");
+    ensure!(outside.refusal(&second).await?.is_none(), "the new one is refused");
+    begins().await?;
+    working.abort();
     Ok(())
 }

@@ -95,8 +95,10 @@ impl Failure {
                 failure.message.push_str(&format!("\n  {}: {}", violation.field, violation.description));
             }
         }
-        let reason = details.error_info().map(|info| info.reason.as_str()).unwrap_or_default();
-        failure.hints.extend(next_step(status.code(), reason).map(str::to_owned));
+        let info = details.error_info();
+        let reason = info.map(|info| info.reason.as_str()).unwrap_or_default();
+        let kind = info.and_then(|info| info.metadata.get("kind")).map(String::as_str).unwrap_or_default();
+        failure.hints.extend(next_step(status.code(), reason, kind).map(str::to_owned));
         failure
     }
 }
@@ -165,8 +167,16 @@ fn exit_of(code: Code) -> Exit {
     }
 }
 
-fn next_step(code: Code, reason: &str) -> Option<&'static str> {
+/// What to do about a class that is not there.
+pub const LISTS_CLASSES: &str = "`roadstead get classes` lists what there is";
+
+/// What to do about a pool that is not there.
+const DECLARES_POOLS: &str = "a pool is a document of its own (`kind: Pool`): apply it before, or with the rest; `roadstead get pools` lists \
+                              what there is";
+
+fn next_step(code: Code, reason: &str, kind: &str) -> Option<&'static str> {
     match (code, reason) {
+        (_, "NOT_FOUND") if kind == "class" => Some(LISTS_CLASSES),
         (_, "REVISION_CONFLICT") => Some("it has changed since you read it: `roadstead get` it again, then repeat"),
         (_, "UNPLACEABLE") => Some("`roadstead simulate -f FILE` says what every cluster answers; `roadstead top` shows what is left"),
         (_, "QUOTA_EXCEEDED") => Some("`roadstead get policy -o yaml` shows the quotas"),
@@ -203,7 +213,8 @@ impl std::error::Error for Failure {}
 
 impl From<BadInput> for Failure {
     fn from(bad: BadInput) -> Self {
-        Self::new(Exit::Usage, bad.to_string())
+        let failure = Self::new(Exit::Usage, bad.to_string());
+        if bad.lacks_a_pool() { failure.hint(DECLARES_POOLS) } else { failure }
     }
 }
 

@@ -29,6 +29,28 @@ async fn agent(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
 }
 
+/// Of a cluster that nobody can reach.
+const KUBECONFIG: &str = "apiVersion: v1
+kind: Config
+clusters: [{name: other, cluster: {server: 'https://127.0.0.1:1'}}]
+users: [{name: somebody, user: {token: t}}]
+contexts: [{name: other, context: {cluster: other, user: somebody}}]
+current-context: other
+";
+
+#[tokio::test]
+async fn outside_of_a_pod_no_kubeconfig_is_used_that_was_not_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join(".kube")).expect("a folder");
+    for (name, text) in [("token", "t"), ("ca.crt", PEM), (".kube/config", KUBECONFIG)] {
+        std::fs::write(folder.path().join(name), text).expect("write");
+    }
+    let beside = ["--cluster", "eu-1", "--identity-dir", "identity", "--token-file", "token", "--ca", "ca.crt"];
+    let (code, said) = agent(folder.path(), &beside).await;
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("without --kubeconfig: no way to the cluster") && said.contains("give --kubeconfig FILE"), "{said}");
+}
+
 #[tokio::test]
 async fn what_no_waiting_mends_ends_the_agent_with_the_name_of_the_flag() {
     let folder = tempfile::tempdir().expect("a folder");

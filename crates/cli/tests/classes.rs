@@ -80,6 +80,18 @@ fn the_class_that_the_documentation_shows_is_one() {
 }
 
 #[test]
+fn a_class_finds_its_manifests_beside_it_also_where_it_is_named_without_a_folder() {
+    let folder = tempfile::tempdir().expect("folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("write");
+    let spec = format!("  version: 1.0.0\n  podSecurity: baseline\n  requests: {REQUESTS}\n  manifests: [web*.yaml]\n");
+    write("class.yaml", &format!("apiVersion: roadstead.dev/v1\nkind: Class\nmetadata: {{name: shop}}\nspec:\n{spec}"));
+    write("web.yaml", &WEB.replace("'{{ values.web }}'", "1"));
+    write("acme.yaml", "apiVersion: roadstead.dev/v1\nkind: Tenant\nmetadata: {name: acme}\nspec: {owner: o, class: shop@1.0.0}\n");
+    let shown = render(folder.path(), &["-f", "acme.yaml", "--class", "class.yaml"]);
+    assert!(shown.status.success() && text(&shown.stdout).contains("kind: Deployment"), "{shown:?}");
+}
+
+#[test]
 fn what_cannot_be_rendered_is_told_with_file_and_line() {
     let folder = tempfile::tempdir().expect("folder");
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("write");

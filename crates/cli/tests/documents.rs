@@ -7,6 +7,7 @@ use roadstead_api::v1;
 use roadstead_cli::document::Spec;
 use roadstead_cli::document::files::{BadInput, Known, check_references, load, load_text};
 use roadstead_cli::document::tenant::ClassRef;
+use roadstead_cli::failure::Failure;
 use roadstead_cli::output::objects::Object;
 use roadstead_cli::output::{json, yaml};
 
@@ -87,12 +88,15 @@ fn references_are_checked_against_the_input_and_the_server() {
     let bad = check_references(&loaded, &Known::default()).expect_err("leads nowhere");
     let problems: Vec<String> = bad.0.iter().map(ToString::to_string).collect();
     insta::assert_snapshot!(problems.join("\n"));
+    let hints = Failure::from(bad).hints;
+    assert!(hints.len() == 1 && hints[0].contains("`kind: Pool`"), "{hints:?}");
     let known = Known {
         pools: BTreeSet::from(["attic".to_owned(), "cellar".to_owned()]),
         classes: BTreeMap::from([("shop@2".parse().expect("a class"), String::new())]),
         clusters: BTreeSet::from(["eu-9".to_owned()]),
     };
     assert_eq!(check_references(&loaded, &known), Ok(()));
+    assert!(Failure::from(refused(b"kind: Pool\n")).hints.is_empty());
 }
 
 #[test]

@@ -187,3 +187,21 @@ fn what_an_issuer_signs_is_a_client_and_never_a_server() {
     store.revoke("issuer-r1").expect("revoke");
     assert!(store.issued().iter().all(|issued| issued.revoked.is_some()));
 }
+
+#[test]
+fn what_init_says_comes_next_makes_all_that_a_service_starts_with() {
+    let folder = tempfile::tempdir().expect("folder");
+    let run = |words: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_roadstead")).args(words).current_dir(&folder).output().expect("run");
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let said = run(&["pki", "init", "--dir", "own"]);
+    for command in said.lines().filter_map(|line| line.trim().strip_prefix("roadstead ")) {
+        let words: Vec<&str> = command.split_whitespace().take_while(|word| *word != "#").collect();
+        run(&words);
+    }
+    for file in ["replica-r1.crt", "issuer-r1.crt", "issuer-r1.key", "admin-me.crt", "ca-bundle.crt", "crl.pem"] {
+        assert!(folder.path().join("own").join(file).exists(), "no {file}:\n{said}");
+    }
+}

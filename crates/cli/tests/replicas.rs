@@ -60,6 +60,15 @@ async fn what_is_for_the_leader_goes_to_the_leader_whichever_replica_is_asked() 
     until_nobody_leads(&client).await;
     let (out, err) = run(&trial, &["admin", "status"], 5).await;
     assert!(out.contains(&addresses[2]) && err.contains("no leader: "), "{out}\n{err}");
+    // Within a time in which it does not say so itself, and in one in which it does.
+    for (timeout, says) in [("2s", "answers, but knows no leader"), ("8s", "the placement service has no leader at the moment")] {
+        let (_, err) = run(&trial, &["get", "clusters", "--timeout", timeout], 5).await;
+        let lines = format!("\n{err}");
+        let error = lines.split_once("\nerror: ").expect("an error").1;
+        assert!(error.starts_with("list clusters: no leader\n"), "{err}");
+        assert!(error.contains(&format!("{}: {says}", addresses[2])), "{err}");
+        assert!(error.contains("next: see that a majority of the members runs"), "{err}");
+    }
     for server in running {
         server.shutdown().await;
     }

@@ -107,6 +107,10 @@ async fn the_verbs_do_what_they_say_and_end_with_the_documented_code() {
     nothing_of_a_bad_input_is_applied(&service).await;
     codes_tell_what_went_wrong(&service).await;
     tenants_come_and_go(&service).await;
+    a_tenant_that_is_deleted_is_nothing_that_is_as_declared(&service).await;
+    who_can_never_be_placed_is_not_let_wait(&service).await;
+    tenants_rest_and_wake(&service).await;
+    what_a_slip_meant_is_said(&service).await;
     what_is_there_is_shown_beside_what_is_not(&service).await;
     a_part_in_force_is_no_wrong_usage(&service).await;
     a_bad_value_keeps_the_whole_input_out(&service).await;
@@ -117,6 +121,10 @@ async fn the_verbs_do_what_they_say_and_end_with_the_documented_code() {
     nobody_waits_in_silence_for_a_service_that_does_not_answer(&service).await;
     a_server_may_be_a_url(&service).await;
     joining_asks_the_service_first_what_would_fail_later(&service).await;
+    joining_says_what_classes_want_and_nobody_named(&service).await;
+    a_dry_run_of_joining_makes_no_token(&service).await;
+    a_token_alone_says_how_an_agent_outside_of_its_cluster_is_started(&service).await;
+    a_replica_that_asks_at_a_client_address_is_told_so_at_once(&service).await;
     agents_are_shown_and_what_only_they_know_is_said_to_be_unknown(&service).await;
     forgetting_says_what_becomes_of_the_tenants(&service).await;
     the_examples_of_place_work(&service).await;
@@ -202,6 +210,86 @@ async fn tenants_come_and_go(service: &Service) {
     service.run(&["admin", "status"]).await.exits(0).says("leader");
     assert_eq!(service.client.clusters(false).await.expect("clusters").len(), 20);
     assert_eq!(load(&[PathBuf::from(service.example(""))]).expect("the examples").len(), 37);
+}
+
+async fn a_tenant_that_is_deleted_is_nothing_that_is_as_declared(service: &Service) {
+    let file = service.write("leaver.yaml", tenant("leaver", "shop-small@1.0.0, constraints: {cluster: own-ber-1}"));
+    service.run(&["apply", "-f", &file, "--wait"]).await.exits(0);
+    service.run(&["describe", "tenant", "leaver"]).await.exits(0).says("namespace: leaver-0");
+    service.run(&["get", "tenant", "leaver", "-o", "wide"]).await.exits(0).says("NAMESPACE").says(" leaver-0");
+    service.run(&["delete", "tenant", "leaver", "--wait"]).await.exits(0);
+    let next = "next: `roadstead undelete leaver`, or `roadstead delete tenant leaver --purge` and apply again";
+    for verb in ["apply", "diff"] {
+        let ran = service
+            .run(&[verb, "-f", &file])
+            .await
+            .exits(1)
+            .says("leaver.yaml:3: tenant \"leaver\" is deleted, its volumes are kept until 2");
+        assert!(ran.err.contains(next) && !ran.out.contains("unchanged"), "{}\n{}", ran.out, ran.err);
+    }
+    let place = ["place", "leaver", "--owner", "acme", "--class", "shop-small@1.0.0"];
+    service.run(&place).await.exits(4).says("is deleted, its volumes are kept until 2").says(next);
+    service.run(&["hibernate", "leaver"]).await.exits(1).says(next);
+    let there = service.client.tenants("cluster = \"own-ber-1\"", false, usize::MAX).await.expect("tenants").len();
+    let says = format!("tenants bound to it: {there}, deleted and kept: 1 (roadstead delete tenant NAME --purge, or wait");
+    service.run(&["delete", "cluster", "own-ber-1"]).await.exits(1).says(&says);
+    service.run(&["delete", "tenant", "leaver", "--purge", "--wait"]).await.exits(0).says("tenant/leaver is gone");
+    service.run(&["apply", "-f", &file]).await.exits(0).says("tenant/leaver created");
+}
+
+async fn who_can_never_be_placed_is_not_let_wait(service: &Service) {
+    let place = |more: [&'static str; 2]| [&["place", "lost", "--owner", "me", "--class", "shop-small@1.0.0"][..], &more].concat();
+    service
+        .run(&place(["--cluster", "nosuch"]))
+        .await
+        .exits(2)
+        .says("--cluster: there is no cluster `nosuch`")
+        .says("`roadstead get clusters`");
+    service.run(&place(["--pool", "nosuch"])).await.exits(2).says("--pool: there is no pool `nosuch`").says("`roadstead get pools`");
+    service.run(&["get", "tenant", "lost"]).await.exits(3);
+    let waits = service.run(&place(["--region", "nowhere"])).await.exits(0).says("pending");
+    assert_eq!(waits.err, "next: `roadstead explain lost` says what it waits for\n");
+    service.run(&["delete", "tenant", "lost"]).await.exits(0);
+}
+
+async fn tenants_rest_and_wake(service: &Service) {
+    service.run(&["place", "sleeper", "--owner", "me", "--class", "shop-small@1.0.0", "--wait"]).await.exits(0);
+    service.run(&["hibernate", "sleeper", "--dry-run"]).await.exits(0).says("tenant/sleeper is to be Hibernated (dry run)");
+    service.run(&["hibernate", "sleeper", "nosuch"]).await.exits(3).says("tenant/sleeper is to be Hibernated").says("nosuch");
+    service.run(&["hibernate", "tenant/sleeper"]).await.exits(0).says("tenant/sleeper unchanged");
+    // The agents here follow no intent: it is not stopped.
+    service.run(&["get", "tenants", "--phase", "stopping", "-o", "name"]).await.exits(0).says("tenant/sleeper");
+    for other in ["running", "hibernated"] {
+        let ran = service.run(&["get", "tenants", "--phase", other, "-o", "name"]).await.exits(0);
+        assert!(!ran.out.contains("tenant/sleeper"), "{other}: {}", ran.out);
+    }
+    let one = service.run(&["get", "tenants", "--phase", "Running", "--limit", "1", "-o", "name"]).await.exits(0);
+    assert_eq!(one.out.lines().count(), 1);
+    service.run(&["hibernate", "sleeper", "--archive", "-o", "json"]).await.exits(0).says("\"desired\": \"Archived\"");
+    let woken = service.run(&["wake", "sleeper", "--wait"]).await.exits(0).says("tenant/sleeper is to be Running");
+    assert!(woken.out.ends_with("tenant/sleeper is Running\n"), "{}", woken.out);
+}
+
+async fn what_a_slip_meant_is_said(service: &Service) {
+    let place = ["place", "typo", "--owner", "me", "--class", "shop-small@2"];
+    service.run(&place).await.exits(3).says("next: of shop-small there is 1.0.0").says("`roadstead get classes` lists");
+    let file = service.write("typo.yaml", tenant("typo", "shop-small@2"));
+    service.run(&["apply", "-f", &file]).await.exits(2).says("next: of shop-small there is 1.0.0").says("`roadstead get classes` lists");
+    let values = service.write("wbe.yaml", tenant("typo", "shop-large@1.0.0, values: {wbe: 3}"));
+    service.run(&["apply", "-f", &values]).await.exits(2).says("spec.values.wbe: is not allowed; did you mean `web`?");
+    service
+        .run(&["place", "typo", "--owner", "me", "--class", "shop-large@1.0.0", "--set", "wbe=3"])
+        .await
+        .exits(2)
+        .says("did you mean `web`?");
+    service.run(&["delete", "tenant", "acme-orders"]).await.exits(1).says("take `deletionProtection: true` out of it");
+    service.run(&["render", "-f", &service.example("classes.yaml")]).await.exits(2).says("add a document of kind Tenant");
+    let classes = service.example("classes.yaml");
+    service.run(&["render", "-f", &file, "--class", &classes]).await.exits(3).says("classes.yaml has shop-small@1.0.0");
+    let hosts = service.write("hosts.yaml", tenant("hosts", "shop-small@1.0.0, hostnames: [a.example]"));
+    service.run(&["render", "-f", &hosts, "--class", &classes]).await.exits(0).says("note: nothing leads the hostnames of hosts in");
+    let led = service.run(&["render", "-f", &hosts, "--class", &classes, "--ingress", "nginx"]).await.exits(0);
+    assert_eq!(led.err, "");
 }
 
 async fn what_is_there_is_shown_beside_what_is_not(service: &Service) {
@@ -395,6 +483,61 @@ async fn joining_asks_the_service_first_what_would_fail_later(service: &Service)
     assert!(!printed.err.contains("warning"), "{}", printed.err);
 }
 
+async fn joining_says_what_classes_want_and_nobody_named(service: &Service) {
+    let (classes, pki) = (service.example("classes.yaml"), service.trial.folder.join("pki").to_string_lossy().into_owned());
+    for source in [&["-f", &*classes][..], &["--from-service"]] {
+        let join = [&["join", "own-fra-1", "--pki", &pki, "--storage", "bulk=st1"][..], source].concat();
+        let told = service.run(&join).await.exits(0);
+        assert_eq!(told.err.matches("which is not mapped").count(), 1, "{}", told.err);
+        assert!(told.err.contains(" storage \"fast\", which is not mapped: --storage fast=STORAGECLASS\n"), "{}", told.err);
+        assert!(!told.err.contains("no class is named"), "{}", told.err);
+        for furnished in [["--storage", "fast=gp3"], ["--other-storage", "slow"]] {
+            let told = service.run(&[&join[..], &furnished].concat()).await.exits(0);
+            assert!(!told.err.contains("not mapped"), "{}", told.err);
+        }
+    }
+    let none = service.run(&["join", "own-fra-1", "--pki", &pki]).await.exits(0);
+    assert!(none.err.contains("note: no class is named, so that the agent has rights for what every class may bring only"), "{}", none.err);
+}
+
+async fn a_dry_run_of_joining_makes_no_token(service: &Service) {
+    let (classes, pki) = (service.example("classes.yaml"), service.trial.folder.join("pki").to_string_lossy().into_owned());
+    let join = ["join", "own-fra-1", "-f", &classes];
+    let made = service.run(&join).await.exits(0).says("the token is good once");
+    let dry = service.run(&[&join[..], &["--dry-run"]].concat()).await.exits(0);
+    assert!(dry.err.contains("no token is made in a dry run") && !dry.err.contains("the token is good once"), "{}", dry.err);
+    let documents = |text: &str| text.split("---\n").map(str::to_owned).collect::<Vec<_>>();
+    let (made, dry) = (documents(&made.out), documents(&dry.out));
+    let lacks: Vec<&String> = made.iter().filter(|document| !dry.contains(document)).collect();
+    assert!(lacks.len() == 1 && lacks[0].contains("kind: Secret") && dry.len() + 1 == made.len(), "{lacks:?}");
+    let unissued = ["join", "unissued", "-f", &classes, "--pki", &pki, "--server", "r1.example.com:7420", "--dry-run"];
+    let dry = service.run(&unissued).await.exits(0).says("no certificate is issued in a dry run");
+    assert!(!dry.out.contains("kind: Secret\n"), "{}", dry.out);
+    assert!(!service.trial.folder.join("pki/agent-unissued.crt").exists(), "a certificate was issued");
+}
+
+async fn a_token_alone_says_how_an_agent_outside_of_its_cluster_is_started(service: &Service) {
+    let token = service.folder.path().join("beside.token").to_string_lossy().into_owned();
+    let told = service.run(&["join", "own-fra-1", "--token-file", &token, "--storage", "fast=gp3"]).await.exits(0);
+    for says in ["--lease trial-1", "--kubeconfig agent.kubeconfig", "--region eu-central", "--storage fast=gp3"] {
+        assert!(told.out.contains(says), "no {says}: {}", told.out);
+    }
+    service.run(&["join", "own-fra-1", "--token-file", &token, "--dry-run"]).await.exits(2);
+}
+
+async fn a_replica_that_asks_at_a_client_address_is_told_so_at_once(service: &Service) {
+    let (plan, data) = (&service.trial.plans[0], service.folder.path().join("new").to_string_lossy().into_owned());
+    let file = |path: &Path| path.to_string_lossy().into_owned();
+    let (cert, key, ca) = (file(&plan.files.certificate), file(&plan.files.key), file(&plan.files.ca_bundle));
+    let join = ["server", "join", "--data", &data, "--client-address", "r2:7420", "--peer-address", "r2:7421"];
+    let by = ["--via", &plan.info.client_address, "--cert", &cert, "--key", &key, "--ca", &ca];
+    let begun = std::time::Instant::now();
+    let told = service.run(&[&join[..], &by].concat()).await.exits(2);
+    let says = "is a client address; --via takes the peer address of a replica (port 7421 unless told otherwise)";
+    assert!(told.err.contains(&format!("{} {says}", plan.info.client_address)), "{}", told.err);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(15), "it was tried again");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_token_is_made_where_no_replica_would_take_it() {
     let service = Service::start_with(1, |trial| trial.plans.iter_mut().for_each(|plan| plan.issuer = None)).await;
@@ -429,4 +572,38 @@ async fn agents_are_shown_and_what_only_they_know_is_said_to_be_unknown(service:
     let file = service.example("tenants.yaml");
     service.run(&["diff", "-f", &file, "--in-cluster"]).await.exits(1).says("its agent is connected to no replica");
     service.run(&["diff", "-f", &file, "--tenant", "acme"]).await.exits(2);
+}
+
+/// A class whose tenants' process does as it says.
+fn class(version: &str, run: &str) -> String {
+    format!(
+        "apiVersion: roadstead.dev/v1\nkind: Class\nmetadata: {{name: job}}\nspec:\n  version: {version}\n  \
+         requests: {{cpu: 1, memory: 1Gi, pods: 1, largestPod: {{cpu: 1, memory: 1Gi}}}}\n  local:\n    main: {{run: [sh, -c, \"{run}\"]}}\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_waited_for_until_it_is_carried_out_and_nothing_is_wrong_with_it() {
+    let mut service = Service::start_with(0, |_| {}).await;
+    let one = "apiVersion: roadstead.dev/v1\nkind: Cluster\nmetadata: {name: own}\nspec: {provider: own, region: eu-central, pool: home}\n";
+    let classes =
+        [("1", "exec sleep 1000"), ("2", "exit 3"), ("3", "exec sleep 1001")].map(|(version, run)| class(version, run)).join("---\n");
+    let fleet = service.write("own.yaml", format!("{one}---\n{classes}"));
+    service.run(&["apply", "-f", &fleet]).await.exits(0);
+    let mut folders = roadstead_cli::trial::local::Folders::default();
+    let facts = roadstead_cli::trial::agents::Facts::default();
+    folders.follow(&mut service.trial, &service.client, &facts).await.expect("an agent");
+    until_reported(&service.client).await.expect("a report");
+
+    let apply = async |version: &str, timeout: &str| {
+        let file = service.write("worker.yaml", tenant("worker", &format!("job@{version}")));
+        service.run(&["apply", "-f", &file, "--wait", "--timeout", timeout]).await
+    };
+    apply("1", "60s").await.exits(0).says("tenant/worker created on own");
+    let broken = apply("2", "20s").await.exits(5).says("tenant/worker configured");
+    assert!(broken.err.contains("1 of 1 tenants are not as they are to be yet") && broken.err.contains("worker is "), "{}", broken.err);
+    assert!(broken.err.contains("exit status: 3"), "it says what is wrong: {}", broken.err);
+    apply("3", "90s").await.exits(0).says("tenant/worker configured");
+    folders.end().await;
+    service.stop().await;
 }

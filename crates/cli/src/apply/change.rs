@@ -11,6 +11,7 @@ use crate::document::tenant::{ClassRef, TenantSpec};
 use crate::document::{Document, Kind, Spec, duration_to_wire};
 use crate::failure::{Exit, Failure};
 use crate::output::objects::Object;
+use crate::output::status;
 
 /// How a document and the server differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,25 @@ impl Difference {
     }
 }
 
+/// A tenant that was deleted keeps its name until its volumes are gone. It is not there, whatever its spec says.
+///
+/// # Errors
+/// It is deleted; how it comes back, or goes.
+pub fn check_not_deleted(tenant: &v1::Tenant) -> Result<(), Failure> {
+    let Some(how) = status::deletion(tenant) else { return Ok(()) };
+    let name = &tenant.name;
+    let next = match tenant.status.as_ref().map(v1::TenantStatus::phase).unwrap_or_default() {
+        v1::Phase::Purging => format!("`roadstead delete tenant {name} --purge --wait` waits until it is gone; then apply again"),
+        v1::Phase::Unspecified
+        | v1::Phase::Pending
+        | v1::Phase::Placed
+        | v1::Phase::Running
+        | v1::Phase::Releasing
+        | v1::Phase::Retained => format!("`roadstead undelete {name}`, or `roadstead delete tenant {name} --purge` and apply again"),
+    };
+    Err(Failure::failed(format!("tenant {name:?} {how}")).hint(next))
+}
+
 /// What is there and what is wanted.
 #[derive(Clone, Debug)]
 pub struct Change {
@@ -56,7 +76,7 @@ impl Change {
     /// Reads what the server has and lays the document over it.
     ///
     /// # Errors
-    /// The calls'; a class version that exists with other content.
+    /// The calls'; a tenant that is deleted.
     pub async fn compute(client: &Client, document: &Document) -> Result<Self, Failure> {
         let name = match &document.spec {
             Spec::Class(class) => ClassRef { name: document.name.clone(), version: class.version.clone() }.to_string(),
@@ -67,6 +87,9 @@ impl Change {
             Err(failure) if failure.exit == Exit::NotFound => None,
             Err(failure) => return Err(failure),
         };
+        if let Some(Object::Tenant(tenant)) = &current {
+            check_not_deleted(tenant)?;
+        }
         Ok(Self::lay(document, current))
     }
 

@@ -5,7 +5,7 @@
 pub mod change;
 pub mod put;
 
-pub use change::{Change, Difference, model_uid};
+pub use change::{Change, Difference, check_not_deleted, model_uid};
 
 use futures::StreamExt;
 

@@ -49,6 +49,13 @@ pub fn path() -> Result<PathBuf, Failure> {
         .ok_or_else(|| Failure::usage(format!("neither HOME nor {CONFIG_VARIABLE} is set, so there is no place for contexts")))
 }
 
+/// That there is no file, and who names it.
+fn no_file(path: &Path) -> String {
+    let is_named = std::env::var_os(CONFIG_VARIABLE).is_some_and(|named| Path::new(&named) == path);
+    let by = if is_named { format!(", which {CONFIG_VARIABLE} names") } else { String::new() };
+    format!("there is no file {}{by}", path.display())
+}
+
 impl Config {
     /// Reads a file; a missing one is empty.
     ///
@@ -89,13 +96,17 @@ impl Config {
     /// No such context, or none at all.
     pub fn context(&self, name: Option<&str>, path: &Path) -> Result<Context, Failure> {
         let Some(name) = name.or(self.current_context.as_deref()) else {
-            return Err(Failure::usage("no context is set and no --server is given").hint(
+            let missing = if path.exists() { String::new() } else { format!(": {}", no_file(path)) };
+            return Err(Failure::usage(format!("no context is set and no --server is given{missing}")).hint(
                 "start a fleet on this machine with `roadstead dev`, or name a service with \
                  `roadstead config set-context NAME --server HOST:PORT --ca FILE --cert FILE --key FILE`",
             ));
         };
         let mut context = self.contexts.get(name).cloned().ok_or_else(|| {
             let known: Vec<&str> = self.contexts.keys().map(String::as_str).collect();
+            if !path.exists() {
+                return Failure::new(Exit::NotFound, format!("there is no context `{name}`: {}", no_file(path)));
+            }
             Failure::new(Exit::NotFound, format!("there is no context `{name}` in {}", path.display()))
                 .hint(format!("known are: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") }))
         })?;
@@ -104,5 +115,20 @@ impl Config {
             *file = folder.join(&*file);
         }
         Ok(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let path = Path::new("/nonexistent/config.yaml");
+        let config = Config::load(path).expect("a missing one is empty");
+        for name in [None, Some("production")] {
+            let refused = config.context(name, path).expect_err("there is no context").to_string();
+            assert!(refused.contains(": there is no file /nonexistent/config.yaml"), "{refused}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use roadstead_api::v1;
 
+use super::silence::Silence;
 use super::{ATTEMPT_TIMEOUT, Client, Services, services, with_causes};
 use crate::failure::{Exit, Failure};
 
@@ -13,6 +14,10 @@ use crate::failure::{Exit, Failure};
 const ASKS: u32 = 3;
 /// Pause between two of them: longer than an election takes.
 const PAUSE: Duration = Duration::from_millis(400);
+/// How long replicas from which nothing came in time may take to say whether they know a leader: that is at hand.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// What to do where nobody leads.
+const MAJORITY: &str = "see that a majority of the members runs: `roadstead admin status --every-replica`";
 
 /// Who answered to the question how things are.
 pub enum Answered {
@@ -71,6 +76,22 @@ impl Client {
         })
     }
 
+    /// Whether replicas answer and none of them knows a leader; it is noted of each that said nothing itself. Those that were tried are asked.
+    pub(super) async fn know_no_leader(&self, silence: &mut Silence) -> bool {
+        let tried = silence.servers();
+        let each = self.inner.servers.iter().filter(|(server, _)| tried.contains(server)).map(|(server, services)| async move {
+            let mut admin = services.admin();
+            let answer = tokio::time::timeout(PROBE_TIMEOUT, admin.get_status(v1::GetStatusRequest {})).await;
+            answer.ok()?.ok().map(|status| (server, status.into_inner().members.iter().any(|member| member.leader)))
+        });
+        let answers: Vec<(&String, bool)> = futures::future::join_all(each).await.into_iter().flatten().collect();
+        if answers.is_empty() || answers.iter().any(|(_, knows_one)| *knows_one) {
+            return false;
+        }
+        answers.iter().for_each(|(server, _)| silence.cut_off(server, "answers, but knows no leader".to_owned()));
+        true
+    }
+
     /// The services of the replica at an address, whether the context names it or not.
     fn services_of(&self, address: &str) -> Result<Services, Failure> {
         match self.inner.servers.iter().find(|(server, _)| server == address) {
@@ -107,8 +128,12 @@ impl Client {
 /// That there is no leader, and why.
 #[must_use]
 pub fn no_leader(why: &str) -> Failure {
-    Failure::new(Exit::Unavailable, format!("no leader: {why}"))
-        .hint("see that a majority of the members runs: `roadstead admin status --every-replica`")
+    Failure::new(Exit::Unavailable, format!("no leader: {why}")).hint(MAJORITY)
+}
+
+/// That nothing came of a call since nobody leads, with what each replica said.
+pub(super) fn nobody_leads(what: &str, silence: &Silence) -> Failure {
+    Failure::new(Exit::Unavailable, format!("{what}: no leader{}", silence.lines())).hint(MAJORITY)
 }
 
 /// Whether who answered leads.

@@ -327,19 +327,24 @@ impl Client {
             answer = self.attempts(call, &silence) => answer,
             never = notice => never,
         };
-        answer.map_err(|status| {
-            let silence = noted(&silence);
-            let given_up = may_retry(&status, retry_delay(&status));
-            if given_up && !silence.is_broken() {
-                return self.nobody_answered(what, &status, &silence);
-            }
-            let mut failure = self.failure(what, &status);
-            // The status says what the last of them said.
-            if given_up && silence.len() > 1 {
-                failure.message.push_str(&silence.lines());
-            }
-            failure
-        })
+        let status = match answer {
+            Ok(answer) => return Ok(answer),
+            Err(status) => status,
+        };
+        let mut silence = noted(&silence).clone();
+        let given_up = may_retry(&status, retry_delay(&status));
+        if given_up && self.know_no_leader(&mut silence).await {
+            return Err(leader::nobody_leads(what, &silence));
+        }
+        if given_up && !silence.is_broken() {
+            return Err(self.nobody_answered(what, &status, &silence));
+        }
+        let mut failure = self.failure(what, &status);
+        // The status says what the last of them said.
+        if given_up && silence.len() > 1 {
+            failure.message.push_str(&silence.lines());
+        }
+        Err(failure)
     }
 
     async fn attempts<T, F, A>(&self, call: F, silence: &Mutex<Silence>) -> Result<T, Status>
@@ -364,7 +369,11 @@ impl Client {
                 }
                 Err(_) => {
                     let words = format!("no answer within {:.1} s", limit.as_secs_f64());
-                    noted(silence).failed(server, words.clone(), false);
+                    if limit < ATTEMPT_TIMEOUT {
+                        noted(silence).cut_off(server, words.clone());
+                    } else {
+                        noted(silence).failed(server, words.clone(), false);
+                    }
                     Status::deadline_exceeded(words)
                 }
             };

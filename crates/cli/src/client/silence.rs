@@ -37,6 +37,19 @@ impl Silence {
         }
     }
 
+    /// An attempt was given up. What the endpoint said itself before is worth more than why.
+    pub fn cut_off(&mut self, server: &str, reason: String) {
+        if !self.0.iter().any(|entry| entry.server == server && entry.answered) {
+            self.failed(server, reason, false);
+        }
+    }
+
+    /// Names of the endpoints that were tried.
+    #[must_use]
+    pub fn servers(&self) -> Vec<String> {
+        self.0.iter().map(|entry| entry.server.clone()).collect()
+    }
+
     /// Whether any endpoint said anything itself.
     #[must_use]
     pub fn is_broken(&self) -> bool {
@@ -90,5 +103,15 @@ mod tests {
         );
         silence.failed("r3:7420", "no leader".to_owned(), true);
         assert!(silence.notice("", Duration::ZERO).starts_with("no result yet:"));
+    }
+
+    #[test]
+    fn what_an_endpoint_said_is_worth_more_than_that_the_time_was_over() {
+        let mut silence = Silence::default();
+        silence.failed("r1:7420", "no leader".to_owned(), true);
+        silence.cut_off("r1:7420", "no answer within 0.7 s".to_owned());
+        silence.cut_off("r2:7420", "no answer within 0.7 s".to_owned());
+        assert_eq!(silence.lines(), "\n  r1:7420: no leader\n  r2:7420: no answer within 0.7 s");
+        assert!(silence.is_broken());
     }
 }

@@ -65,6 +65,17 @@ impl fmt::Display for BadInput {
     }
 }
 
+/// How a problem with a pool that there is not begins.
+const NO_POOL: &str = "there is no pool";
+
+impl BadInput {
+    /// Whether a pool is named that there is not.
+    #[must_use]
+    pub fn lacks_a_pool(&self) -> bool {
+        self.0.iter().any(|problem| problem.message.starts_with(NO_POOL))
+    }
+}
+
 /// A document with where it came from.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -367,7 +378,7 @@ pub fn check_references(loaded: &[Loaded], known: &Known) -> Result<(), BadInput
     for item in loaded {
         match &item.document.spec {
             Spec::Cluster(cluster) if !pool(&cluster.pool.0) => {
-                problems.push(item.problem("spec.pool", format!("there is no pool `{}`, neither here nor on the server", cluster.pool)));
+                problems.push(item.problem("spec.pool", format!("{NO_POOL} `{}`, neither here nor on the server", cluster.pool)));
             }
             Spec::Tenant(tenant) => {
                 let class = tenant.class.parse::<ClassRef>().ok();
@@ -379,8 +390,7 @@ pub fn check_references(loaded: &[Loaded], known: &Known) -> Result<(), BadInput
                     problems.push(item.problem("spec.class", format!("there is no class `{class}`, neither here nor on the server")));
                 }
                 if let Some(name) = tenant.constraints.pool.as_ref().filter(|name| !pool(&name.0)) {
-                    problems
-                        .push(item.problem("spec.constraints.pool", format!("there is no pool `{name}`, neither here nor on the server")));
+                    problems.push(item.problem("spec.constraints.pool", format!("{NO_POOL} `{name}`, neither here nor on the server")));
                 }
                 let cluster = |name: &str| here.clusters.contains(name) || known.clusters.contains(name);
                 if let Some(name) = tenant.constraints.cluster.as_ref().filter(|name| !cluster(&name.0)) {

@@ -11,7 +11,7 @@ use kube::discovery::{Scope, pinned_kind};
 use roadstead_agent::identity::{Place, Validity, unix_now_s};
 use serde_json::Value;
 
-use super::{IDENTITY_SECRET, Kind, NAMESPACE, rights::is_foreign};
+use super::{IDENTITY_SECRET, Kind, NAMESPACE, furniture::Named, rights::is_foreign};
 use crate::apply::Difference;
 use crate::failure::{Exit, Failure};
 use crate::kube_api;
@@ -82,6 +82,37 @@ impl KubeCluster {
         }
     }
 
+    /// An object that [`KubeCluster::write`] writes, as it is there.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn read(&self, api_version: &str, kind: &str, name: &str) -> Result<Option<Value>, Failure> {
+        let Some((resource, scope)) = self.find(api_version, kind).await? else { return Ok(None) };
+        let found = self.api(&resource, &scope).get_opt(name).await.map_err(|error| failed(&format!("read {kind}/{name}"), &error))?;
+        found.map(serde_json::to_value).transpose().map_err(|error| Failure::failed(format!("cannot read {kind}/{name}: {error}")))
+    }
+
+    /// Whether what a flag names is there; nothing of a kind that the cluster does not serve is.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn has(&self, named: &Named) -> Result<bool, Failure> {
+        let Some((resource, _)) = self.find(named.api_version, named.kind).await? else { return Ok(false) };
+        let api: Api<DynamicObject> = match &named.namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        };
+        let found = api.get_opt(&named.name).await.map_err(|error| failed(&format!("look for {} {}", named.kind, named.name), &error))?;
+        Ok(found.is_some())
+    }
+
+    fn api(&self, resource: &ApiResource, scope: &Scope) -> Api<DynamicObject> {
+        match scope {
+            Scope::Cluster => Api::all_with(self.client.clone(), resource),
+            Scope::Namespaced => Api::namespaced_with(self.client.clone(), NAMESPACE, resource),
+        }
+    }
+
     /// Writes a manifest by server-side apply; what somebody else has set in it otherwise is set right. A dry run changes nothing.
     ///
     /// # Errors
@@ -93,10 +124,7 @@ impl KubeCluster {
             return Err(Failure::failed(format!("the cluster serves no {kind} ({api_version})"))
                 .hint("Kubernetes 1.30 or newer is needed: it is what says where the agent may act"));
         };
-        let api: Api<DynamicObject> = match scope {
-            Scope::Cluster => Api::all_with(self.client.clone(), &resource),
-            Scope::Namespaced => Api::namespaced_with(self.client.clone(), NAMESPACE, &resource),
-        };
+        let api = self.api(&resource, &scope);
         let what = format!("write {kind}/{name}");
         let before = api.get_opt(name).await.map_err(|error| failed(&what, &error))?;
         let params = PatchParams { dry_run, ..PatchParams::apply(MANAGER).force() };

@@ -19,7 +19,19 @@ const SHARES: u32 = 20;
 
 /// The policy about what is no tenant's; it has the account's name. And the one about namespaces and what binds rights in them.
 const OUTSIDE: &str = AGENT;
-const KINDS: &str = "roadstead-agent-kinds";
+/// See [`OUTSIDE`].
+pub const KINDS: &str = "roadstead-agent-kinds";
+
+/// Pod Security levels that tenants' namespaces may enforce, as an expression has them.
+const LEVELS: &str = "['restricted', 'baseline']";
+/// The same where classes may have `podSecurity: privileged`.
+const ALL_LEVELS: &str = "['restricted', 'baseline', 'privileged']";
+
+/// Whether the policy of this name that is there, [`KINDS`], lets classes have `podSecurity: privileged`.
+#[must_use]
+pub fn is_privileged(policy: &Value) -> bool {
+    policy["spec"]["validations"].to_string().contains(ALL_LEVELS)
+}
 
 /// The policies, their bindings, and the account's place in the API server's queues. In this order an earlier version's policy, which was
 /// about everything, is narrowed when the other is there.
@@ -67,7 +79,7 @@ fn rule(group: &str, resources: &[&str]) -> Value {
 
 /// What tenants' namespaces may be, and what rights may be bound in them.
 fn policy_of_kinds(privileged: bool) -> Value {
-    let levels = if privileged { "['restricted', 'baseline', 'privileged']" } else { "['restricted', 'baseline']" };
+    let levels = if privileged { ALL_LEVELS } else { LEVELS };
     let level = "pod-security.kubernetes.io/enforce";
     let variables = json!([
         {"name": "isNamespace", "expression": "request.resource.group == '' && request.resource.resource == 'namespaces'"},

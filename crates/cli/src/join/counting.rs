@@ -4,6 +4,7 @@ use clap::Args;
 use roadstead_agent::inventory::Options;
 use roadstead_core::constraint::{TaintEffect, Toleration};
 
+use super::added;
 use crate::document::quantity::Bytes;
 
 /// What counts in a cluster that cannot be seen in it.
@@ -46,6 +47,13 @@ impl Counting {
     pub fn options(&self) -> Options {
         let storage = self.storage_sizes.iter().map(|(class, size)| (class.clone(), size.0)).collect();
         Options { tolerations: self.tolerated.clone(), storage }
+    }
+
+    /// Takes over what was said before and is not said now; nothing goes that is not said otherwise.
+    pub fn keep(&mut self, before: Self) {
+        let Self { tolerated, storage_sizes } = before;
+        self.tolerated = added(tolerated, &self.tolerated, |one, other| one == other);
+        self.storage_sizes = added(storage_sizes, &self.storage_sizes, |one, other| one.0 == other.0);
     }
 
     /// The flags that say the same.
@@ -99,6 +107,17 @@ mod tests {
         assert_eq!(read(&told.flags()).unwrap(), told);
         assert_eq!(told.options().storage["gp3"], 20 << 40);
         assert_eq!(read(&[]).unwrap(), Counting::default());
+    }
+
+    #[test]
+    fn what_is_not_said_again_stays() {
+        let read = |flags: &[&str]| read(&flags.iter().map(|&flag| flag.to_owned()).collect::<Vec<_>>()).unwrap();
+        let mut told = read(&["--tolerated-taint=spot", "--storage-size=gp3=30Ti"]);
+        told.keep(read(&["--tolerated-taint=pool=tenants", "--storage-size=gp3=20Ti", "--storage-size=st1=1Ti"]));
+        assert_eq!(
+            told.flags(),
+            ["--tolerated-taint=pool=tenants", "--tolerated-taint=spot", "--storage-size=gp3=30Ti", "--storage-size=st1=1Ti"]
+        );
     }
 
     #[test]

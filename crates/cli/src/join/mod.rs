@@ -1,12 +1,16 @@
 //! Joining a Kubernetes cluster: from what is known of it to the manifests of its agent.
 //!
 //! In reading order: this module (what is known, and all manifests in order), [`site`] (how the cluster is furnished), [`counting`] (what counts
-//! there and cannot be seen), [`issuers`] (whether
-//! a token would let anybody in), [`rights`] (what the agent's account may do, and why), [`confine`] (where it may do it), [`workload`] (what
-//! runs), [`cluster`] (writing them to a cluster). All but the last are pure: the same input gives the same manifests.
+//! there and cannot be seen), [`running`] (how the agent works), [`before`] (what was said when the cluster joined), [`furniture`] (what
+//! classes and flags take to be there), [`issuers`] (whether a token would let anybody in), [`rights`] (what the agent's account may do, and
+//! why), [`confine`] (where it may do it), [`workload`] (what runs), [`cluster`] (reading and writing them in a cluster). All but the last are
+//! pure: the same input gives the same manifests.
 
 pub mod site;
 pub mod counting;
+pub mod running;
+pub mod before;
+pub mod furniture;
 pub mod issuers;
 pub mod rights;
 pub mod confine;
@@ -18,7 +22,9 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+pub use before::Told;
 pub use counting::Counting;
+pub use running::Running;
 pub use site::SiteSettings;
 
 /// The agent's own namespace.
@@ -78,10 +84,14 @@ pub struct Joining {
     pub site: SiteSettings,
     /// What counts there and cannot be seen.
     pub counting: Counting,
+    /// How the agent works.
+    pub running: Running,
     /// Kinds that classes use, with the plural that the cluster has for them; without one it is guessed.
     pub kinds: BTreeMap<Kind, Option<String>>,
     /// Whether classes run commands in pods to bring tenants to rest.
     pub runs_commands: bool,
+    /// Rights that the account has for classes that nobody named now.
+    pub kept_rights: Vec<rights::Rule>,
     /// See [`Certificate`].
     pub certificate: Certificate,
     /// Whether tenants' pods may do anything, as classes with `podSecurity: privileged` need it.
@@ -98,6 +108,15 @@ impl Joining {
         all.extend(workload::manifests(self));
         all
     }
+}
+
+/// What was said before with what is said now: in place of the same if it is there, else behind it, so that what is as it was stays in its place.
+fn added<T: Clone>(before: Vec<T>, now: &[T], same: fn(&T, &T) -> bool) -> Vec<T> {
+    let again = |old: T| now.iter().rev().find(|new| same(new, &old)).cloned().unwrap_or(old);
+    let mut all: Vec<T> = before.into_iter().map(again).collect();
+    let new: Vec<T> = now.iter().filter(|new| !all.iter().any(|old| same(old, new))).cloned().collect();
+    all.extend(new);
+    all
 }
 
 /// Whether an address is that of whoever uses it, and so another one in each pod.
@@ -127,8 +146,10 @@ pub(crate) mod tests {
             servers: vec!["r1.example.com:7420".to_owned()],
             site: SiteSettings::default(),
             counting: Counting::default(),
+            running: Running::default(),
             kinds: BTreeMap::new(),
             runs_commands: false,
+            kept_rights: Vec::new(),
             certificate: Certificate::Secret("given".to_owned()),
             privileged: false,
         }

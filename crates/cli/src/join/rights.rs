@@ -1,4 +1,6 @@
 //! What the agent's account may do, and why. RBAC cannot tell a tenant's namespace from another: where it may do it, [`super::confine`] says.
+//!
+//! What a tenant may still have of before can always be seen and taken away; whether more of it may be made follows from classes and site.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +17,17 @@ const KEEP: [&str; 6] = ["get", "list", "watch", "create", "patch", "delete"];
 /// As [`KEEP`] for what is never deleted by itself.
 const GROW: [&str; 5] = ["get", "list", "watch", "create", "patch"];
 
+/// To see what tenants may have of before, and to take it away.
+const END: [&str; 4] = ["get", "list", "watch", "delete"];
+/// Every verb that a rule here has.
+const VERBS: [&str; 7] = ["get", "list", "watch", "create", "update", "patch", "delete"];
+
 /// Where roles are.
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// What one rule allows.
-struct Rule {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
     group: String,
     resources: Vec<String>,
     verbs: Vec<&'static str>,
@@ -35,10 +43,81 @@ fn rule(group: &str, resources: &[&str], verbs: &[&'static str], why: &str) -> R
     }
 }
 
+impl Rule {
+    /// A rule as it stands in a role, with the line of its reason; `None` if it is none that is written here.
+    fn read(rule: &Value, why: Option<&&str>) -> Option<Self> {
+        let texts = |field: &str| rule[field].as_array()?.iter().map(|one| one.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
+        let is_empty = |field: &str| rule[field].as_array().is_none_or(Vec::is_empty);
+        let group = <[String; 1]>::try_from(texts("apiGroups")?).ok()?;
+        let verbs = texts("verbs")?.iter().map(|verb| VERBS.into_iter().find(|known| known == verb)).collect::<Option<Vec<_>>>()?;
+        let (resources, [group]) = (texts("resources")?, group);
+        let why = why.and_then(|line| line.split_once(": ")).map_or("a kind that classes bring", |(_, why)| why);
+        let is_ours = is_empty("resourceNames") && is_empty("nonResourceURLs") && !resources.iter().any(|resource| resource.contains('*'));
+        is_ours.then(|| Self { group, resources, verbs, why: why.to_owned() })
+    }
+
+    /// Whether these rules allow it all.
+    fn is_within(&self, rules: &[Self]) -> bool {
+        let allows = |rule: &Self, resource: &String, verb: &&'static str| {
+            rule.group == self.group && rule.resources.contains(resource) && rule.verbs.contains(verb)
+        };
+        let allowed = |resource, verb| rules.iter().any(|rule| allows(rule, resource, verb));
+        self.resources.iter().all(|resource| self.verbs.iter().all(|verb| allowed(resource, verb)))
+    }
+}
+
+/// What of the ClusterRole that is there is for classes and not needed by those that are named now. What is there otherwise, by hand or by
+/// an earlier version, is not among it.
+#[must_use]
+pub fn beyond(joining: &Joining, role: &Value) -> Vec<Rule> {
+    let (needed, most) = (rules(&Wanted::of(joining)), rules(&Wanted { scales: true, roles: true, commands: true, ..Wanted::of(joining) }));
+    let rules = role["rules"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let why: Vec<&str> = role["metadata"]["annotations"][WHY].as_str().unwrap_or_default().lines().collect();
+    let line = |index: usize| why.get(index).filter(|_| why.len() == rules.len());
+    let there = rules.iter().enumerate().filter_map(|(index, rule)| Rule::read(rule, line(index)));
+    let of_classes = |rule: &Rule| rule.is_within(&most) || is_foreign_group(&rule.group);
+    there.filter(|rule| of_classes(rule) && !rule.is_within(&needed)).collect()
+}
+
+/// What rules are about, in words.
+#[must_use]
+pub fn about(rules: &[Rule]) -> String {
+    let mut all: Vec<String> = Vec::new();
+    for rule in rules {
+        let group = if rule.group.is_empty() { String::new() } else { format!(".{}", rule.group) };
+        all.extend(rule.resources.iter().map(|resource| format!("{resource}{group}")).filter(|one| !all.contains(one)).collect::<Vec<_>>());
+    }
+    all.join(", ")
+}
+
+/// What the rules follow from.
+struct Wanted<'a> {
+    scales: bool,
+    roles: bool,
+    commands: bool,
+    ingresses: bool,
+    routes: bool,
+    kinds: &'a BTreeMap<Kind, Option<String>>,
+}
+
+impl<'a> Wanted<'a> {
+    fn of(joining: &'a Joining) -> Self {
+        Self {
+            scales: joining.kinds.keys().any(|(_, kind)| kind == "HorizontalPodAutoscaler"),
+            roles: joining.kinds.keys().any(|(api_version, _)| group_of(api_version) == RBAC),
+            commands: joining.runs_commands,
+            ingresses: joining.site.ingress.is_some(),
+            routes: joining.site.gateway.is_some(),
+            kinds: &joining.kinds,
+        }
+    }
+}
+
 /// ClusterRole and Role with their bindings.
 #[must_use]
 pub fn manifests(joining: &Joining) -> Vec<Value> {
-    let everywhere = rules(joining);
+    let mut everywhere = rules(&Wanted::of(joining));
+    everywhere.extend(joining.kept_rights.iter().cloned());
     let own = [
         rule("coordination.k8s.io", &["leases"], &["get", "create", "update", "patch"], "which of the two replicas acts"),
         rule("", &["configmaps"], &["get", "create", "update", "patch"], "the newest generation that was acted on"),
@@ -52,7 +131,7 @@ pub fn manifests(joining: &Joining) -> Vec<Value> {
     ]
 }
 
-fn rules(joining: &Joining) -> Vec<Rule> {
+fn rules(wanted: &Wanted<'_>) -> Vec<Rule> {
     let mut rules = vec![
         rule("", &["nodes", "pods", "persistentvolumes"], &SEE, "what the cluster has, and what others use of it"),
         rule(
@@ -80,29 +159,31 @@ fn rules(joining: &Joining) -> Vec<Rule> {
         rule("batch", &["jobs", "cronjobs"], &KEEP, "workloads of classes"),
         rule("policy", &["poddisruptionbudgets"], &KEEP, "for workloads with two replicas and more"),
     ];
-    if joining.runs_commands {
+    if wanted.commands {
         rules.push(rule("", &["pods/exec"], &["get", "create"], "commands by which tenants of classes are brought to rest"));
     }
-    // Whether something scales up again what was stopped has to be known whatever classes bring.
-    let scales = joining.kinds.keys().any(|(_, kind)| kind == "HorizontalPodAutoscaler");
-    rules.push(if scales {
-        rule("autoscaling", &["horizontalpodautoscalers"], &KEEP, "workloads of classes")
-    } else {
-        rule("autoscaling", &["horizontalpodautoscalers"], &SEE, "whether anything scales up again what was stopped")
-    });
-    if joining.site.ingress.is_some() {
-        rules.push(rule("networking.k8s.io", &["ingresses"], &KEEP, "tenants' hostnames"));
+    // What a class or the site brought before stays in tenants' namespaces until it is taken away; an autoscaler would scale up again what was
+    // stopped.
+    for (is_wanted, group, resource, why, why_not) in [
+        (
+            wanted.scales,
+            "autoscaling",
+            "horizontalpodautoscalers",
+            "workloads of classes",
+            "so that nothing scales up again what was stopped",
+        ),
+        (wanted.ingresses, "networking.k8s.io", "ingresses", "tenants' hostnames", "tenants' hostnames, as they came in before"),
+        (wanted.routes, "gateway.networking.k8s.io", "httproutes", "tenants' hostnames", "tenants' hostnames, as they came in before"),
+    ] {
+        rules.push(if is_wanted { rule(group, &[resource], &KEEP, why) } else { rule(group, &[resource], &END, why_not) });
     }
-    if joining.site.gateway.is_some() {
-        rules.push(rule("gateway.networking.k8s.io", &["httproutes"], &KEEP, "tenants' hostnames"));
-    }
-    if joining.kinds.keys().any(|(api_version, _)| group_of(api_version) == RBAC) {
+    if wanted.roles {
         rules.push(rule(RBAC, &["roles", "rolebindings"], &KEEP, "roles that classes bring"));
         rules.extend(ROLE_RULES.iter().map(|(group, resources, verbs)| {
             rule(group, resources, verbs, "what such a role may allow: nobody can grant what they do not have")
         }));
     }
-    rules.extend(others(&joining.kinds));
+    rules.extend(others(wanted.kinds));
     rules
 }
 
@@ -131,7 +212,10 @@ fn others(kinds: &BTreeMap<Kind, Option<String>>) -> Vec<Rule> {
 /// Whether a group is none of Kubernetes' own: its plurals are not known here.
 #[must_use]
 pub fn is_foreign(api_version: &str) -> bool {
-    let group = group_of(api_version);
+    is_foreign_group(group_of(api_version))
+}
+
+fn is_foreign_group(group: &str) -> bool {
     group.contains('.') && !group.ends_with(".k8s.io")
 }
 
@@ -198,9 +282,9 @@ mod tests {
     }
 
     #[test]
-    fn kinds_that_no_class_uses_are_not_written() {
+    fn kinds_that_no_class_uses_are_not_made() {
         assert!(verbs(&example(), RBAC, "roles").is_empty());
-        assert_eq!(verbs(&example(), "autoscaling", "horizontalpodautoscalers"), SEE);
+        assert_eq!(verbs(&example(), "autoscaling", "horizontalpodautoscalers"), END);
         let scaled = with_kind("autoscaling/v2", "HorizontalPodAutoscaler", None);
         assert_eq!(verbs(&scaled, "autoscaling", "horizontalpodautoscalers"), KEEP);
         assert_eq!(verbs(&with_kind(&format!("{RBAC}/v1"), "Role", None), RBAC, "rolebindings"), KEEP);
@@ -231,14 +315,64 @@ mod tests {
     }
 
     #[test]
-    fn hostnames_need_rights_for_the_entry_that_the_cluster_has() {
+    fn hostnames_are_made_for_the_entry_that_the_cluster_has_and_taken_away_from_any() {
         let some = Some(("a".to_owned(), "b".to_owned()));
         let ingress = Joining { site: SiteSettings { ingress: some.clone(), ..SiteSettings::default() }, ..example() };
         let gateway = Joining { site: SiteSettings { gateway: some, ..SiteSettings::default() }, ..example() };
         let rights = |joining: &Joining| {
-            (verbs(joining, "networking.k8s.io", "ingresses").len(), verbs(joining, "gateway.networking.k8s.io", "httproutes").len())
+            [verbs(joining, "networking.k8s.io", "ingresses"), verbs(joining, "gateway.networking.k8s.io", "httproutes")]
         };
-        assert_eq!((rights(&example()), rights(&ingress), rights(&gateway)), ((0, 0), (KEEP.len(), 0), (0, KEEP.len())));
+        assert_eq!(rights(&example()), [END, END]);
+        assert_eq!(rights(&ingress), [&KEEP[..], &END]);
+        assert_eq!(rights(&gateway), [&END[..], &KEEP]);
+    }
+
+    /// What of these rights is for classes that nobody names any more.
+    fn beyond_none(joining: &Joining) -> Vec<Rule> {
+        beyond(&example(), &manifests(joining)[0])
+    }
+
+    #[test]
+    fn rights_for_classes_that_nobody_names_are_known_with_their_reasons_and_can_be_kept() {
+        let kind = |api_version: &str, kind: &str| (api_version.to_owned(), kind.to_owned());
+        let kinds =
+            [kind("db.example.com/v1", "Database"), kind("autoscaling/v2", "HorizontalPodAutoscaler"), kind(&format!("{RBAC}/v1"), "Role")];
+        let all = Joining { kinds: kinds.map(|kind| (kind, None)).into(), runs_commands: true, ..example() };
+        let kept = beyond_none(&all);
+        let again = Joining { kept_rights: kept.clone(), ..example() };
+        assert_eq!(beyond_none(&again), kept, "and once more");
+        for (group, resource) in [
+            ("", "pods/exec"),
+            ("autoscaling", "horizontalpodautoscalers"),
+            (RBAC, "roles"),
+            ("discovery.k8s.io", "endpointslices"),
+            ("db.example.com", "databases"),
+        ] {
+            let wanted = verbs(&all, group, resource);
+            assert!(!wanted.is_empty() && wanted.iter().all(|verb| verbs(&again, group, resource).contains(verb)), "{resource}");
+        }
+        assert!(kept.iter().any(|rule| rule.why == "commands by which tenants of classes are brought to rest"), "{kept:?}");
+        assert!(about(&kept).contains("pods/exec, horizontalpodautoscalers.autoscaling"), "{}", about(&kept));
+        assert_eq!((beyond(&all, &manifests(&all)[0]), beyond_none(&example())), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn rights_that_no_class_brought_are_not_kept() {
+        let ingress = SiteSettings { ingress: Some(("a".to_owned(), "b".to_owned())), ..SiteSettings::default() };
+        assert_eq!(beyond_none(&Joining { site: ingress, ..example() }), Vec::new(), "the cluster has another entry now");
+        let rule = |group: &str, resource: &str, verb: &str| json!({"apiGroups": [group], "resources": [resource], "verbs": [verb]});
+        let mut named = rule("db.example.com", "dbs", "get");
+        named["resourceNames"] = json!(["one"]);
+        let by_hand = [
+            rule("*", "*", "*"),
+            rule("", "serviceaccounts/token", "create"),
+            rule("db.example.com", "*", "get"),
+            rule(RBAC, "roles", "escalate"),
+            json!({"nonResourceURLs": ["/metrics"], "verbs": ["get"]}),
+            named,
+        ];
+        assert_eq!(beyond(&example(), &json!({"rules": by_hand})), Vec::new());
+        assert_eq!(beyond(&example(), &json!({"rules": [rule("db.example.com", "dbs", "get")]})).len(), 1);
     }
 
     #[test]

@@ -3,16 +3,18 @@
 use clap::Args;
 use roadstead_class::{Entry, Site, read_cidr};
 
+use super::added;
+
 /// The namespace of the secrets that classes copy, unless another is named.
 const TEMPLATE_NAMESPACE: &str = "roadstead-templates";
 
 /// How a cluster is furnished.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Cluster")]
 pub struct SiteSettings {
     /// Region of the cluster, for expressions of classes.
-    #[arg(long, default_value = "")]
-    pub region: String,
+    #[arg(long)]
+    pub region: Option<String>,
     /// Kind of storage, as classes name it, and its StorageClass; repeatable.
     #[arg(long, value_name = "KIND=STORAGECLASS", value_parser = pair)]
     pub storage: Vec<(String, String)>,
@@ -25,34 +27,18 @@ pub struct SiteSettings {
     /// Hostnames get an HTTPRoute to this Gateway.
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = slashed)]
     pub gateway: Option<(String, String)>,
-    /// Namespace of the cluster's DNS.
-    #[arg(long, value_name = "NAMESPACE", default_value = "kube-system")]
-    pub dns_namespace: String,
+    /// Namespace of the cluster's DNS; kube-system if left out.
+    #[arg(long, value_name = "NAMESPACE")]
+    pub dns_namespace: Option<String>,
     /// Address at which pods ask for names outside of that namespace, as a CIDR: of NodeLocal DNSCache, say; repeatable.
     #[arg(long = "dns-address", value_name = "CIDR", value_parser = read_cidr)]
     pub dns_addresses: Vec<String>,
     /// Addresses that no tenant may reach, as a CIDR, beside the metadata addresses of the large clouds; repeatable.
     #[arg(long = "deny", value_name = "CIDR", value_parser = read_cidr)]
     pub denied: Vec<String>,
-    /// Namespace of the secrets that classes copy.
-    #[arg(long, value_name = "NAMESPACE", default_value = TEMPLATE_NAMESPACE)]
-    pub template_namespace: String,
-}
-
-impl Default for SiteSettings {
-    fn default() -> Self {
-        Self {
-            region: String::new(),
-            storage: Vec::new(),
-            other_storage: None,
-            ingress: None,
-            gateway: None,
-            dns_namespace: Site::default().dns_namespace,
-            dns_addresses: Vec::new(),
-            denied: Vec::new(),
-            template_namespace: TEMPLATE_NAMESPACE.to_owned(),
-        }
-    }
+    /// Namespace of the secrets that classes copy; roadstead-templates if left out.
+    #[arg(long, value_name = "NAMESPACE")]
+    pub template_namespace: Option<String>,
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -84,11 +70,11 @@ impl SiteSettings {
         };
         let mut site = Site {
             cluster: cluster.to_owned(),
-            region: self.region.clone(),
+            region: self.region.clone().unwrap_or_default(),
             storage: self.storage.iter().cloned().collect(),
             other_storage: self.other_storage.clone(),
             entry,
-            dns_namespace: self.dns_namespace.clone(),
+            dns_namespace: self.dns_namespace.clone().unwrap_or_else(|| Site::default().dns_namespace),
             dns_addresses: self.dns_addresses.clone(),
             ..Site::default()
         };
@@ -97,14 +83,35 @@ impl SiteSettings {
         site
     }
 
+    /// The namespace of the secrets that classes copy.
+    #[must_use]
+    pub fn template_namespace(&self) -> &str {
+        self.template_namespace.as_deref().unwrap_or(TEMPLATE_NAMESPACE)
+    }
+
+    /// Takes over what was said before and is not said now. Of what may be said several times nothing goes that is not said otherwise: a
+    /// kind of storage has one class, a cluster one entry.
+    pub fn keep(&mut self, before: Self) {
+        let Self { region, storage, other_storage, ingress, gateway, dns_namespace, dns_addresses, denied, template_namespace } = before;
+        self.region = self.region.take().or(region);
+        self.storage = added(storage, &self.storage, |one, other| one.0 == other.0);
+        self.other_storage = self.other_storage.take().or(other_storage);
+        if self.ingress.is_none() && self.gateway.is_none() {
+            (self.ingress, self.gateway) = (ingress, gateway);
+        }
+        self.dns_namespace = self.dns_namespace.take().or(dns_namespace);
+        self.dns_addresses = added(dns_addresses, &self.dns_addresses, |one, other| one == other);
+        self.denied = added(denied, &self.denied, |one, other| one == other);
+        self.template_namespace = self.template_namespace.take().or(template_namespace);
+    }
+
     /// The flags that say the same; what is as usual is left out.
     #[must_use]
     pub fn flags(&self) -> Vec<String> {
-        let usual = Self::default();
         let mut flags = Vec::new();
         let mut flag = |name: &str, value: &str| flags.push(format!("--{name}={value}"));
-        if self.region != usual.region {
-            flag("region", &self.region);
+        if let Some(region) = self.region.as_ref().filter(|region| !region.is_empty()) {
+            flag("region", region);
         }
         for (kind, class) in &self.storage {
             flag("storage", &format!("{kind}={class}"));
@@ -118,8 +125,8 @@ impl SiteSettings {
         if let Some((namespace, name)) = &self.gateway {
             flag("gateway", &format!("{namespace}/{name}"));
         }
-        if self.dns_namespace != usual.dns_namespace {
-            flag("dns-namespace", &self.dns_namespace);
+        if let Some(namespace) = self.dns_namespace.as_ref().filter(|namespace| **namespace != Site::default().dns_namespace) {
+            flag("dns-namespace", namespace);
         }
         for cidr in &self.dns_addresses {
             flag("dns-address", cidr);
@@ -127,8 +134,8 @@ impl SiteSettings {
         for cidr in &self.denied {
             flag("deny", cidr);
         }
-        if self.template_namespace != usual.template_namespace {
-            flag("template-namespace", &self.template_namespace);
+        if let Some(namespace) = self.template_namespace.as_ref().filter(|namespace| *namespace != TEMPLATE_NAMESPACE) {
+            flag("template-namespace", namespace);
         }
         flags
     }
@@ -156,21 +163,51 @@ mod tests {
         assert_eq!(read(&[]), SiteSettings::default());
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         let told = SiteSettings {
-            region: "eu-central".to_owned(),
+            region: Some("eu-central".to_owned()),
             storage: vec![pair("fast", "gp3"), pair("", "usual")],
             other_storage: Some("slow".to_owned()),
             ingress: Some(pair("nginx", "entry")),
             gateway: None,
-            dns_namespace: "dns".to_owned(),
+            dns_namespace: Some("dns".to_owned()),
             dns_addresses: vec!["169.254.20.10/32".to_owned()],
             denied: vec!["10.0.0.0/8".to_owned()],
-            template_namespace: "shared".to_owned(),
+            template_namespace: Some("shared".to_owned()),
         };
         assert_eq!(read(&told.flags()), told);
         let told = SiteSettings { ingress: None, gateway: Some(pair("gateways", "public")), ..told };
         assert_eq!(read(&told.flags()), told);
         assert_eq!(told.site("eu-1").dns_addresses, ["169.254.20.10/32"]);
         assert_eq!(told.site("eu-1").entry, Entry::Gateway { name: "public".to_owned(), namespace: "gateways".to_owned() });
+    }
+
+    #[test]
+    fn what_is_not_said_again_stays_and_what_is_said_otherwise_does_not() {
+        let read = |flags: &[&str]| read(&flags.iter().map(|&flag| flag.to_owned()).collect::<Vec<_>>());
+        let before = [
+            "--region=eu",
+            "--storage=fast=gp3",
+            "--storage=bulk=st1",
+            "--ingress=nginx=entry",
+            "--dns-namespace=dns",
+            "--deny=10.0.0.0/8",
+        ];
+        let mut same = read(&[]);
+        same.keep(read(&before));
+        assert_eq!(same, read(&before));
+        let now =
+            ["--storage=bulk=sc1", "--storage=cold=sc1", "--gateway=gateways/public", "--dns-namespace=kube-system", "--deny=10.1.0.0/16"];
+        let mut other = read(&now);
+        other.keep(read(&before));
+        let stays = [
+            "--region=eu",
+            "--storage=fast=gp3",
+            "--storage=bulk=sc1",
+            "--storage=cold=sc1",
+            "--gateway=gateways/public",
+            "--deny=10.0.0.0/8",
+            "--deny=10.1.0.0/16",
+        ];
+        assert_eq!(other.flags(), stays);
     }
 
     #[test]

@@ -8,6 +8,10 @@ use super::{AGENT, Certificate, IDENTITY_SECRET, Joining, NAMESPACE, TOKEN_SECRE
 
 /// The user that the image runs as.
 const USER: u32 = 65532;
+/// The container, by which it is found again.
+pub(super) const CONTAINER: &str = "agent";
+/// The volume with a certificate that the agent does not renew itself.
+pub(super) const PKI_VOLUME: &str = "pki";
 /// Where the certificate is mounted.
 const PKI: &str = "/pki";
 /// Where the token is mounted.
@@ -106,8 +110,8 @@ fn mounts(certificate: &Certificate) -> (Value, Value) {
     let (name, path, secret) = match certificate {
         // A token that was used is of no use: the Secret may be deleted then.
         Certificate::Own(_) => ("join", JOIN, json!({"secretName": TOKEN_SECRET, "defaultMode": 0o440, "optional": true})),
-        Certificate::Secret(name) => ("pki", PKI, json!({"secretName": name, "defaultMode": 0o440})),
-        Certificate::Pem { .. } => ("pki", PKI, json!({"secretName": AGENT, "defaultMode": 0o440})),
+        Certificate::Secret(name) => (PKI_VOLUME, PKI, json!({"secretName": name, "defaultMode": 0o440})),
+        Certificate::Pem { .. } => (PKI_VOLUME, PKI, json!({"secretName": AGENT, "defaultMode": 0o440})),
     };
     (json!({"name": name, "mountPath": path, "readOnly": true}), json!({"name": name, "secret": secret}))
 }
@@ -127,8 +131,9 @@ fn deployment(joining: &Joining) -> Value {
     args.push(format!("--probe-image={}", joining.image));
     args.extend(joining.site.flags());
     args.extend(joining.counting.flags());
+    args.extend(joining.running.flags());
     let container = json!({
-        "name": "agent",
+        "name": CONTAINER,
         "image": joining.image,
         "command": ["roadstead", "agent"],
         "args": args,

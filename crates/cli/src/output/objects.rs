@@ -104,7 +104,7 @@ impl Object {
                     created: tenant.create_time.as_ref().map(timestamp_from_wire),
                     ..metadata(&tenant.name, tenant.revision.as_ref())
                 };
-                let status = tenant.status.as_ref().map(status::tenant).and_then(shown);
+                let status = status::tenant(tenant).and_then(shown);
                 AnyDocument::Tenant(Box::new(Envelope::new(self.kind(), metadata, (&spec).into(), status)))
             }
         }
@@ -134,9 +134,10 @@ pub fn headings(kind: Kind, wide: bool) -> Vec<&'static str> {
             &["NAME", "STATE", "POOL", "PROVIDER", "REGION", "TENANTS", "CAP", "SHARDS", "FULLEST", "LAST CONTACT"],
             &["CPU FREE", "MEMORY FREE", "STORAGE FREE", "VERSION", "NODES", "AGENT", "RESIDENCY", "ZONES", "REVISION"],
         ),
-        Kind::Tenant => {
-            (&["NAME", "PHASE", "OWNER", "CLASS", "CLUSTER", "SHARD"], &["CPU", "MEMORY", "EPOCH", "UID", "REVISION", "REASON"])
-        }
+        Kind::Tenant => (
+            &["NAME", "PHASE", "OWNER", "CLASS", "CLUSTER", "SHARD"],
+            &["CPU", "MEMORY", "EPOCH", "UID", "NAMESPACE", "REVISION", "REASON"],
+        ),
     };
     narrow.iter().chain(more.iter().filter(|_| wide)).copied().collect()
 }
@@ -229,6 +230,7 @@ fn tenant_cells(tenant: &v1::Tenant, wide: bool) -> Cells {
         cells.push(Bytes(total.memory_bytes).to_string());
         cells.push(status::revision(binding.and_then(|binding| binding.epoch.as_ref())));
         cells.push(tenant.uid.clone());
+        cells.push(status::namespace(tenant).unwrap_or_else(|| "-".to_owned()));
         cells.push(status::revision(tenant.revision.as_ref()));
         // What is wrong now is asked for more often than why it is there.
         cells.push(dash_or(status.trouble.as_ref().map_or(&status.reason, |trouble| &trouble.why)).to_owned());

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use roadstead_api::v1;
+use roadstead_class::namespace_of;
+use roadstead_core::id::{Name, TenantId};
 use serde::Serialize;
 
 use super::dash_or;
@@ -25,13 +27,15 @@ pub fn phase(phase: v1::Phase) -> &'static str {
         v1::Phase::Unspecified => "Unknown",
         v1::Phase::Pending => "Pending",
         v1::Phase::Placed => "Placed",
-        v1::Phase::Running => "Running",
+        v1::Phase::Running => RUNNING,
         v1::Phase::Releasing => "Releasing",
         v1::Phase::Retained => "Retained",
         v1::Phase::Purging => "Purging",
     }
 }
 
+/// The phase of a tenant that was seen running.
+pub const RUNNING: &str = "Running";
 /// What stands in the place of the phase of a tenant that is to be at rest and is not yet.
 pub const STOPPING: &str = "Stopping";
 
@@ -55,10 +59,35 @@ pub fn stage(tenant: &v1::Tenant) -> &'static str {
     }
 }
 
-/// Whether a tenant is as it is to be: it runs, or is at rest.
+/// Whether a tenant is as it is to be: it runs and nothing is wrong with it, or is at rest.
 #[must_use]
 pub fn is_as_wanted(tenant: &v1::Tenant) -> bool {
-    ["Running", "Hibernated", "Archived"].contains(&stage(tenant))
+    let is_well = tenant.status.as_ref().is_some_and(|status| status.trouble.is_none());
+    match stage(tenant) {
+        RUNNING => is_well,
+        stage => ["Hibernated", "Archived"].contains(&stage),
+    }
+}
+
+/// What has become of a tenant that was deleted, in words that follow its name; `None` of one that was not.
+#[must_use]
+pub fn deletion(tenant: &v1::Tenant) -> Option<String> {
+    let status = tenant.status.as_ref()?;
+    match (status.phase(), &status.retained_until) {
+        (v1::Phase::Retained, Some(until)) => Some(format!("is deleted, its volumes are kept until {}", timestamp_from_wire(until))),
+        (v1::Phase::Retained, None) => Some("is deleted, its volumes are kept".to_owned()),
+        (v1::Phase::Releasing, _) => Some("is deleted, and is being stopped".to_owned()),
+        (v1::Phase::Purging, _) => Some("is deleted, and its volumes are going".to_owned()),
+        (v1::Phase::Unspecified | v1::Phase::Pending | v1::Phase::Placed | v1::Phase::Running, _) => None,
+    }
+}
+
+/// The namespace of a tenant in its cluster; `None` while it is in none.
+#[must_use]
+pub fn namespace(tenant: &v1::Tenant) -> Option<String> {
+    tenant.status.as_ref()?.binding.as_ref()?;
+    let id = u64::from_str_radix(&tenant.uid, 16).ok()?;
+    Some(namespace_of(&Name::new(&tenant.name).ok()?, TenantId(id)))
 }
 
 /// How a tenant is, for people: how far it is, and behind it that it is misplaced, and what kind of trouble it has. Phase and trouble stand by
@@ -105,6 +134,8 @@ struct TenantStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     shard: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<String>,
@@ -131,13 +162,15 @@ struct Trouble {
     since: Option<String>,
 }
 
-/// A tenant's status as a value.
+/// A tenant's status as a value, if it has one.
 #[must_use]
-pub fn tenant(status: &v1::TenantStatus) -> serde_json::Value {
+pub fn tenant(tenant: &v1::Tenant) -> Option<serde_json::Value> {
+    let status = tenant.status.as_ref()?;
     let binding = status.binding.as_ref();
-    value(&TenantStatus {
+    Some(value(&TenantStatus {
         phase: phase(status.phase()),
         cluster: binding.map(|binding| binding.cluster.clone()),
+        namespace: namespace(tenant),
         shard: binding.map(|binding| binding.shard),
         epoch: binding.map(|binding| revision(binding.epoch.as_ref())),
         reason: status.reason.clone(),
@@ -150,7 +183,7 @@ pub fn tenant(status: &v1::TenantStatus) -> serde_json::Value {
             since: trouble.since.as_ref().map(timestamp_from_wire),
         }),
         volumes: status.volumes.iter().map(|volume| (volume.name.clone(), volume.uid.clone())).collect(),
-    })
+    }))
 }
 
 /// A cluster's status.

@@ -160,7 +160,9 @@ fn init(folder: &Folder) -> Result<(), Failure> {
     let store = Store::init(&folder.dir)?;
     let dir = folder.dir.display();
     println!("authority made in {dir}; keep {dir}/ca.key to yourself, give {} to everybody", store.ca_bundle().display());
-    println!("\nNext:\n  roadstead pki issue replica r1 --dir {dir}\n  roadstead pki issue admin me --dir {dir}");
+    println!("\nNext, for each replica and for yourself:");
+    println!("  roadstead pki issue replica r1 --dir {dir}\n  roadstead pki issue issuer r1 --dir {dir}    # with it r1 lets agents in");
+    println!("  roadstead pki issue admin me --dir {dir}");
     Ok(())
 }
 

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use roadstead_agent::engine::Settings;
 use roadstead_agent::identity::keeper::Dial;
 use roadstead_agent::identity::{Credentials, Keeper, Keeping, Place};
 use roadstead_agent::interpreter::ClusterFacts;
 use roadstead_agent::inventory::Inventory;
-use roadstead_agent::kube::{Drift, Kind, KubeInterpreter, client};
+use roadstead_agent::kube::{Kind, KubeInterpreter, client};
 use roadstead_agent::lease::Election;
 use roadstead_agent::probe::Probe;
 use roadstead_agent::session::Session;
@@ -19,28 +19,19 @@ use roadstead_server::identity::{Caller, Role};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use super::given::{self, Entrance};
 use crate::client::config::Context;
 use crate::client::{Connection, address, endpoints, endpoints_by};
 use crate::document::tenant::checked_name;
 use crate::failure::Failure;
-use crate::join::{Counting, SiteSettings};
+use crate::join::{Counting, Running, SiteSettings};
 
 /// The lease that one of the agent's replicas holds.
 const LEASE: &str = "roadstead-agent";
 /// How long the API server may take to say which cluster this is; it is asked again until then.
 const IDENTITY_PAUSE: Duration = Duration::from_secs(5);
-
-/// What is done about a field of ours that somebody changed at a keyboard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum OnDrift {
-    /// It is put right.
-    #[default]
-    Repair,
-    /// It is only told.
-    Report,
-}
 
 /// See [`super::Cli`].
 #[derive(Debug, Args)]
@@ -86,19 +77,12 @@ pub struct Agent {
     /// without a lease.
     #[arg(long, value_name = "NAME")]
     lease: Option<String>,
-    /// What is done about changes by hand.
-    #[arg(long, default_value = "repair")]
-    on_drift: OnDrift,
     /// Image with `roadstead` in it, for two pods in the agent's namespace that find out whether network policies hold: soon after the start
     /// and each day. Left out, that stays unknown.
     #[arg(long, value_name = "IMAGE")]
     probe_image: Option<String>,
-    /// What is logged to stderr, as in info.
-    #[arg(long, default_value = "info", env = "ROADSTEAD_LOG")]
-    log_filter: String,
-    /// Log as JSON.
-    #[arg(long)]
-    log_json: bool,
+    #[command(flatten)]
+    running: Running,
     #[command(flatten)]
     site: SiteSettings,
     #[command(flatten)]
@@ -113,10 +97,12 @@ impl Agent {
     /// # Errors
     /// No way to the cluster, certificates that cannot be used.
     pub async fn run(self) -> Result<(), Failure> {
-        super::server::log_to_stderr(&self.log_filter, self.log_json)?;
+        super::server::log_to_stderr(&self.running.own_log_filter(), self.running.log_json)?;
         let shown = self.shown().await?;
         let kubeconfig = |error: kube::Error| Failure::usage(format!("{}: it cannot be used: {error}", self.way()));
-        let cluster = client(self.kube_config().await?).map_err(kubeconfig)?;
+        let config = self.kube_config().await?;
+        info!(api_server = %config.cluster_url, by = self.way(), "this is the cluster that is worked on");
+        let cluster = client(config).map_err(kubeconfig)?;
         let stop = CancellationToken::new();
         let signal = stop.clone();
         tokio::spawn(async move {
@@ -160,7 +146,8 @@ impl Agent {
             let hint = "run it in a pod with a service account, or give --kubeconfig FILE of the cluster";
             Failure::usage(format!("{}: no way to the cluster: {error}", self.way())).hint(hint)
         };
-        let Some(file) = &self.kubeconfig else { return kube::Config::infer().await.map_err(|error| bad(&error)) };
+        // Never a kubeconfig that happens to be there: it may be of another cluster.
+        let Some(file) = &self.kubeconfig else { return kube::Config::incluster().map_err(|error| bad(&error)) };
         let kubeconfig = kube::config::Kubeconfig::read_from(file).map_err(|error| bad(&error))?;
         let options = kube::config::KubeConfigOptions { context: self.context_of_kubeconfig.clone(), ..Default::default() };
         kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| bad(&error))
@@ -264,11 +251,8 @@ impl Agent {
             client: cluster.clone(),
             kinds,
             own_namespace: self.namespace.clone(),
-            template_namespace: self.site.template_namespace.clone(),
-            drift: match self.on_drift {
-                OnDrift::Repair => Drift::Repair,
-                OnDrift::Report => Drift::Report,
-            },
+            template_namespace: self.site.template_namespace().to_owned(),
+            drift: self.running.drift(),
             facts,
             on_others: Box::new(move |others| inventory.hear(others)),
         });

@@ -1,5 +1,6 @@
 //! `apply`, `diff` and `adopt`: what people write goes in.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use crate::document::class::ClassSpec;
 use crate::document::files::{BadInput, Known, Loaded, check_references, load};
 use crate::document::tenant::ClassRef;
 use crate::document::{Kind, Spec};
-use crate::failure::{Exit, Failure, joined};
+use crate::failure::{Exit, Failure, LISTS_CLASSES, joined};
 use crate::output::objects::Object;
 use crate::output::{colour, diff, out, yaml};
 
@@ -44,11 +45,33 @@ impl Input {
         let tenants_only = loaded.iter().all(|item| item.document.spec.kind() == Kind::Tenant);
         let known = if tenants_only { client.known_if_allowed().await? } else { Some(client.known().await?) };
         if let Some(known) = known {
-            check_references(&loaded, &known)?;
+            check_references(&loaded, &known).map_err(|bad| unknown(bad, &loaded, &known))?;
             check_changes(&client, &loaded, &known).await?;
         }
         Ok((client, loaded))
     }
+}
+
+/// What is wrong with references; of classes that are named and are not there, which versions there are.
+fn unknown(bad: BadInput, loaded: &[Loaded], known: &Known) -> Failure {
+    let about_classes = bad.0.iter().any(|problem| problem.field == "spec.class");
+    let failure = Failure::from(bad);
+    if !about_classes {
+        return failure;
+    }
+    let class = |item: &Loaded| match &item.document.spec {
+        Spec::Tenant(tenant) => tenant.class.parse::<ClassRef>().ok(),
+        Spec::Policy(_) | Spec::Pool(_) | Spec::Class(_) | Spec::Cluster(_) => None,
+    };
+    let missing: BTreeSet<String> =
+        loaded.iter().filter_map(class).filter(|class| !known.classes.contains_key(class)).map(|class| class.name).collect();
+    missing.iter().filter_map(|name| versions_of(name, known.classes.keys())).fold(failure, Failure::hint).hint(LISTS_CLASSES)
+}
+
+/// Which versions there are of a class, if any.
+pub(super) fn versions_of<'a>(name: &str, known: impl Iterator<Item = &'a ClassRef>) -> Option<String> {
+    let versions: Vec<&str> = known.filter(|class| class.name == name).map(|class| class.version.as_str()).collect();
+    if versions.is_empty() { None } else { Some(format!("of {name} there is {}", versions.join(", "))) }
 }
 
 /// Checks that tenants of the latest version can be given a class version that the service does not have yet.
@@ -99,7 +122,7 @@ pub struct Apply {
     /// Ask the service what would become of it, but change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Wait until the tenants run, or are at rest if they are to be.
+    /// Wait until the tenants run as their documents say, without trouble, or are at rest if they are to be.
     #[arg(long)]
     wait: bool,
     /// Refuse a tenant for which there is no room instead of letting it wait.
@@ -118,9 +141,13 @@ impl Apply {
         let begun = Instant::now();
         let (client, loaded) = self.input.load_checked(&self.connection).await?;
         let mode = Mode { dry_run: self.dry_run, no_wait: self.no_queue, leave_facts: false };
-        let mut failures = Vec::new();
+        let (mut failures, mut changed) = (Vec::new(), BTreeSet::new());
         apply_all(&client, &loaded, mode, |done| match done.result {
-            Ok((difference, detail)) => out(&told(&done.identity, difference.word(), &detail, mode.dry_run)),
+            Ok((difference, detail)) => {
+                out(&told(&done.identity, difference.word(), &detail, mode.dry_run));
+                let tenant = done.identity.strip_prefix("tenant/").filter(|_| difference == Difference::Configured);
+                changed.extend(tenant.map(str::to_owned));
+            }
             Err(failure) => {
                 out(&told(&done.identity, "failed", "", mode.dry_run));
                 failures.push(failure);
@@ -136,8 +163,9 @@ impl Apply {
             return Err(Failure { message: note, exit, ..first });
         }
         if self.wait && !self.dry_run {
-            super::wait::until_running(&client, &names(&loaded, Kind::Tenant), self.connection.timeout.saturating_sub(begun.elapsed()))
-                .await?;
+            let left = || self.connection.timeout.saturating_sub(begun.elapsed());
+            super::wait::until_running(&client, &names(&loaded, Kind::Tenant), left()).await?;
+            super::wait::until_changed(&client, &changed, left()).await?;
         }
         Ok(())
     }
@@ -162,7 +190,7 @@ fn names(loaded: &[Loaded], kind: Kind) -> Vec<String> {
 
 With --in-cluster the agents of the tenants' clusters try the change there without making it.
 A class is tried with one tenant: the one that is named, or the first that has the class.
-Exits with 0 if nothing differs and with 1 if something does.")]
+Exits with 0 if nothing differs and with 1 if something does, or is of a tenant that was deleted.")]
 pub struct Diff {
     #[command(flatten)]
     input: Input,
@@ -180,12 +208,19 @@ impl Diff {
     /// Shows what `apply` would change.
     ///
     /// # Errors
-    /// Bad documents, the calls', and [`Exit::Failed`] if something differs.
+    /// Bad documents, the calls', and [`Exit::Failed`] if something differs or cannot be applied.
     pub async fn run(self) -> Result<(), Failure> {
         let (client, loaded) = self.input.load_checked(&self.connection).await?;
-        let mut differing = 0;
+        let (mut differing, mut refused) = (0, Vec::new());
         for item in loaded {
-            let change = Change::compute(&client, &item.document).await?;
+            let change = match Change::compute(&client, &item.document).await {
+                Ok(change) => change,
+                Err(failure) if failure.exit == Exit::Failed => {
+                    refused.push(failure.at(&item.place()));
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
             let differs = change.difference() != Difference::Unchanged;
             if differs {
                 let old = change.current.as_ref().map(spec_text).transpose()?.unwrap_or_default();
@@ -213,7 +248,11 @@ impl Diff {
             1 => eprintln!("one document differs"),
             _ => eprintln!("{differing} documents differ"),
         }
-        if differing == 0 { Ok(()) } else { Err(Failure::new(Exit::Failed, "")) }
+        match refused.into_iter().reduce(joined) {
+            Some(refused) => Err(refused),
+            None if differing == 0 => Ok(()),
+            None => Err(Failure::new(Exit::Failed, "")),
+        }
     }
 
     /// The tenant that a class is tried with, if there is one in a cluster.

@@ -13,7 +13,7 @@ use crate::client::{Client, Connection, Services, request_id};
 use crate::document::quantity::Span;
 use crate::document::tenant::{ClassRef, timestamp_from_wire};
 use crate::document::{Kind, duration_from_wire};
-use crate::failure::{Failure, Several};
+use crate::failure::{Exit, Failure, Several};
 use crate::output::{dash_lines, json, out};
 
 /// See [`super::Cli`].
@@ -52,7 +52,9 @@ impl Delete {
         for (kind, name) in named {
             // A tenant that waits is gone as soon as it is released.
             let before = if kind == Kind::Tenant { client.tenant(&name, false).await.ok() } else { None };
+            let is_protected = before.as_ref().and_then(|tenant| tenant.spec.as_ref()).is_some_and(|spec| spec.deletion_protection);
             let deleted = self.one(&client, kind, &name).await;
+            let deleted = if is_protected { deleted.map_err(|failure| failure.hint(unprotects(&name))) } else { deleted };
             let refused = deleted.is_err();
             all.add(deleted)?;
             if refused {
@@ -71,9 +73,15 @@ impl Delete {
         if self.wait && !self.dry_run {
             super::wait::until_released(&client, &released, self.connection.timeout.saturating_sub(begun.elapsed())).await?;
             for name in &released {
-                let until = client.tenant(name, false).await.ok().and_then(|tenant| tenant.status?.retained_until);
-                if let Some(until) = until {
-                    out(&format!("tenant/{name} has stopped; undelete brings it back until {}\n", timestamp_from_wire(&until)));
+                match client.tenant(name, false).await {
+                    Ok(tenant) => {
+                        if let Some(until) = tenant.status.and_then(|status| status.retained_until) {
+                            out(&format!("tenant/{name} has stopped; undelete brings it back until {}\n", timestamp_from_wire(&until)));
+                        }
+                    }
+                    Err(failure) if failure.exit == Exit::NotFound => out(&format!("tenant/{name} is gone\n")),
+                    // It is done; that it cannot be looked at makes it no failure.
+                    Err(_) => {}
                 }
             }
         }
@@ -292,6 +300,13 @@ impl Forget {
         }
         Ok(())
     }
+}
+
+/// How a tenant's deletion protection is switched off.
+fn unprotects(name: &str) -> String {
+    format!(
+        "`roadstead get tenant {name} -o yaml > {name}.yaml`, take `deletionProtection: true` out of it, `roadstead apply -f {name}.yaml`"
+    )
 }
 
 /// How long a tenant's class keeps volumes; `None` if who asks may not know.

@@ -1,6 +1,7 @@
 //! `get` and `describe`.
 
 use clap::Args;
+use roadstead_api::v1;
 
 use super::kinds::{Target, Word, named, targets};
 use crate::client::{Client, Connection, Services};
@@ -15,12 +16,15 @@ use crate::output::{Format, Table, colour, dash_or, json, out, status, yaml};
 
 /// What [`Get`] lists besides kinds of documents.
 const CANDIDATES: [&str; 2] = ["candidate", "candidates"];
+/// Words of the PHASE column.
+const PHASES: [&str; 9] = ["pending", "placed", "running", "stopping", "hibernated", "archived", "releasing", "retained", "purging"];
 
 /// See [`super::Cli`].
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   roadstead get clusters
   roadstead get tenants --owner acme-gmbh --phase pending
+  roadstead get tenants --phase hibernated
   roadstead get tenant acme -o yaml > acme.yaml   # and back: apply -f
   roadstead get class/shop@3.2.0 policy/default -o yaml
   roadstead get tenants -o name \\
@@ -48,8 +52,8 @@ pub struct Get {
     /// Only tenants of this class.
     #[arg(long)]
     class: Option<String>,
-    /// Only tenants in this phase.
-    #[arg(long, ignore_case = true, value_parser = ["pending", "placed", "running", "releasing", "retained", "purging"])]
+    /// Only tenants for which the PHASE column begins with this word.
+    #[arg(long, ignore_case = true, value_parser = PHASES)]
     phase: Option<String>,
     /// Only tenants whose constraints no longer hold where they are.
     #[arg(long)]
@@ -191,8 +195,12 @@ impl Get {
             Kind::Class => self.classes(client, None).await?,
             Kind::Cluster => client.clusters(self.stale).await?.into_iter().map(|cluster| Object::Cluster(Box::new(cluster))).collect(),
             Kind::Tenant => {
-                let tenants = client.tenants(&self.tenant_filter(), self.stale, self.limit).await?;
-                tenants.into_iter().map(|tenant| Object::Tenant(Box::new(tenant))).collect()
+                // The service knows phases only, and not what the column says of those that are to be at rest.
+                let limit = if self.phase.is_some() { usize::MAX } else { self.limit };
+                let tenants = client.tenants(&self.tenant_filter(), self.stale, limit).await?.into_iter();
+                let wanted =
+                    |tenant: &v1::Tenant| self.phase.as_ref().is_none_or(|phase| status::stage(tenant).eq_ignore_ascii_case(phase));
+                tenants.filter(wanted).take(self.limit).map(|tenant| Object::Tenant(Box::new(tenant))).collect()
             }
         })
     }
@@ -224,7 +232,12 @@ impl Get {
             }
             None => {}
         }
-        terms.extend(self.phase.as_ref().map(|phase| format!("phase = {}", phase.to_ascii_uppercase())));
+        let phase = self.phase.as_ref().map(|phase| phase.to_ascii_uppercase());
+        match phase.as_deref() {
+            None | Some("STOPPING") => {}
+            Some("HIBERNATED" | "ARCHIVED") => terms.push("phase = PLACED".to_owned()),
+            Some(phase) => terms.push(format!("phase = {phase}")),
+        }
         terms.extend(self.misplaced.then(|| "misplaced = true".to_owned()));
         terms.extend(self.filter.clone());
         terms.join(" AND ")
@@ -274,7 +287,7 @@ impl Describe {
 }
 
 /// What to do about removals that wait for an operator, if any do.
-fn next_for_removals(cluster: &roadstead_api::v1::Cluster) -> String {
+fn next_for_removals(cluster: &v1::Cluster) -> String {
     let removals = cluster.status.as_ref().and_then(|status| status.removals.clone()).filter(|removals| removals.waiting > 0);
     let Some(removals) = removals else { return String::new() };
     let (name, waiting, first) = (&cluster.name, removals.waiting, removals.first.join(", "));
@@ -290,7 +303,7 @@ fn next_for_removals(cluster: &roadstead_api::v1::Cluster) -> String {
 /// # Errors
 /// The call's.
 pub async fn events_of(client: &Client, name: &str) -> Result<String, Failure> {
-    let request = roadstead_api::v1::ListTenantEventsRequest { name: name.to_owned() };
+    let request = v1::ListTenantEventsRequest { name: name.to_owned() };
     let answer = client
         .call(&format!("events of tenant/{name}"), |services: Services| {
             let request = request.clone();

@@ -5,6 +5,7 @@ pub mod get;
 pub mod apply;
 pub mod wait;
 pub mod change;
+pub mod rest;
 pub mod place;
 pub mod insight;
 pub mod render;
@@ -60,6 +61,10 @@ enum Verb {
     Delete(change::Delete),
     /// Bring deleted tenants back.
     Undelete(change::Undelete),
+    /// Bring tenants to rest; they keep their place and their volumes.
+    Hibernate(rest::Hibernate),
+    /// Let tenants run again that are at rest.
+    Wake(rest::Wake),
     /// Let no new tenants into clusters.
     Cordon(change::Cordon),
     /// Let new tenants in again.
@@ -152,6 +157,8 @@ impl Verb {
             Self::Place(verb) => verb.run().await,
             Self::Delete(verb) => verb.run().await,
             Self::Undelete(verb) => verb.run().await,
+            Self::Hibernate(verb) => verb.run().await,
+            Self::Wake(verb) => verb.run().await,
             Self::Cordon(verb) => verb.run(true).await,
             Self::Uncordon(verb) => verb.run(false).await,
             Self::AllowRemovals(verb) => verb.run().await,

@@ -6,14 +6,16 @@ use clap::Args;
 use roadstead_api::v1;
 use serde_json::{Map, Value};
 
+use super::apply::versions_of;
 use super::kinds::one_of_kind;
+use crate::apply::check_not_deleted;
 use crate::apply::put::{place_of, send};
-use crate::client::{Connection, Services, request_id};
+use crate::client::{Client, Connection, Services, request_id};
 use crate::document::Kind;
 use crate::document::constraint::Constraints;
 use crate::document::quantity::Label;
 use crate::document::tenant::{ClassRef, checked_name};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output::{dash_lines, out};
 
 /// See [`super::Cli`].
@@ -73,12 +75,13 @@ impl Place {
     /// Places the tenant.
     ///
     /// # Errors
-    /// Bad names and values, the server's refusal.
+    /// Bad names and values, a cluster or pool that there is not, the server's refusal.
     pub async fn run(self) -> Result<(), Failure> {
         let spec = self.spec()?;
         let name = checked_name(&one_of_kind(Kind::Tenant, &self.name)?).map_err(Failure::usage)?.0;
         let client = self.connection.connect()?;
         let begun = Instant::now();
+        self.check_place(&client).await?;
         let request = v1::PlaceTenantRequest {
             request_id: request_id(),
             name: name.clone(),
@@ -86,18 +89,55 @@ impl Place {
             wait: Some(!self.no_queue),
             dry_run: self.dry_run,
         };
-        let answer = send!(client, &format!("place tenant/{name}"), placement, place_tenant, request)?;
+        let answer = match send!(client, &format!("place tenant/{name}"), placement, place_tenant, request) {
+            Ok(answer) => answer,
+            Err(failure) => return Err(self.explained(&client, &name, failure).await),
+        };
         let status = answer.tenant.and_then(|tenant| tenant.status).unwrap_or_default();
         let dry = if self.dry_run { " (dry run)" } else { "" };
         out(&format!("tenant/{name} {}{dry}\n", place_of(&status)));
         if status.binding.is_some() {
             out(&dash_lines(&status.reason));
         }
+        if status.phase() == v1::Phase::Pending && !self.dry_run {
+            eprintln!("next: `roadstead explain {name}` says what it waits for");
+        }
         if self.wait && !self.dry_run {
             let left = self.connection.timeout.saturating_sub(begun.elapsed());
             super::wait::until_running(&client, std::slice::from_ref(&name), left).await?;
         }
         Ok(())
+    }
+
+    /// Refuses a cluster and a pool that there are not, as `apply` does: the tenant would wait for ever. What who may not read the fleet names is
+    /// judged by the service.
+    async fn check_place(&self, client: &Client) -> Result<(), Failure> {
+        if self.cluster.is_none() && self.pool.is_none() {
+            return Ok(());
+        }
+        let Some(known) = client.known_if_allowed().await? else { return Ok(()) };
+        for (kind, given, there) in [(Kind::Cluster, &self.cluster, &known.clusters), (Kind::Pool, &self.pool, &known.pools)] {
+            let Some(name) = given.as_ref().filter(|name| !there.contains(*name)) else { continue };
+            let message = format!("--{0}: there is no {0} `{name}`", kind.lower());
+            return Err(Failure::usage(message).hint(format!("`roadstead get {}` lists what there is", kind.plural())));
+        }
+        Ok(())
+    }
+
+    /// A refusal with what is known of its reason: which versions the class has, that a tenant of this name is deleted.
+    async fn explained(&self, client: &Client, name: &str, failure: Failure) -> Failure {
+        match failure.exit {
+            Exit::NotFound => {
+                let classes = client.classes(false).await.unwrap_or_default();
+                let known: Vec<ClassRef> = classes.into_iter().map(|class| ClassRef { name: class.name, version: class.version }).collect();
+                versions_of(&self.class.name, known.iter()).into_iter().fold(failure, Failure::hint)
+            }
+            Exit::Conflict => match client.tenant(name, false).await.map(|tenant| check_not_deleted(&tenant)) {
+                Ok(Err(deleted)) => Failure { exit: failure.exit, ..deleted },
+                Ok(Ok(())) | Err(_) => failure,
+            },
+            Exit::Failed | Exit::Usage | Exit::Unavailable | Exit::Permission | Exit::Interrupted => failure,
+        }
     }
 
     fn spec(&self) -> Result<v1::TenantSpec, Failure> {

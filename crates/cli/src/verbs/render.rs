@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
+use roadstead_api::v1;
 use roadstead_class::{Class, Entry, RenderError, Rendered, Site, render};
 use roadstead_core::class::VolumeSpec;
 use roadstead_core::id::{Name, Owner, Revision, ShardId, TenantId};
@@ -15,10 +16,13 @@ use super::apply::Input;
 use crate::client::Connection;
 use crate::document::Spec;
 use crate::document::class::ClassSpec;
-use crate::document::files::{BadInput, load};
+use crate::document::files::{BadInput, Loaded, load};
 use crate::document::tenant::{ClassRef, TenantSpec};
 use crate::failure::Failure;
 use crate::output::{Objects, json, out, yaml};
+
+/// Classes of files that a message names.
+const MAX_NAMED: usize = 5;
 
 /// See [`super::Cli`].
 #[derive(Debug, Args)]
@@ -93,7 +97,7 @@ impl Render {
             let Spec::Tenant(spec) = &item.document.spec else { continue };
             let wanted: ClassRef = spec.class.parse().map_err(Failure::usage)?;
             if !classes.contains_key(&wanted) {
-                let found = self.connection.connect()?.class(&wanted, false).await?;
+                let found = self.asked_of_the_service(&wanted).await.map_err(|failure| self.beside_files(failure, &wanted, &loaded))?;
                 classes.insert(wanted.clone(), understood(&ClassSpec::from(&found), &found.name)?);
             }
             let problem = |field: &str, message: String| BadInput(vec![item.problem(field, message)]);
@@ -104,16 +108,42 @@ impl Render {
                 RenderError::Values { field, problem: why } => problem(&field, why),
                 other => problem("spec.class", other.to_string()),
             })?;
+            if !spec.hostnames.is_empty() && self.ingress.is_none() && self.gateway.is_none() {
+                let name = &item.document.name;
+                eprintln!(
+                    "note: nothing leads the hostnames of {name} in: say how this cluster does, with --ingress CLASS or --gateway NAMESPACE/NAME"
+                );
+            }
             objects.extend(bodies(&rendered));
         }
         if objects.is_empty() {
-            return Err(Failure::usage("there is no tenant in the input"));
+            return Err(Failure::usage("there is no tenant in the input")
+                .hint("add a document of kind Tenant with `-f`: a class becomes objects only for a tenant")
+                .hint("`roadstead apply -f FILE --dry-run` only checks a class, with its defaults and examples"));
         }
         out(&match self.output {
             Objects::Yaml => yaml(&objects)?,
             Objects::Json => json(&json!({"apiVersion": "v1", "kind": "List", "items": objects}))?,
         });
         Ok(())
+    }
+
+    async fn asked_of_the_service(&self, class: &ClassRef) -> Result<v1::Class, Failure> {
+        self.connection.connect()?.class(class, false).await
+    }
+
+    /// A failure of the service, which is asked only because the files that were named have other classes.
+    fn beside_files(&self, failure: Failure, wanted: &ClassRef, loaded: &[Loaded]) -> Failure {
+        if self.classes.is_empty() {
+            return failure.hint(format!("or name a file with {wanted}: --class FILE"));
+        }
+        let class = |item: &Loaded| match &item.document.spec {
+            Spec::Class(class) => Some(format!("{} has {}@{}", item.file, item.document.name, class.version)),
+            Spec::Policy(_) | Spec::Pool(_) | Spec::Cluster(_) | Spec::Tenant(_) => None,
+        };
+        let has: Vec<String> = loaded.iter().filter_map(class).take(MAX_NAMED).collect();
+        let message = format!("{wanted} is in no file ({}), and of the service: {}", has.join(", "), failure.message);
+        Failure { message, ..failure }
     }
 
     fn site(&self, class: &Class) -> Site {

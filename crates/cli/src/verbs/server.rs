@@ -1,7 +1,7 @@
 //! `server`: one replica of the placement service, from its folder to its end.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -9,7 +9,7 @@ use roadstead_consensus::member::MemberInfo;
 use roadstead_server::config::{Listen, ServerConfig, Tuning};
 use roadstead_server::driver::Ended;
 use roadstead_server::issuer::{AGENT_LIFE, IssuerFiles};
-use roadstead_server::lifecycle::{self, LifecycleError};
+use roadstead_server::lifecycle::{self, Identity, LifecycleError};
 use roadstead_server::listener::raise_open_files;
 use roadstead_server::log::Backend;
 use roadstead_server::server::{Server, StartError};
@@ -22,6 +22,10 @@ use crate::output::out;
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between two attempts to join: about an election.
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
+/// Where `run` listens unless it is told otherwise.
+const LISTEN_CLIENT: &str = "0.0.0.0:7420";
+/// The same for the other replicas.
+const LISTEN_PEER: &str = "0.0.0.0:7421";
 
 /// One replica of the placement service.
 #[derive(Debug, Subcommand)]
@@ -31,7 +35,8 @@ pub enum ServerVerb {
   roadstead server run --data /var/lib/roadstead/r1 \\
       --listen-client 0.0.0.0:7420 --listen-peer 0.0.0.0:7421 \\
       --cert pki/replica-r1.crt --key pki/replica-r1.key \\
-      --ca pki/ca-bundle.crt --crl pki/crl.pem
+      --ca pki/ca-bundle.crt --crl pki/crl.pem \\
+      --issuer-cert pki/issuer-r1.crt --issuer-key pki/issuer-r1.key
 
 With --issuer-cert and --issuer-key (`roadstead pki issue issuer r1`) it lets agents in by the tokens of
 `roadstead join`. Certificates are taken up anew without a restart. SIGTERM hands leadership over and drains.")]
@@ -131,10 +136,10 @@ pub struct Run {
     #[arg(long)]
     data: PathBuf,
     /// Address for clients.
-    #[arg(long, default_value = "0.0.0.0:7420")]
+    #[arg(long, default_value = LISTEN_CLIENT)]
     listen_client: SocketAddr,
     /// Address for the other replicas.
-    #[arg(long, default_value = "0.0.0.0:7421")]
+    #[arg(long, default_value = LISTEN_PEER)]
     listen_peer: SocketAddr,
     /// Address of /metrics, /healthz and /readyz over plain HTTP.
     #[arg(long, default_value = "127.0.0.1:7422")]
@@ -172,7 +177,7 @@ pub struct Init {
 pub struct Join {
     #[command(flatten)]
     folder: Folder,
-    /// Peer address of any member.
+    /// Peer address of any member, not its client address.
     #[arg(long, value_name = "HOST:PORT")]
     via: String,
     #[command(flatten)]
@@ -203,8 +208,8 @@ impl Recover {
     fn run(self) -> Result<(), Failure> {
         let info = member_info(&self.client_address, &self.peer_address)?;
         let identity = lifecycle::recover(&self.data, &self.into, info).map_err(|error| in_words(&error))?;
-        out(&format!("member {} is the new group {}\n", identity.member, identity.group.unwrap_or_default()));
-        out(&format!("\nNext: roadstead server run --data {} --cert ... --key ... --ca ...\n", self.into.display()));
+        out(&format!("member {} is the new group {}\n", identity.member, identity.group.as_deref().unwrap_or_default()));
+        out(&started(&self.into, &identity, None));
         out(&format!("and never start a replica from {} again.\n", self.data.display()));
         Ok(())
     }
@@ -216,6 +221,30 @@ fn backend(text: &str) -> Result<Backend, String> {
         "redb" => Ok(Backend::Redb),
         _ => Err("use sled or redb".to_owned()),
     }
+}
+
+/// How a replica is started from its folder, with the files that are known.
+fn started(data: &Path, identity: &Identity, files: Option<&TlsFiles>) -> String {
+    let own = |flag: &str, address: &str, usual: &str| {
+        let port = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
+        let port = port(address).filter(|own| port(usual).as_ref() != Some(own));
+        let loopback = address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+        port.map(|port| format!(" --{flag} {}", if loopback { address.to_owned() } else { format!("0.0.0.0:{port}") })).unwrap_or_default()
+    };
+    let client = own("listen-client", &identity.client_address, LISTEN_CLIENT);
+    let listen = client + &own("listen-peer", &identity.peer_address, LISTEN_PEER);
+    let certificates = match files {
+        None => "--cert ... --key ... --ca ... --crl ...".to_owned(),
+        Some(TlsFiles { certificate, key, authorities, revocations }) => {
+            let crl = revocations.as_ref().map(|crl| format!(" --crl {}", crl.display())).unwrap_or_default();
+            format!("--cert {} --key {} --ca {}{crl}", certificate.display(), key.display(), authorities.display())
+        }
+    };
+    format!(
+        "\nNext: roadstead server run --data {}{listen} \\\n        {certificates} \\\n        \
+         --issuer-cert ... --issuer-key ...    # lets agents in: roadstead pki issue issuer NAME\n",
+        data.display()
+    )
 }
 
 impl Folder {
@@ -252,8 +281,8 @@ impl ServerVerb {
 impl Init {
     fn run(self) -> Result<(), Failure> {
         let identity = lifecycle::init(&self.folder.data, self.folder.info()?, self.folder.log).map_err(|error| in_words(&error))?;
-        out(&format!("member {} of the new group {}\n", identity.member, identity.group.unwrap_or_default()));
-        out(&format!("\nNext: roadstead server run --data {} --cert ... --key ... --ca ...\n", self.folder.data.display()));
+        out(&format!("member {} of the new group {}\n", identity.member, identity.group.as_deref().unwrap_or_default()));
+        out(&started(&self.folder.data, &identity, None));
         Ok(())
     }
 }
@@ -261,7 +290,8 @@ impl Init {
 impl Join {
     async fn run(self) -> Result<(), Failure> {
         let info = self.folder.info()?;
-        let tls = Tls::load(self.certificates.files()).map_err(|error| Failure::failed(error.to_string()))?;
+        let files = self.certificates.files();
+        let tls = Tls::load(files.clone()).map_err(|error| Failure::failed(error.to_string()))?;
         let begun = std::time::Instant::now();
         let identity = loop {
             match lifecycle::join(&self.folder.data, info.clone(), self.folder.log, &self.via, &tls).await {
@@ -270,8 +300,8 @@ impl Join {
                 Err(error) => return Err(in_words(&error)),
             }
         };
-        out(&format!("member {} of the group {}\n", identity.member, identity.group.unwrap_or_default()));
-        out(&format!("\nNext: roadstead server run --data {} --cert ... --key ... --ca ...\n", self.folder.data.display()));
+        out(&format!("member {} of the group {}\n", identity.member, identity.group.as_deref().unwrap_or_default()));
+        out(&started(&self.folder.data, &identity, Some(&files)));
         Ok(())
     }
 }
@@ -346,6 +376,39 @@ pub(crate) fn in_words(error: &LifecycleError) -> Failure {
     match error {
         LifecycleError::Exists { .. } => Failure::new(Exit::Conflict, error.to_string()),
         LifecycleError::Absent { .. } => Failure::new(Exit::NotFound, error.to_string()),
+        LifecycleError::ForClients { via } => Failure::usage(format!(
+            "{via} is a client address; --via takes the peer address of a replica (port 7421 unless told otherwise)"
+        )),
         other => Failure::failed(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(client: &str, peer: &str) -> Identity {
+        Identity {
+            format: 1,
+            group: None,
+            member: "1".to_owned(),
+            peer_address: peer.to_owned(),
+            client_address: client.to_owned(),
+            log_backend: Backend::default(),
+        }
+    }
+
+    #[test]
+    fn who_has_made_a_replica_is_told_how_it_is_started_so_that_agents_get_in() {
+        let usual = started(Path::new("r1"), &identity("r1.example.com:7420", "r1.example.com:7421"), None);
+        let lines: Vec<&str> = usual.trim().lines().map(str::trim).collect();
+        assert_eq!(lines[..2], ["Next: roadstead server run --data r1 \\", "--cert ... --key ... --ca ... --crl ... \\"]);
+        assert!(lines[2].starts_with("--issuer-cert ... --issuer-key ...") && lines[2].contains("roadstead pki issue issuer"), "{usual}");
+
+        let file = |name: &str| PathBuf::from(name);
+        let files = TlsFiles { certificate: file("a.crt"), key: file("a.key"), authorities: file("ca.crt"), revocations: None };
+        let other = started(Path::new("r2"), &identity("127.0.0.1:7430", "10.0.0.1:7431"), Some(&files));
+        assert!(other.contains(" --data r2 --listen-client 127.0.0.1:7430 --listen-peer 0.0.0.0:7431 \\\n"), "{other}");
+        assert!(other.contains(" --cert a.crt --key a.key --ca ca.crt \\\n"), "{other}");
     }
 }

@@ -1,11 +1,13 @@
 //! `--wait`: until things are as they were asked to be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
 use roadstead_api::v1;
 
-use crate::client::Client;
+use crate::apply::put::send;
+use crate::client::{Client, Services};
 use crate::failure::{Exit, Failure};
 use crate::output::status;
 
@@ -15,25 +17,99 @@ const POLL: Duration = Duration::from_millis(250);
 const MAX_NAMED: usize = 5;
 /// Above so many tenants the listing is read instead of each by itself.
 const MANY: usize = 20;
+/// How often agents are asked whether a change is carried out: each answer is some requests to a cluster's API server.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// Of how many tenants is asked at a time: an agent answers as many.
+const ASKED_AT_A_TIME: usize = 4;
+/// How long a tenant has to run without trouble after its change was carried out: an agent tells of what is on its way after 5 s, and whatever
+/// it tells is here within a second or two.
+const SETTLES: Duration = Duration::from_secs(8);
+/// What is waited for.
+const AS_WANTED: &str = "as they are to be";
 
 /// Waits until all of these tenants run, or are at rest if they are to be.
 ///
 /// # Errors
 /// The time is over; who is missing, and why.
 pub async fn until_running(client: &Client, names: &[String], timeout: Duration) -> Result<(), Failure> {
-    let wanted = |tenant: &v1::Tenant| {
-        if status::is_as_wanted(tenant) {
-            return Ok(());
-        }
-        let status = tenant.status.clone().unwrap_or_default();
-        let why = status.trouble.as_ref().map_or(&status.reason, |trouble| &trouble.why);
-        Err(format!("{} is {}: {why}", tenant.name, status::standing(tenant)))
+    until(client, names, timeout, AS_WANTED, as_wanted).await
+}
+
+/// Whether a tenant is as it is to be, or what it is.
+fn as_wanted(name: &str, found: Option<&v1::Tenant>) -> Result<(), String> {
+    let Some(tenant) = found else { return Err(format!("{name} is gone")) };
+    if status::is_as_wanted(tenant) {
+        return Ok(());
+    }
+    if let Some(how) = status::deletion(tenant) {
+        return Err(format!("{name} {how}"));
+    }
+    let status = tenant.status.clone().unwrap_or_default();
+    let why = match (&status.trouble, &status.binding) {
+        (Some(trouble), _) => &trouble.why,
+        (None, Some(_)) => "its cluster's agent has not told that it is as it is to be",
+        (None, None) => &status.reason,
     };
-    until(client, names, timeout, "as they are to be", |found| match found {
-        Some(tenant) => wanted(tenant),
-        None => Err("it is gone".to_owned()),
-    })
-    .await
+    Err(format!("{name} is {}: {why}", status::standing(tenant)))
+}
+
+/// Waits until tenants that were there already are as they are to be now. One that runs goes on running while a change is on its way, and its
+/// agent tells nothing of a change that succeeds: it is asked whether anything is left to be changed.
+///
+/// # Errors
+/// The time is over; who is missing, and why.
+pub async fn until_changed(client: &Client, names: &BTreeSet<String>, timeout: Duration) -> Result<(), Failure> {
+    let begun = Instant::now();
+    // Since when nothing is left to be changed.
+    let mut waiting: BTreeMap<String, Option<Instant>> = names.iter().map(|name| (name.clone(), None)).collect();
+    while !waiting.is_empty() {
+        let mut why = BTreeMap::new();
+        let left = timeout.saturating_sub(begun.elapsed()).max(ASK_EVERY);
+        let unknown: Vec<String> = waiting.iter().filter(|(_, since)| since.is_none()).map(|(name, _)| name.clone()).collect();
+        let mut answers = futures::stream::iter(unknown.into_iter().map(|name| async move {
+            let answer = tokio::time::timeout(left, carried_out(client, &name)).await;
+            (name, answer.unwrap_or_else(|_| Err("its cluster's agent did not answer in time".to_owned())))
+        }))
+        .buffer_unordered(ASKED_AT_A_TIME);
+        while let Some((name, answer)) = answers.next().await {
+            match answer {
+                Ok(()) => drop(waiting.insert(name, Some(Instant::now()))),
+                Err(reason) => drop(why.insert(name.clone(), format!("{name} is as it was: {reason}"))),
+            }
+        }
+        for (name, tenant) in look(client, &waiting.keys().cloned().collect()).await? {
+            let runs = tenant.as_ref().is_some_and(|tenant| status::stage(tenant) == status::RUNNING);
+            let has_settled = waiting.get(&name).copied().flatten().is_some_and(|since| since.elapsed() >= SETTLES);
+            match as_wanted(&name, tenant.as_ref()) {
+                Ok(()) if has_settled || !runs => drop(waiting.remove(&name)),
+                Ok(()) => drop(why.entry(name).or_insert_with_key(|name| format!("{name} was changed just now"))),
+                Err(reason) => drop(why.insert(name, reason)),
+            }
+        }
+        if !waiting.is_empty() && begun.elapsed() >= timeout {
+            return Err(not_yet(waiting.len(), names.len(), AS_WANTED, why.into_values().collect()));
+        }
+        if !waiting.is_empty() {
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+    Ok(())
+}
+
+/// Whether nothing is left to be changed in a tenant's cluster, or what is. Who may not ask that is told nothing.
+async fn carried_out(client: &Client, name: &str) -> Result<(), String> {
+    let request = v1::DiffTenantRequest { name: name.to_owned(), spec: None, class: None };
+    let answer = send!(client, &format!("diff tenant/{name} in its cluster"), placement, diff_tenant, request);
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(failure) if failure.exit == Exit::Permission => return Ok(()),
+        Err(failure) => return Err(failure.message),
+    };
+    match &answer.objects[..] {
+        [] => Ok(()),
+        [one] => Err(format!("{} is still to be changed", one.object)),
+        [first, more @ ..] => Err(format!("{} and {} more objects are still to be changed", first.object, more.len())),
+    }
 }
 
 /// Waits until all of these tenants have left their clusters.
@@ -41,7 +117,7 @@ pub async fn until_running(client: &Client, names: &[String], timeout: Duration)
 /// # Errors
 /// The time is over; who is still there.
 pub async fn until_released(client: &Client, names: &[String], timeout: Duration) -> Result<(), Failure> {
-    until(client, names, timeout, "gone", |found| {
+    until(client, names, timeout, "gone", |_, found| {
         let Some(tenant) = found else { return Ok(()) };
         let phase = tenant.status.clone().unwrap_or_default().phase();
         match phase {
@@ -62,22 +138,20 @@ async fn until(
     names: &[String],
     timeout: Duration,
     aim: &str,
-    reached: impl Fn(Option<&v1::Tenant>) -> Result<(), String>,
+    reached: impl Fn(&str, Option<&v1::Tenant>) -> Result<(), String>,
 ) -> Result<(), Failure> {
     let begun = Instant::now();
     let mut waiting: BTreeSet<String> = names.iter().cloned().collect();
     while !waiting.is_empty() {
         let mut why = Vec::new();
         for (name, tenant) in look(client, &waiting).await? {
-            match reached(tenant.as_ref()) {
+            match reached(&name, tenant.as_ref()) {
                 Ok(()) => drop(waiting.remove(&name)),
                 Err(reason) => why.push(reason),
             }
         }
         if !waiting.is_empty() && begun.elapsed() >= timeout {
-            let shown = why.into_iter().take(MAX_NAMED).collect::<Vec<_>>().join("\n  ");
-            let message = format!("{} of {} tenants are not {aim} yet:\n  {shown}", waiting.len(), names.len());
-            return Err(Failure::new(Exit::Unavailable, message).hint("`roadstead describe tenant NAME` says why; --timeout waits longer"));
+            return Err(not_yet(waiting.len(), names.len(), aim, why));
         }
         if !waiting.is_empty() {
             tokio::time::sleep(POLL).await;
@@ -86,9 +160,16 @@ async fn until(
     Ok(())
 }
 
+/// That so many are not as they are to be, and why some of them are not.
+fn not_yet(waiting: usize, all: usize, aim: &str, why: Vec<String>) -> Failure {
+    let shown = why.into_iter().take(MAX_NAMED).collect::<Vec<_>>().join("\n  ");
+    let message = format!("{waiting} of {all} tenants are not {aim} yet:\n  {shown}");
+    Failure::new(Exit::Unavailable, message).hint("`roadstead describe tenant NAME` says why; --timeout waits longer")
+}
+
 async fn look(client: &Client, names: &BTreeSet<String>) -> Result<Vec<(String, Option<v1::Tenant>)>, Failure> {
     if names.len() > MANY {
-        let mut all: std::collections::BTreeMap<String, v1::Tenant> =
+        let mut all: BTreeMap<String, v1::Tenant> =
             client.tenants("", false, usize::MAX).await?.into_iter().map(|tenant| (tenant.name.clone(), tenant)).collect();
         return Ok(names.iter().map(|name| (name.clone(), all.remove(name))).collect());
     }
