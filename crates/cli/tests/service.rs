@@ -255,7 +255,8 @@ async fn who_can_never_be_placed_is_not_let_wait(service: &Service) {
 async fn tenants_rest_and_wake(service: &Service) {
     service.run(&["place", "sleeper", "--owner", "me", "--class", "shop-small@1.0.0", "--wait"]).await.exits(0);
     service.run(&["hibernate", "sleeper", "--dry-run"]).await.exits(0).says("tenant/sleeper is to be Hibernated (dry run)");
-    service.run(&["hibernate", "sleeper", "nosuch"]).await.exits(3).says("tenant/sleeper is to be Hibernated").says("nosuch");
+    let some = service.run(&["hibernate", "sleeper", "nosuch", "-o", "json"]).await.exits(3).says("nosuch");
+    assert!(some.out.contains("\"desired\": \"Hibernated\""), "{}", some.out);
     service.run(&["hibernate", "tenant/sleeper"]).await.exits(0).says("tenant/sleeper unchanged");
     // The agents here follow no intent: it is not stopped.
     service.run(&["get", "tenants", "--phase", "stopping", "-o", "name"]).await.exits(0).says("tenant/sleeper");
@@ -266,8 +267,9 @@ async fn tenants_rest_and_wake(service: &Service) {
     let one = service.run(&["get", "tenants", "--phase", "Running", "--limit", "1", "-o", "name"]).await.exits(0);
     assert_eq!(one.out.lines().count(), 1);
     service.run(&["hibernate", "sleeper", "--archive", "-o", "json"]).await.exits(0).says("\"desired\": \"Archived\"");
-    let woken = service.run(&["wake", "sleeper", "--wait"]).await.exits(0).says("tenant/sleeper is to be Running");
-    assert!(woken.out.ends_with("tenant/sleeper is Running\n"), "{}", woken.out);
+    // It is told as running, and nobody has said that it was woken.
+    let woken = service.run(&["wake", "sleeper", "--wait", "--timeout", "3s"]).await.exits(5).says("tenant/sleeper is to be Running");
+    assert!(woken.err.contains("its agent is connected to no replica"), "{}", woken.err);
 }
 
 async fn what_a_slip_meant_is_said(service: &Service) {
@@ -604,6 +606,10 @@ async fn a_change_is_waited_for_until_it_is_carried_out_and_nothing_is_wrong_wit
     assert!(broken.err.contains("1 of 1 tenants are not as they are to be yet") && broken.err.contains("worker is "), "{}", broken.err);
     assert!(broken.err.contains("exit status: 3"), "it says what is wrong: {}", broken.err);
     apply("3", "90s").await.exits(0).says("tenant/worker configured");
+    service.run(&["hibernate", "worker"]).await.exits(0).says("tenant/worker is to be Hibernated");
+    let woken = service.run(&["wake", "worker", "--wait"]).await.exits(0);
+    assert!(woken.out.ends_with("tenant/worker is Running\n"), "{}", woken.out);
+    service.run(&["hibernate", "worker", "--wait"]).await.exits(0).says("tenant/worker is Hibernated");
     folders.end().await;
     service.stop().await;
 }

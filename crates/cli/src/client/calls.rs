@@ -25,11 +25,36 @@ impl Client {
     /// # Errors
     /// The call's.
     pub async fn tenants(&self, filter: &str, stale: bool, limit: usize) -> Result<Vec<v1::Tenant>, Failure> {
+        let page_size = PAGE_SIZE.min(u32::try_from(limit).unwrap_or(u32::MAX));
+        self.tenants_by_page(page_size, filter, stale, limit, |_| true).await
+    }
+
+    /// The first `limit` tenants that match a filter and are wanted, which the service cannot judge.
+    ///
+    /// # Errors
+    /// The call's.
+    pub async fn tenants_wanted(
+        &self,
+        filter: &str,
+        stale: bool,
+        limit: usize,
+        is_wanted: impl Fn(&v1::Tenant) -> bool,
+    ) -> Result<Vec<v1::Tenant>, Failure> {
+        self.tenants_by_page(PAGE_SIZE, filter, stale, limit, is_wanted).await
+    }
+
+    async fn tenants_by_page(
+        &self,
+        page_size: u32,
+        filter: &str,
+        stale: bool,
+        limit: usize,
+        is_wanted: impl Fn(&v1::Tenant) -> bool,
+    ) -> Result<Vec<v1::Tenant>, Failure> {
         let (mut found, mut page_token) = (Vec::new(), String::new());
         loop {
-            let left = u32::try_from(limit - found.len()).unwrap_or(u32::MAX);
             let request = v1::ListTenantsRequest {
-                page_size: PAGE_SIZE.min(left),
+                page_size,
                 page_token: std::mem::take(&mut page_token),
                 filter: filter.to_owned(),
                 consistency: consistency(stale),
@@ -40,9 +65,10 @@ impl Client {
                     async move { services.placement().list_tenants(request).await }
                 })
                 .await?;
-            found.extend(answer.tenants);
+            found.extend(answer.tenants.into_iter().filter(&is_wanted));
             page_token = answer.next_page_token;
             if page_token.is_empty() || found.len() >= limit {
+                found.truncate(limit);
                 return Ok(found);
             }
         }

@@ -196,11 +196,15 @@ impl Get {
             Kind::Cluster => client.clusters(self.stale).await?.into_iter().map(|cluster| Object::Cluster(Box::new(cluster))).collect(),
             Kind::Tenant => {
                 // The service knows phases only, and not what the column says of those that are to be at rest.
-                let limit = if self.phase.is_some() { usize::MAX } else { self.limit };
-                let tenants = client.tenants(&self.tenant_filter(), self.stale, limit).await?.into_iter();
-                let wanted =
-                    |tenant: &v1::Tenant| self.phase.as_ref().is_none_or(|phase| status::stage(tenant).eq_ignore_ascii_case(phase));
-                tenants.filter(wanted).take(self.limit).map(|tenant| Object::Tenant(Box::new(tenant))).collect()
+                let filter = self.tenant_filter();
+                let tenants = match &self.phase {
+                    None => client.tenants(&filter, self.stale, self.limit).await?,
+                    Some(phase) => {
+                        let is_wanted = |tenant: &v1::Tenant| status::stage(tenant).eq_ignore_ascii_case(phase);
+                        client.tenants_wanted(&filter, self.stale, self.limit, is_wanted).await?
+                    }
+                };
+                tenants.into_iter().map(|tenant| Object::Tenant(Box::new(tenant))).collect()
             }
         })
     }

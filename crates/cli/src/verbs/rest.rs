@@ -1,5 +1,6 @@
 //! `hibernate` and `wake`: whether tenants run.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use clap::Args;
@@ -90,19 +91,32 @@ impl Turn {
     async fn run(&self, names: &[String], desired: v1::Desired) -> Result<(), Failure> {
         let names = of_kind(Kind::Tenant, names)?;
         let (client, begun) = (self.connection.connect()?, Instant::now());
-        let (mut turned, mut all) = (Vec::new(), Several::default());
+        let (mut turned, mut changed, mut all) = (Vec::new(), BTreeSet::new(), Several::default());
+        let mut done = Ok(());
         for name in names {
             let answer = self.one(&client, &name, desired).await;
-            all.add(answer.map(|(tenant, changed)| {
-                let word = if changed { format!("is to be {}", word(desired)) } else { "unchanged".to_owned() };
+            done = all.add(answer.map(|(tenant, is_changed)| {
+                let word = if is_changed { format!("is to be {}", word(desired)) } else { "unchanged".to_owned() };
                 self.tell(&format!("tenant/{name} {word}{}\n", if self.dry_run { " (dry run)" } else { "" }));
                 turned.push(tenant);
-            }))?;
+                changed.extend(is_changed.then_some(name));
+            }));
+            if done.is_err() {
+                break;
+            }
         }
-        all.finish()?;
+        // What some were refused for does not hide what became of the others.
+        let mut done = done.and_then(|()| all.finish());
         if self.wait && !self.dry_run {
             let names: Vec<String> = turned.iter().map(|tenant| tenant.name.clone()).collect();
-            super::wait::until_running(&client, &names, self.connection.timeout.saturating_sub(begun.elapsed())).await?;
+            // One that is woken before it was seen stopped is told as running all the time.
+            let woken = if desired == v1::Desired::Running { changed } else { BTreeSet::new() };
+            let left = || self.connection.timeout.saturating_sub(begun.elapsed());
+            let waited = async {
+                super::wait::until_running(&client, &names, left()).await?;
+                super::wait::until_changed(&client, &woken, left()).await
+            };
+            done = done.and(waited.await);
             turned.clear();
             for name in &names {
                 let tenant = client.tenant(name, false).await?;
@@ -114,7 +128,7 @@ impl Turn {
             let objects: Vec<Object> = turned.into_iter().map(|tenant| Object::Tenant(Box::new(tenant))).collect();
             out(&render(&objects, Format::Json, false, false)?);
         }
-        Ok(())
+        done
     }
 
     /// Says something to people.

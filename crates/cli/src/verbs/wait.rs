@@ -62,26 +62,36 @@ pub async fn until_changed(client: &Client, names: &BTreeSet<String>, timeout: D
     let begun = Instant::now();
     // Since when nothing is left to be changed.
     let mut waiting: BTreeMap<String, Option<Instant>> = names.iter().map(|name| (name.clone(), None)).collect();
+    // Why each is not as it is to be, as far as it was last found out.
+    let mut why = BTreeMap::new();
     while !waiting.is_empty() {
-        let mut why = BTreeMap::new();
-        let left = timeout.saturating_sub(begun.elapsed()).max(ASK_EVERY);
         let unknown: Vec<String> = waiting.iter().filter(|(_, since)| since.is_none()).map(|(name, _)| name.clone()).collect();
         let mut answers = futures::stream::iter(unknown.into_iter().map(|name| async move {
+            let left = timeout.saturating_sub(begun.elapsed());
             let answer = tokio::time::timeout(left, carried_out(client, &name)).await;
-            (name, answer.unwrap_or_else(|_| Err("its cluster's agent did not answer in time".to_owned())))
+            (name, answer.ok())
         }))
         .buffer_unordered(ASKED_AT_A_TIME);
         while let Some((name, answer)) = answers.next().await {
             match answer {
-                Ok(()) => drop(waiting.insert(name, Some(Instant::now()))),
-                Err(reason) => drop(why.insert(name.clone(), format!("{name} is as it was: {reason}"))),
+                Some(Ok(())) => {
+                    why.remove(&name);
+                    waiting.insert(name, Some(Instant::now()));
+                }
+                Some(Err(reason)) => drop(why.insert(name.clone(), format!("{name} is as it was: {reason}"))),
+                None => {
+                    why.entry(name).or_insert_with_key(|name| format!("{name} is as it was: its cluster's agent has not answered in time"));
+                }
             }
         }
         for (name, tenant) in look(client, &waiting.keys().cloned().collect()).await? {
             let runs = tenant.as_ref().is_some_and(|tenant| status::stage(tenant) == status::RUNNING);
             let has_settled = waiting.get(&name).copied().flatten().is_some_and(|since| since.elapsed() >= SETTLES);
             match as_wanted(&name, tenant.as_ref()) {
-                Ok(()) if has_settled || !runs => drop(waiting.remove(&name)),
+                Ok(()) if has_settled || !runs => {
+                    why.remove(&name);
+                    waiting.remove(&name);
+                }
                 Ok(()) => drop(why.entry(name).or_insert_with_key(|name| format!("{name} was changed just now"))),
                 Err(reason) => drop(why.insert(name, reason)),
             }
