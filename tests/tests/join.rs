@@ -115,9 +115,15 @@ impl Ready {
 
     /// What a person types who joins it once more without thinking: both outputs.
     fn join_again(&self, more: &[&str]) -> Result<String> {
+        self.join_as("eu-1", &[], more)
+    }
+
+    /// The same as this cluster, in this environment.
+    fn join_as(&self, cluster: &str, environment: &[(&str, &str)], more: &[&str]) -> Result<String> {
         let (kubeconfig, pki) = (path(self.plane.kubeconfig()), path(&self.folder.path().join("pki")));
-        let arguments = [&["join", "eu-1", "--pki", &pki, "--apply", "--kubeconfig", &kubeconfig], more].concat();
-        let output = roadstead(&arguments)?;
+        let arguments = [&["join", cluster, "--pki", &pki, "--apply", "--kubeconfig", &kubeconfig], more].concat();
+        let mut command = Command::new(roadstead_tests::group::binary()?);
+        let output = command.envs(environment.iter().copied()).args(&arguments).output().context("failed to run roadstead")?;
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "roadstead {arguments:?}: {said}");
         Ok(said)
@@ -356,6 +362,14 @@ async fn joining_again_forgets_nothing_that_is_not_said_again() -> Result<()> {
     ensure!(lost.is_empty(), "rights are lost: {lost:?}");
     let told = ready.join_again(&[])?;
     ensure!(ready.written().await? == after, "a third time changes something: {told}");
+
+    // Where we reach replicas ourselves is not where the agent does.
+    let told = ready.join_as("eu-1", &[("ROADSTEAD_SERVER", "127.0.0.1:7420")], &["--dry-run"])?;
+    ensure!(told.contains("deployment/roadstead-agent unchanged (dry run)") && told.contains("--server r1.example.com:7420"), "{told}");
+    let told = ready.join_again(&["--dry-run", "--server", "r3.example.com:7420"])?;
+    ensure!(told.contains("at r3.example.com:7420, and no more at r1.example.com:7420"), "{told}");
+    let refused = ready.join_as("eu-2", &[], &[]).err().context("another cluster's agent is taken over")?.to_string();
+    ensure!(refused.contains("is cluster \"eu-1\"'s, not \"eu-2\"'s") && refused.contains("--kube-context"), "{refused}");
 
     // What is said otherwise is otherwise, and the rest stays.
     ready.join_again(&["--storage", "bulk=sc1", "--gateway", "gateways/public"])?;

@@ -485,8 +485,7 @@ async fn an_agent_whose_issuer_was_revoked_comes_back_by_a_token_that_it_has_not
     outside.replace_issuer()?;
     let why = until("its certificate is refused", SOON, || async { outside.refusal(&first).await?.context("it is taken") }).await?;
     ensure!(why.contains("CertificateRevoked"), "{why}");
-    // Its certificate is good by its dates for a month, and nobody has made another token.
-    ensure!(outside.kept().await?.certificate == first.certificate, "the token that was used is used again");
+    // Its certificate is good by its dates for a month.
     outside.make_token().await?;
     let second = until("another certificate is kept", SOON, || async {
         let kept = outside.kept().await?;

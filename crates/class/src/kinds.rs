@@ -123,9 +123,28 @@ pub(crate) fn beyond(api_version: &str, kind: &str) -> Option<&'static str> {
     if kind.ends_with("NetworkPolicy") {
         return Some(POLICIES);
     }
-    let is_of = |end: &str| group.strip_suffix(end).is_some_and(|head| head.is_empty() || head.ends_with('.'));
-    let found = BEYOND.iter().find(|(end, kinds, _)| is_of(end) && (kinds.is_empty() || kinds.contains(&kind)));
+    let found = BEYOND.iter().find(|(end, kinds, _)| is_of(group, end) && (kinds.is_empty() || kinds.contains(&kind)));
     found.map(|(_, _, why)| *why)
+}
+
+/// Whether a resource, named by its group and its plural, is one that no class should bring although its group is not Kubernetes' own: see
+/// [`crate::check()`]. Plurals are those that definitions usually have: of others it is not known.
+#[must_use]
+pub fn reaches_beyond(group: &str, plural: &str) -> bool {
+    let is_one = |kind: &&str| is_plural_of(plural, kind);
+    let is_in = |(end, kinds, _): &(&str, &[&str], &str)| is_of(group, end) && (kinds.is_empty() || kinds.iter().any(is_one));
+    is_foreign(group) && (plural.ends_with("networkpolicies") || REFUSED.iter().any(|(kind, _)| is_one(kind)) || BEYOND.iter().any(is_in))
+}
+
+/// Whether a group is this one or below it.
+fn is_of(group: &str, end: &str) -> bool {
+    group.strip_suffix(end).is_some_and(|head| head.is_empty() || head.ends_with('.'))
+}
+
+fn is_plural_of(plural: &str, kind: &str) -> bool {
+    let kind = kind.to_ascii_lowercase();
+    let end = plural.strip_prefix(kind.trim_end_matches('y')).unwrap_or_default();
+    if kind.ends_with('y') { matches!(end, "ies" | "ys") } else { matches!(end, "s" | "es") }
 }
 
 /// How it is told that a class cannot bring a kind.
@@ -164,4 +183,30 @@ pub(crate) fn pod_template(kind: &str) -> Option<&'static [&'static str]> {
 /// Whether a kind runs replicas, which can be scaled.
 pub(crate) fn scales(kind: &str) -> bool {
     matches!(kind, "Deployment" | "StatefulSet")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_reaches_beyond_as_its_kind_does() {
+        for (group, plural, kind) in [
+            ("helm.cattle.io", "helmcharts", "HelmChart"),
+            ("kustomize.toolkit.fluxcd.io", "kustomizations", "Kustomization"),
+            ("argoproj.io", "applications", "Application"),
+            ("argoproj.io", "applicationsets", "ApplicationSet"),
+            ("crd.example.com", "globalnetworkpolicies", "GlobalNetworkPolicy"),
+            ("other.example.com", "ingresses", "Ingress"),
+            ("other.example.com", "storageclasses", "StorageClass"),
+            ("argoproj.io", "rollouts", "Rollout"),
+            ("db.example.com", "databases", "Database"),
+            ("nothelm.cattle.io", "helmcharts", "HelmChart"),
+            ("apps", "daemonsets", "DaemonSet"),
+        ] {
+            assert_eq!(reaches_beyond(group, plural), beyond(&format!("{group}/v1"), kind).is_some(), "{plural}.{group}");
+        }
+        assert!(reaches_beyond("helm.cattle.io", "helmcharts") && reaches_beyond("argoproj.io", "applications"));
+        assert!(!reaches_beyond("argoproj.io", "rollouts") && !reaches_beyond("db.example.com", "databases"));
+    }
 }

@@ -34,7 +34,7 @@ pub use cidr::read_cidr;
 pub use class::{Class, class_digest};
 pub use expression::{MAX_EXPRESSION_CHARS, MAX_STEPS, MAX_TEXT_BYTES, unquoted as unquoted_expression};
 pub use finding::Finding;
-pub use kinds::RULES as ROLE_RULES;
+pub use kinds::{RULES as ROLE_RULES, reaches_beyond};
 pub use manifests::{MAX_DEPTH, MAX_NODES, MAX_OBJECTS, RECORD};
 pub use meter::{MAX_RENDERED_BYTES, MAX_WORK_BYTES, TIMES_IN_USE, VALUE_BYTES};
 pub use nearest::nearest;

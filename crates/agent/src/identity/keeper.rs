@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::transport::Endpoint;
 use tracing::{error, info, warn};
 
@@ -57,6 +58,13 @@ pub struct Keeper {
     dialled: watch::Sender<u64>,
     /// The token that was exchanged last.
     used: Mutex<Option<String>>,
+}
+
+/// A renewal that failed, of this certificate alone: another one is renewed when it is due.
+struct Pause {
+    of: Arc<Credentials>,
+    /// When it is tried again.
+    until: Instant,
 }
 
 /// Coming back after replicas have refused the certificate.
@@ -210,10 +218,10 @@ impl Keeper {
                 self.obtain().await;
                 continue;
             };
-            let renew_at = validity.renew_at(rand::rng().random_range(-1.0..1.0));
+            let (renew_at, paused) = (validity.renew_at(rand::rng().random_range(-1.0..1.0)), self.paused(pause.as_ref()));
             let due = async {
-                match pause {
-                    Some(pause) => tokio::time::sleep(pause).await,
+                match paused {
+                    Some(until) => tokio::time::sleep_until(until).await,
                     None => reach(renew_at).await,
                 }
             };
@@ -224,12 +232,19 @@ impl Keeper {
         }
     }
 
-    /// Renews; how long to wait before the next attempt if that fails.
-    async fn renew_or_pause(&self, validity: Validity) -> Option<Duration> {
+    /// Until when the renewal of the certificate of now waits because one has failed.
+    fn paused(&self, pause: Option<&Pause>) -> Option<Instant> {
+        let current = self.current.borrow();
+        pause.filter(|pause| current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &pause.of))).map(|pause| pause.until)
+    }
+
+    /// Renews; the pause before the next attempt if that fails.
+    async fn renew_or_pause(&self, validity: Validity) -> Option<Pause> {
+        let of = self.current.borrow().clone()?;
         let why = self.renew().await.err()?;
         warn!(%why, until = validity.end(), "the certificate was not renewed; it is tried again");
         let left = Duration::from_secs(u64::try_from(validity.ends - unix_now_s()).unwrap_or_default());
-        Some((left / PART_LEFT).clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
+        Some(Pause { of, until: Instant::now() + (left / PART_LEFT).clamp(SHORTEST_PAUSE, LONGEST_PAUSE) })
     }
 
     /// Until replicas refuse the certificate: why. They are asked only while connections do not last: a thousand agents would cost them more
@@ -325,5 +340,71 @@ async fn reach(time: i64) {
             return;
         }
         tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// A keeper in this folder, which reaches no replica; and how often it has tried to.
+    fn keeper(folder: &tempfile::TempDir) -> (Keeper, Arc<AtomicUsize>) {
+        let (dialled, authorities) = (Arc::new(AtomicUsize::new(0)), folder.path().join("ca.crt"));
+        std::fs::write(&authorities, "the authorities").unwrap();
+        let dials = Arc::clone(&dialled);
+        let keeping = Keeping {
+            cluster: "eu-1".to_owned(),
+            uid: "uid-eu-1".to_owned(),
+            place: Place::Folder(folder.path().join("identity")),
+            token: Some(folder.path().join("token")),
+            authorities: Some(authorities),
+            dial: Arc::new(move |_| {
+                dials.fetch_add(1, Ordering::Relaxed);
+                Err("no replica is there".to_owned())
+            }),
+        };
+        (Keeper::new(keeping), dialled)
+    }
+
+    #[tokio::test]
+    async fn a_token_that_was_used_is_not_exchanged_again_and_another_one_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (keeper, dialled) = keeper(&folder);
+        keeper.set_used("first".to_owned());
+        let (token, mut back) = (folder.path().join("token"), Return::default());
+        std::fs::write(&token, "first\n").unwrap();
+        let why = keeper.attempt_return(&mut back).await.unwrap_err();
+        assert!(why.contains("no token that was not used yet") && why.contains("eu-1"), "{why}");
+        assert_eq!(dialled.load(Ordering::Relaxed), 0, "nobody is asked");
+
+        std::fs::write(&token, "second\n").unwrap();
+        let why = keeper.attempt_return(&mut back).await.unwrap_err();
+        assert_eq!((why.as_str(), dialled.load(Ordering::Relaxed)), ("and its token cannot be exchanged: no replica is there", 1));
+        let asked = back.asked.clone();
+        assert!(asked.as_ref().is_some_and(|(token, _)| token == "second"), "with the same key next time");
+        keeper.attempt_return(&mut back).await.unwrap_err();
+        assert!(back.asked == asked && dialled.load(Ordering::Relaxed) == 2, "another key would spend the token");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_that_failed_holds_up_that_certificate_until_one_time_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let (keeper, _) = keeper(&folder);
+        let held = |text: &str| Arc::new(Credentials { certificate: text.to_owned(), ..Credentials::default() });
+        keeper.current.send_replace(Some(held("first")));
+        let validity = Validity { begins: 0, ends: unix_now_s() + 1000 };
+        let begun = Instant::now();
+        let pause = keeper.renew_or_pause(validity).await;
+        let until = keeper.paused(pause.as_ref()).unwrap();
+        let wait = until - begun;
+        assert!((Duration::from_secs(99)..=Duration::from_secs(100)).contains(&wait), "{wait:?}");
+        // As refusals come in meanwhile.
+        tokio::time::advance(Duration::from_secs(30)).await;
+        assert_eq!(keeper.paused(pause.as_ref()), Some(until));
+        // By a token, in place of the first one.
+        keeper.current.send_replace(Some(held("second")));
+        assert_eq!(keeper.paused(pause.as_ref()), None);
     }
 }

@@ -2,27 +2,29 @@
 //!
 //! In reading order: this module (what is known, and all manifests in order), [`site`] (how the cluster is furnished), [`counting`] (what counts
 //! there and cannot be seen), [`running`] (how the agent works), [`before`] (what was said when the cluster joined), [`furniture`] (what
-//! classes and flags take to be there), [`issuers`] (whether a token would let anybody in), [`rights`] (what the agent's account may do, and
-//! why), [`confine`] (where it may do it), [`workload`] (what runs), [`cluster`] (reading and writing them in a cluster). All but the last are
-//! pure: the same input gives the same manifests.
+//! classes and flags take to be there), [`needs`] (what else classes need), [`issuers`] (whether a token would let anybody in), [`rights`] (what
+//! the agent's account may do, and why), [`confine`] (where it may do it), [`workload`] (what runs), [`cluster`] (reading and writing them in a
+//! cluster), [`again`] (what is told of what stays and what goes). All but the last two are pure: the same input gives the same manifests.
 
 pub mod site;
 pub mod counting;
 pub mod running;
 pub mod before;
 pub mod furniture;
+pub mod needs;
 pub mod issuers;
 pub mod rights;
 pub mod confine;
 pub mod workload;
 pub mod cluster;
+pub mod again;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde_json::Value;
 
-pub use before::Told;
+pub use before::Stated;
 pub use counting::Counting;
 pub use running::Running;
 pub use site::SiteSettings;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use kube::api::{ApiResource, GroupVersionKind};
-use roadstead_class::ROLE_RULES;
+use roadstead_class::{ROLE_RULES, reaches_beyond};
 use serde_json::{Value, json};
 
 use super::{AGENT, Joining, Kind, NAMESPACE, WHY, workload::labels};
@@ -24,6 +24,8 @@ const VERBS: [&str; 7] = ["get", "list", "watch", "create", "update", "patch", "
 
 /// Where roles are.
 const RBAC: &str = "rbac.authorization.k8s.io";
+/// The reason of rules for kinds that are none of Kubernetes' own.
+const BROUGHT: &str = "a kind that classes bring";
 
 /// What one rule allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,16 +46,36 @@ fn rule(group: &str, resources: &[&str], verbs: &[&'static str], why: &str) -> R
 }
 
 impl Rule {
-    /// A rule as it stands in a role, with the line of its reason; `None` if it is none that is written here.
-    fn read(rule: &Value, why: Option<&&str>) -> Option<Self> {
+    /// A rule as it stands in a role at a place, with its reason among these lines, which are in the same order if nobody has changed the role by
+    /// hand; `None` if it is none that is written here, and so has no reason.
+    fn read(rule: &Value, place: usize, why: &[&str]) -> Option<Self> {
         let texts = |field: &str| rule[field].as_array()?.iter().map(|one| one.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
         let is_empty = |field: &str| rule[field].as_array().is_none_or(Vec::is_empty);
         let group = <[String; 1]>::try_from(texts("apiGroups")?).ok()?;
         let verbs = texts("verbs")?.iter().map(|verb| VERBS.into_iter().find(|known| known == verb)).collect::<Option<Vec<_>>>()?;
         let (resources, [group]) = (texts("resources")?, group);
-        let why = why.and_then(|line| line.split_once(": ")).map_or("a kind that classes bring", |(_, why)| why);
         let is_ours = is_empty("resourceNames") && is_empty("nonResourceURLs") && !resources.iter().any(|resource| resource.contains('*'));
-        is_ours.then(|| Self { group, resources, verbs, why: why.to_owned() })
+        let mut rule = Self { group, resources, verbs, why: String::new() };
+        let reason = why.get(place).into_iter().chain(why).find_map(|line| line.strip_prefix(&rule.subject())?.strip_prefix(": "));
+        rule.why = reason?.to_owned();
+        is_ours.then_some(rule)
+    }
+
+    /// What it is about, as its reason's line begins.
+    fn subject(&self) -> String {
+        let group = if self.group.is_empty() { String::new() } else { format!(" of {}", self.group) };
+        format!("{}{group}", self.resources.join(", "))
+    }
+
+    /// Whether it is as [`others`] writes them, with its reason.
+    fn is_of_others(&self) -> bool {
+        is_foreign_group(&self.group) && self.verbs == KEEP && self.why == BROUGHT
+    }
+
+    /// The same for some of its resources; `None` if none is left.
+    fn of(&self, is_one: impl Fn(&str) -> bool) -> Option<Self> {
+        let resources: Vec<String> = self.resources.iter().filter(|resource| is_one(resource)).cloned().collect();
+        (!resources.is_empty()).then(|| Self { resources, ..self.clone() })
     }
 
     /// Whether these rules allow it all.
@@ -66,17 +88,28 @@ impl Rule {
     }
 }
 
-/// What of the ClusterRole that is there is for classes and not needed by those that are named now. What is there otherwise, by hand or by
-/// an earlier version, is not among it.
+/// What of the ClusterRole that is there is for classes and not needed by those that are named now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beyond {
+    /// What may be kept.
+    pub kept: Vec<Rule>,
+    /// What no class should bring, whoever brought it.
+    pub refused: Vec<Rule>,
+}
+
+/// See [`Beyond`]. It has only what joining has written, which its line in the annotation [`WHY`] tells: what is there by hand is not among it.
 #[must_use]
-pub fn beyond(joining: &Joining, role: &Value) -> Vec<Rule> {
+pub fn beyond(joining: &Joining, role: &Value) -> Beyond {
     let (needed, most) = (rules(&Wanted::of(joining)), rules(&Wanted { scales: true, roles: true, commands: true, ..Wanted::of(joining) }));
-    let rules = role["rules"].as_array().map(Vec::as_slice).unwrap_or_default();
     let why: Vec<&str> = role["metadata"]["annotations"][WHY].as_str().unwrap_or_default().lines().collect();
-    let line = |index: usize| why.get(index).filter(|_| why.len() == rules.len());
-    let there = rules.iter().enumerate().filter_map(|(index, rule)| Rule::read(rule, line(index)));
-    let of_classes = |rule: &Rule| rule.is_within(&most) || is_foreign_group(&rule.group);
-    there.filter(|rule| of_classes(rule) && !rule.is_within(&needed)).collect()
+    let there = role["rules"].as_array().into_iter().flatten().enumerate().filter_map(|(place, rule)| Rule::read(rule, place, &why));
+    let of_classes = there.filter(|rule| rule.is_within(&most) || rule.is_of_others()).filter(|rule| !rule.is_within(&needed));
+    let mut beyond = Beyond::default();
+    for rule in of_classes {
+        beyond.kept.extend(rule.of(|resource| !reaches_beyond(&rule.group, resource)));
+        beyond.refused.extend(rule.of(|resource| reaches_beyond(&rule.group, resource)).filter(|rule| !rule.is_within(&needed)));
+    }
+    beyond
 }
 
 /// What rules are about, in words.
@@ -201,7 +234,7 @@ fn others(kinds: &BTreeMap<Kind, Option<String>>) -> Vec<Rule> {
         }
         let guessed = || ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind)).plural;
         let plural = plural.clone().unwrap_or_else(guessed);
-        let known = groups.entry(group).or_insert_with(|| rule(group, &[], &KEEP, "a kind that classes bring"));
+        let known = groups.entry(group).or_insert_with(|| rule(group, &[], &KEEP, BROUGHT));
         if !known.resources.contains(&plural) {
             known.resources.push(plural);
         }
@@ -229,10 +262,7 @@ fn metadata(namespace: Option<&str>) -> Value {
 
 fn role(kind: &str, namespace: Option<&str>, rules: &[Rule]) -> Value {
     let mut metadata = metadata(namespace);
-    let why = rules.iter().map(|rule| {
-        let group = if rule.group.is_empty() { String::new() } else { format!(" of {}", rule.group) };
-        format!("{}{group}: {}\n", rule.resources.join(", "), rule.why)
-    });
+    let why = rules.iter().map(|rule| format!("{}: {}\n", rule.subject(), rule.why));
     metadata["annotations"] = json!({ WHY: why.collect::<String>() });
     let rules = rules.iter().map(|rule| json!({"apiGroups": [rule.group], "resources": rule.resources, "verbs": rule.verbs}));
     json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": metadata, "rules": rules.collect::<Vec<_>>()})
@@ -329,7 +359,7 @@ mod tests {
 
     /// What of these rights is for classes that nobody names any more.
     fn beyond_none(joining: &Joining) -> Vec<Rule> {
-        beyond(&example(), &manifests(joining)[0])
+        beyond(&example(), &manifests(joining)[0]).kept
     }
 
     #[test]
@@ -353,7 +383,7 @@ mod tests {
         }
         assert!(kept.iter().any(|rule| rule.why == "commands by which tenants of classes are brought to rest"), "{kept:?}");
         assert!(about(&kept).contains("pods/exec, horizontalpodautoscalers.autoscaling"), "{}", about(&kept));
-        assert_eq!((beyond(&all, &manifests(&all)[0]), beyond_none(&example())), (Vec::new(), Vec::new()));
+        assert_eq!((beyond(&all, &manifests(&all)[0]).kept, beyond_none(&example())), (Vec::new(), Vec::new()));
     }
 
     #[test]
@@ -371,8 +401,33 @@ mod tests {
             json!({"nonResourceURLs": ["/metrics"], "verbs": ["get"]}),
             named,
         ];
-        assert_eq!(beyond(&example(), &json!({"rules": by_hand})), Vec::new());
-        assert_eq!(beyond(&example(), &json!({"rules": [rule("db.example.com", "dbs", "get")]})).len(), 1);
+        assert_eq!(beyond(&example(), &json!({"rules": by_hand})), Beyond::default());
+        assert_eq!(beyond(&example(), &json!({"rules": [rule("", "pods/exec", "create")]})), Beyond::default(), "as a class would have it");
+    }
+
+    #[test]
+    fn rights_for_kinds_of_others_are_kept_only_as_joining_writes_them_and_with_their_reason() {
+        let rule = |verbs: &[&str]| json!({"apiGroups": ["db.example.com"], "resources": ["dbs", "users"], "verbs": verbs});
+        let role = |rule: Value, why: &str| json!({"metadata": {"annotations": {WHY: why}}, "rules": [rule]});
+        let ours = "dbs, users of db.example.com: a kind that classes bring";
+        assert_eq!(beyond(&example(), &role(rule(&KEEP), "")), Beyond::default(), "by hand");
+        assert_eq!(beyond(&example(), &role(rule(&KEEP), "dbs, users of db.example.com: mine")), Beyond::default());
+        assert_eq!(beyond(&example(), &role(rule(&SEE), ours)), Beyond::default(), "changed by hand");
+        let kept = beyond(&example(), &role(rule(&KEEP), &format!("more: lines\n{ours}\n")));
+        assert_eq!((about(&kept.kept).as_str(), kept.refused), ("dbs.db.example.com, users.db.example.com", Vec::new()));
+    }
+
+    #[test]
+    fn rights_for_kinds_that_no_class_should_bring_are_kept_only_for_classes_that_are_named() {
+        let kind = |api_version: &str, kind: &str| ((api_version.to_owned(), kind.to_owned()), None);
+        let kinds =
+            [kind("helm.cattle.io/v1", "HelmChart"), kind("argoproj.io/v1alpha1", "Application"), kind("argoproj.io/v1alpha1", "Rollout")];
+        let before = Joining { kinds: kinds.into(), ..example() };
+        let role = &manifests(&before)[0];
+        let found = beyond(&example(), role);
+        assert_eq!(about(&found.kept), "rollouts.argoproj.io");
+        assert_eq!(about(&found.refused), "applications.argoproj.io, helmcharts.helm.cattle.io");
+        assert_eq!(beyond(&before, role), Beyond::default(), "a class that is in use goes on");
     }
 
     #[test]

@@ -1,43 +1,33 @@
 //! `join`: makes the manifests of a cluster's agent, and writes them to the cluster if wanted.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 use roadstead_api::v1;
-use roadstead_class::Class;
-use roadstead_core::class::ClassVersion;
-use roadstead_core::id::{Name, Revision};
-use roadstead_core::resources::Requests;
-use roadstead_core::time::Millis;
 use roadstead_server::services::join::token_digest;
 use serde_json::{Value, json};
 
 use crate::client::config::Context;
 use crate::client::{Connection, parse_span};
 use crate::document::Spec;
-use crate::document::class::{ClassSpec, PodSecurity};
 use crate::document::files::load;
 use crate::document::tenant::{ClassRef, checked_name};
 use crate::failure::{Exit, Failure};
+use crate::join::again;
 use crate::join::cluster::{KubeCluster, Written};
-use crate::join::furniture::{Storages, named};
 use crate::join::issuers::{Issuers, issuers};
-use crate::join::{
-    AGENT, Certificate, Counting, Joining, Kind, Running, SiteSettings, TOKEN_SECRET, Token, Told, confine, is_loopback, rights,
-};
+use crate::join::needs::{Known, Needed};
+use crate::join::{AGENT, Certificate, Counting, Joining, Running, SiteSettings, Stated, TOKEN_SECRET, Token, rights};
 use crate::output::{Objects, json, out, yaml};
 use crate::pki::authority::CERTIFICATE_DAYS;
 use crate::pki::{Role, Store, Subject};
 
 /// The image that deploy/Containerfile makes.
 const IMAGE: &str = concat!("roadstead:", env!("CARGO_PKG_VERSION"));
-
-/// What to do where classes are not named.
-const NAME_CLASSES: &str = "name all classes with -f, or ask the service with --from-service";
 
 /// What tokens begin with, so that one that lies about is known for what it is.
 const TOKEN_PREFIX: &str = "roadstead-join-";
@@ -138,8 +128,38 @@ pub struct Join {
     site: SiteSettings,
     #[command(flatten)]
     counting: Counting,
+    // Before the connection: its flags are gone from what is read when it has taken them.
+    #[command(flatten)]
+    typed: Typed,
     #[command(flatten)]
     connection: Connection,
+}
+
+/// What of the connection was typed, and does not come of the environment: an agent has another one.
+#[derive(Clone, Copy, Debug)]
+struct Typed {
+    servers: bool,
+}
+
+impl FromArgMatches for Typed {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self { servers: matches.value_source("servers") == Some(ValueSource::CommandLine) })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Typed {
+    fn augment_args(command: Command) -> Command {
+        command
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        command
+    }
 }
 
 impl Join {
@@ -156,32 +176,34 @@ impl Join {
             true => Some(KubeCluster::connect(self.kubeconfig.as_ref(), self.kube_context.as_deref()).await?),
             false => None,
         };
-        let (mut told, mut kept) = self.told(kube.as_ref()).await?;
-        let mut needed = self.needed(told.privileged).await?;
-        if self.asks_service(&told) {
+        let Taken { mut stated, mut kept, servers } = self.taken(&cluster, kube.as_ref()).await?;
+        let mut needed = self.needed(stated.privileged).await?;
+        tell(needed.notes.drain(..));
+        if self.asks_service(&stated) {
             let declared = self.connection.connect()?.cluster(&cluster, false).await.map_err(|failure| undeclared(failure, &cluster))?;
-            take_region(&mut told, &mut kept, declared.spec.unwrap_or_default().region);
+            again::take_region(&mut stated, &mut kept, declared.spec.unwrap_or_default().region);
         }
-        if told.servers.is_empty() {
-            told.servers = self.connection.resolve_servers()?;
+        if stated.servers.is_empty() {
+            stated.servers = self.connection.resolve_servers()?;
         }
-        tell_kept(&kept);
-        warn_of_loopback(&told.servers);
-        needed.storages.unmapped(&told.site).iter().for_each(|said| eprintln!("note: {said}"));
+        again::tell_kept(&kept);
+        tell(again::moved(&servers, &stated.servers));
+        again::warn_of_loopback(&stated.servers);
+        tell(needed.storages.unmapped(&stated.site));
         if let Some(kube) = &kube {
-            tell_absent(kube, &told).await;
+            again::tell_absent(kube, &stated).await;
             kube.find_plurals(&mut needed.kinds).await?;
         }
-        let certificate = self.certificate(&cluster, kube.as_ref(), &told).await?;
-        let Told { image, servers, certificate_secret: _, privileged, site, counting, running } = told;
+        let certificate = self.certificate(&cluster, kube.as_ref(), &stated).await?;
+        let Stated { cluster: _, image, servers, certificate_secret: _, privileged, site, counting, running } = stated;
         let image = image.unwrap_or_else(|| IMAGE.to_owned());
-        let Needed { kinds, runs_commands, all_are_known, storages: _ } = needed;
+        let Needed { kinds, runs_commands, known, storages: _, notes: _ } = needed;
         let kept_rights = Vec::new();
         let mut joining =
             Joining { cluster, image, servers, site, counting, running, kinds, runs_commands, kept_rights, certificate, privileged };
         match kube {
             Some(kube) => {
-                joining.kept_rights = self.kept_rights(&kube, &joining, all_are_known).await?;
+                joining.kept_rights = self.kept_rights(&kube, &joining, known).await?;
                 write(&kube, &joining, self.dry_run).await
             }
             None => self.print(&joining),
@@ -202,7 +224,7 @@ impl Join {
             Certificate::Own(None) | Certificate::Secret(_) => {}
         }
         if self.names_no_class() {
-            tell_no_class();
+            tell([again::no_class()]);
         }
         Ok(())
     }
@@ -211,46 +233,58 @@ impl Join {
         !self.from_service && self.files.is_empty()
     }
 
-    /// What is said now, with what was said when the cluster joined and is not said now; and what that is, as flags.
-    async fn told(&self, kube: Option<&KubeCluster>) -> Result<(Told, Vec<String>), Failure> {
-        let mut told = Told {
+    /// What is said now.
+    fn stated(&self, cluster: &str) -> Stated {
+        Stated {
+            cluster: Some(cluster.to_owned()),
             image: self.image.clone(),
-            servers: self.connection.servers.clone(),
+            // Others are those by which we reach replicas: the agent has them only if it has none of its own.
+            servers: if self.typed.servers { self.connection.servers.clone() } else { Vec::new() },
             certificate_secret: self.certificate_secret.clone(),
             privileged: self.allow_privileged,
             site: self.site.clone(),
             counting: self.counting.clone(),
             running: self.running.clone(),
+        }
+    }
+
+    /// What is said now, with what was said when the cluster joined and is not said now.
+    async fn taken(&self, cluster: &str, kube: Option<&KubeCluster>) -> Result<Taken, Failure> {
+        let mut stated = self.stated(cluster);
+        let before = match kube {
+            // What is not taken over need not be as it is to be.
+            Some(kube) if self.anew => again::read(kube).await.ok().flatten(),
+            Some(kube) => again::read(kube).await?,
+            None => None,
         };
-        let Some(kube) = kube.filter(|_| !self.anew) else { return Ok((told, Vec::new())) };
-        let Some(deployment) = kube.read("apps/v1", "Deployment", AGENT).await? else { return Ok((told, Vec::new())) };
-        let policy = kube.read("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", confine::KINDS).await?;
-        let mut before = Told::read(&deployment, policy.as_ref()).map_err(|why| {
-            Failure::failed(format!("the Deployment that is there is not as `join` writes it: {why}"))
-                .hint("take out what was put in by hand: kubectl -n roadstead-system edit deployment roadstead-agent")
-                .hint("or take nothing over from it, and say all flags: --anew")
-        })?;
+        let Some(mut before) = before else { return Ok(Taken { stated, kept: Vec::new(), servers: Vec::new() }) };
+        let servers = before.servers.clone();
+        if self.anew {
+            return Ok(Taken { stated, kept: Vec::new(), servers });
+        }
+        again::check_cluster(&before, cluster)?;
         if self.pki.is_some() || self.new_token {
             before.certificate_secret = None;
         }
-        let mut kept = told.keep(before);
+        let mut kept = stated.keep(before);
         // What would be written all the same is nothing to tell.
         let usual: Vec<String> = match self.connection.resolve_servers() {
-            Ok(servers) if servers == told.servers => servers.iter().map(|server| format!("--server={server}")).collect(),
+            Ok(servers) if servers == stated.servers => servers.iter().map(|server| format!("--server={server}")).collect(),
             Ok(_) | Err(_) => Vec::new(),
         };
         kept.retain(|flag| *flag != format!("--image={IMAGE}") && !usual.contains(flag));
-        Ok((told, kept))
+        Ok(Taken { stated, kept, servers })
     }
 
     /// Whether the service is asked anyhow; without a token and its classes all can be made without it.
-    fn asks_service(&self, told: &Told) -> bool {
-        self.from_service || (self.pki.is_none() && told.certificate_secret.is_none())
+    fn asks_service(&self, stated: &Stated) -> bool {
+        self.from_service || (self.pki.is_none() && stated.certificate_secret.is_none())
     }
 
     /// What classes need: those of the files, and of the service if it is to be asked.
     async fn needed(&self, privileged: bool) -> Result<Needed, Failure> {
-        let mut needed = Needed { all_are_known: !self.names_no_class(), ..Needed::default() };
+        let known = if self.names_no_class() { Known::Nothing } else { Known::All };
+        let mut needed = Needed { known, ..Needed::default() };
         if !self.files.is_empty() {
             let mut found = false;
             for item in load(&self.files)? {
@@ -274,28 +308,16 @@ impl Join {
     }
 
     /// Rights of the role that is there for classes that nobody named now: kept unless all classes are known, or nothing is to be kept.
-    async fn kept_rights(&self, kube: &KubeCluster, joining: &Joining, all_are_known: bool) -> Result<Vec<rights::Rule>, Failure> {
+    async fn kept_rights(&self, kube: &KubeCluster, joining: &Joining, known: Known) -> Result<Vec<rights::Rule>, Failure> {
         let role = kube.read("rbac.authorization.k8s.io/v1", "ClusterRole", AGENT).await?;
         let beyond = role.as_ref().map(|role| rights::beyond(joining, role)).unwrap_or_default();
-        let about = rights::about(&beyond);
-        if all_are_known || self.anew {
-            if !beyond.is_empty() {
-                eprintln!(
-                    "note: the agent loses its rights for {about}, which no class that is named needs; if tenants do, {NAME_CLASSES}"
-                );
-            }
-            return Ok(Vec::new());
-        }
-        if !beyond.is_empty() {
-            eprintln!("note: the agent keeps its rights for {about}; to have them follow from classes, {NAME_CLASSES}");
-        } else if self.names_no_class() {
-            tell_no_class();
-        }
-        Ok(beyond)
+        let (kept, said) = again::keep_rights(beyond, known, self.anew);
+        tell(said);
+        Ok(kept)
     }
 
-    async fn certificate(&self, cluster: &str, kube: Option<&KubeCluster>, told: &Told) -> Result<Certificate, Failure> {
-        if let Some(name) = &told.certificate_secret {
+    async fn certificate(&self, cluster: &str, kube: Option<&KubeCluster>, stated: &Stated) -> Result<Certificate, Failure> {
+        if let Some(name) = &stated.certificate_secret {
             return Ok(Certificate::Secret(name.clone()));
         }
         if let Some(folder) = &self.pki {
@@ -413,50 +435,8 @@ fn started_outside(cluster: &str, token: &Path, context: &Context, flags: &[Stri
     )
 }
 
-/// The region is that of the cluster's document, unless it is said now or was when the cluster joined.
-fn take_region(told: &mut Told, kept: &mut Vec<String>, declared: String) {
-    match &told.site.region {
-        None => told.site.region = Some(declared),
-        Some(region) if *region == declared => kept.retain(|flag| *flag != format!("--region={region}")),
-        Some(region) if kept.contains(&format!("--region={region}")) && !declared.is_empty() => {
-            eprintln!("note: the cluster's document has another region: --region {declared} takes it over");
-        }
-        Some(_) => {}
-    }
-}
-
-/// One line with all that was taken over.
-fn tell_kept(kept: &[String]) {
-    if !kept.is_empty() {
-        let flags: Vec<String> = kept.iter().map(|flag| flag.replacen('=', " ", 1)).collect();
-        eprintln!("note: kept from the Deployment that is there: {} (--anew keeps nothing)", flags.join(", "));
-    }
-}
-
-fn tell_no_class() {
-    eprintln!("note: no class is named, so that the agent has rights for what every class may bring only; {NAME_CLASSES}");
-}
-
-/// What flags name and the cluster does not have: nothing is wrong with that as long as it comes before tenants do.
-async fn tell_absent(kube: &KubeCluster, told: &Told) {
-    for named in named(&told.site, &told.counting) {
-        match kube.has(&named).await {
-            Ok(true) => {}
-            Ok(false) => eprintln!("note: {}", named.is_absent()),
-            Err(failure) => eprintln!("note: {}; {} is taken to be right", failure.message, named.flag),
-        }
-    }
-}
-
-fn warn_of_loopback(servers: &[String]) {
-    let own: Vec<&str> = servers.iter().map(String::as_str).filter(|server| is_loopback(server)).collect();
-    if !own.is_empty() {
-        eprintln!(
-            "warning: the agent will look for replicas at {}, which from within a pod is that pod itself: name them as pods reach \
-             them, with --server HOST:PORT",
-            own.join(", ")
-        );
-    }
+fn tell(notes: impl IntoIterator<Item = String>) {
+    notes.into_iter().for_each(|note| eprintln!("note: {note}"));
 }
 
 /// With what to do about a cluster that the service does not have.
@@ -471,58 +451,13 @@ fn read(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))
 }
 
-/// What classes need rights for.
-#[derive(Default)]
-struct Needed {
-    /// See [`Joining::kinds`].
-    kinds: BTreeMap<Kind, Option<String>>,
-    /// See [`Joining::runs_commands`].
-    runs_commands: bool,
-    /// Which storage they want.
-    storages: Storages,
-    /// Whether classes were named, and all that were can be read: then nothing else is needed.
-    all_are_known: bool,
-}
-
-impl Needed {
-    fn add(&mut self, class: &v1::Class, privileged: bool) -> Result<(), Failure> {
-        let parsed = parsed(class)?;
-        if !privileged && ClassSpec::from(class).pod_security == Some(PodSecurity::Privileged) {
-            eprintln!(
-                "note: {}@{} has podSecurity: privileged: this cluster will not take its tenants without --allow-privileged",
-                class.name, class.version
-            );
-        }
-        self.kinds.extend(parsed.kinds().into_iter().map(|kind| (kind, None)));
-        self.runs_commands |= parsed.runs_commands();
-        self.storages.add(class);
-        Ok(())
-    }
-
-    /// One that the service has: another version of this program may have put it, which is no reason not to join.
-    fn add_stored(&mut self, class: &v1::Class, privileged: bool) {
-        if let Err(failure) = self.add(class, privileged) {
-            eprintln!("note: {}; this version cannot read it, and gives no rights for it", failure.message);
-            self.all_are_known = false;
-        }
-    }
-}
-
-/// A class as agents understand it.
-fn parsed(class: &v1::Class) -> Result<Class, Failure> {
-    let failed = |why: String| Failure::usage(format!("class {}@{}: {why}", class.name, class.version));
-    // What tenants ask for and what volumes they have is of no matter for rights.
-    let version = ClassVersion {
-        name: Name::new(&class.name).map_err(|error| failed(error.to_string()))?,
-        version: class.version.clone(),
-        requests: Requests::default(),
-        volumes: Vec::new(),
-        retain: Millis::default(),
-        values_schema: class.values_schema_json.clone(),
-        template: class.template_json.clone(),
-        created: Revision::default(),
-    };
-    Class::parse(&version).map_err(|found| failed(found.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
+/// What is said with what was.
+struct Taken {
+    stated: Stated,
+    /// What was taken over, as flags.
+    kept: Vec<String>,
+    /// Where the agent that is there looks for replicas.
+    servers: Vec<String>,
 }
 
 async fn write(kube: &KubeCluster, joining: &Joining, dry_run: bool) -> Result<(), Failure> {
@@ -549,23 +484,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stored_class_that_cannot_be_read_keeps_nobody_from_joining_and_says_that_rights_may_lack() {
-        let class = |template: &str| v1::Class {
-            name: "shop".to_owned(),
-            version: "1.0.0".to_owned(),
-            template_json: template.to_owned(),
-            ..v1::Class::default()
-        };
-        let mut needed = Needed { all_are_known: true, ..Needed::default() };
-        needed.add_stored(&class(""), false);
-        assert!(needed.all_are_known);
-        let unknown = class(r#"{"what": "a later version knows"}"#);
-        assert!(needed.add(&unknown, false).is_err(), "one of a file is refused");
-        needed.add_stored(&unknown, false);
-        assert!(!needed.all_are_known);
-    }
-
-    #[test]
     fn an_agent_outside_of_its_cluster_is_started_with_a_kubeconfig_and_what_was_said_of_the_cluster() {
         let context = Context { servers: vec!["r1:7420".to_owned(), "r2:7420".to_owned()], ca: "pki/ca.crt".into(), ..Context::default() };
         let flags = ["--region=eu", "--storage=fast=gp3"].map(str::to_owned);
@@ -581,21 +499,26 @@ mod tests {
         assert!(started_outside("eu-1", Path::new("token"), &context, &[]).ends_with("--kubeconfig agent.kubeconfig\n"));
     }
 
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        join: Join,
+    }
+
     #[test]
-    fn the_region_is_the_documents_unless_it_was_said() {
-        let with = |region: Option<&str>| {
-            let site = SiteSettings { region: region.map(str::to_owned), ..SiteSettings::default() };
-            Told { site, ..Told::default() }
+    fn addresses_of_the_environment_are_said_of_no_agent_that_has_its_own() {
+        let joins = |words: &[&str]| {
+            let words = ["join", "eu-1"].into_iter().chain(words.iter().copied());
+            <Line as clap::Parser>::try_parse_from(words).expect("it is a command").join
         };
-        let taken = |region: Option<&str>, kept: &[&str]| {
-            let (mut told, mut kept) = (with(region), kept.iter().map(|&flag| flag.to_owned()).collect());
-            take_region(&mut told, &mut kept, "eu".to_owned());
-            (told.site.region.unwrap_or_default(), kept)
-        };
-        let flag = |region: &str| vec![format!("--region={region}")];
-        assert_eq!(taken(None, &[]), ("eu".to_owned(), Vec::new()));
-        assert_eq!(taken(Some("eu"), &["--region=eu"]), ("eu".to_owned(), Vec::new()), "nothing to tell");
-        assert_eq!(taken(Some("fra"), &["--region=fra"]), ("fra".to_owned(), flag("fra")));
-        assert_eq!(taken(Some("fra"), &[]), ("fra".to_owned(), Vec::new()));
+        let typed = joins(&["--server", "r1:7420,r2:7420"]);
+        assert_eq!(typed.stated("eu-1").servers, ["r1:7420", "r2:7420"]);
+        let mut forwarded = joins(&[]);
+        // As `ROADSTEAD_SERVER` does.
+        forwarded.connection.servers = vec!["127.0.0.1:7420".to_owned()];
+        let mut stated = forwarded.stated("eu-1");
+        stated.keep(Stated { servers: vec!["r1:7420".to_owned()], ..Stated::default() });
+        assert_eq!(stated.servers, ["r1:7420"]);
+        assert_eq!(forwarded.connection.resolve_servers().expect("they are there"), ["127.0.0.1:7420"], "for one that has none");
     }
 }

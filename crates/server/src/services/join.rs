@@ -1,7 +1,7 @@
 //! `JoinService`: tokens are made, and exchanged for certificates; agents renew theirs.
 //!
-//! That a token is exchanged once is decided in the log ([`Ask::SpendToken`]); the certificate is signed after it, by this replica. A retry
-//! with the same key gets another certificate for it.
+//! That a token is exchanged once is decided in the log ([`Ask::SpendToken`]). The certificate is signed before, by this replica, and handed out
+//! after it: a replica that cannot sign spends no token. A retry with the same key gets another certificate for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,8 +83,8 @@ impl Joins {
         let spending = Spending { cluster: cluster.clone(), token: Digest(token_digest(&token)), by };
         // As who it will be.
         let principal = Principal::new(&format!("{}:{cluster}", Role::Agent)).map_err(|error| Fault::internal(error.to_string()))?;
-        self.context.submit(&principal, None, Ask::SpendToken(Box::new(spending))).await?;
         let issued = issue(issuer, cluster.clone(), request).await?;
+        self.context.submit(&principal, None, Ask::SpendToken(Box::new(spending))).await?;
         info!(%cluster, "an agent was let in by its token");
         Ok(issued)
     }

@@ -356,6 +356,20 @@ async fn a_revoked_issuer_takes_what_it_signed_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_cannot_sign_spends_no_token() {
+    let world = joinable(1, LONG).await;
+    put_token(&world, "c0", "secret", None).await;
+    let file = world.group.issuer.as_ref().unwrap().key.clone();
+    let own = std::fs::read(&file).unwrap();
+    std::fs::write(&file, "").unwrap();
+    let refused = enrolled(&world, "c0", "secret", &KeyPair::generate().unwrap()).await.unwrap_err();
+    assert_eq!(reason(&refused).1, "ISSUER_UNUSABLE");
+    std::fs::write(&file, own).unwrap();
+    // An agent that was started anew has another key: the one before was kept nowhere.
+    enrolled(&world, "c0", "secret", &KeyPair::generate().unwrap()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_issuer_signs_is_believed_of_agents_only() {
     let mut world = joinable(1, LONG).await;
     let (certificate, key) = issuer_by(&world.group.authority);
