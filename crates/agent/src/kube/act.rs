@@ -469,9 +469,8 @@ impl Work<'_> {
         let config_maps = self.look(|inner| inner.kind_of("v1", "ConfigMap"));
         // The answer tells nothing new where just this was there, and seen: a list of namespaces that came between has taken the record out of sight.
         self.writer.store.of_home(&self.namespace, |home| {
-            let is_there = |objects: &std::collections::BTreeMap<Box<str>, Live>| objects.contains_key(record::NAME);
-            let is_kept = config_maps.is_some_and(|kind| home.objects.get(&kind).is_some_and(is_there));
-            if is_kept && home.space.is_some() && home.record.is_none() {
+            let seen = config_maps.and_then(|kind| home.objects.get(&kind));
+            if seen.is_some_and(|objects| objects.contains_key(record::NAME)) && home.space.is_some() && home.record.is_none() {
                 (home.record, home.is_new) = (Some(record.clone()), false);
             }
         });

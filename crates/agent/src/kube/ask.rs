@@ -62,12 +62,9 @@ impl Questions {
     /// The one that has waited longest, once it may be asked: one that cannot be answered keeps no other from it.
     async fn next(&self) -> Question {
         loop {
-            let (question, at) = match self.first() {
-                Some(first) => first,
-                None => {
-                    self.wake.notified().await;
-                    continue;
-                }
+            let Some((question, at)) = self.first() else {
+                self.wake.notified().await;
+                continue;
             };
             if at > Instant::now() {
                 let _something_else_came = tokio::time::timeout_at(at, self.wake.notified()).await;
@@ -116,21 +113,21 @@ pub(super) async fn answer(writer: Arc<Writer>, questions: Arc<Questions>) {
 async fn answer_one_by_one(writer: &Writer, questions: &Questions) {
     loop {
         let question = questions.next().await;
-        match put_question(writer, &question).await {
-            Ok(()) => questions.is_answered(&question),
-            Err(error) => {
-                debug!(%error, "a question waits");
-                questions.is_put_off(&question, &error);
-            }
+        if let Err(error) = put_question(writer, questions, &question).await {
+            debug!(%error, "a question waits");
+            questions.is_put_off(&question, &error);
         }
     }
 }
 
-async fn put_question(writer: &Writer, question: &Question) -> Result<(), Failed> {
+/// The answer is taken up once the question is open no more: whoever looks because of it may ask it anew.
+async fn put_question(writer: &Writer, questions: &Questions, question: &Question) -> Result<(), Failed> {
     if question.kind == POD {
         let before = writer.store.changes(&question.namespace);
+        let has_pods = has_pods(writer, &question.namespace).await?;
+        questions.is_answered(question);
         // Where there are some their watch lags behind: whoever still wants to know asks again.
-        if !has_pods(writer, &question.namespace).await? {
+        if !has_pods {
             writer.store.has_no_pods(question, before);
         }
         return Ok(());
@@ -138,6 +135,7 @@ async fn put_question(writer: &Writer, question: &Question) -> Result<(), Failed
     let id = core(question.kind, &question.name);
     let (kind, api) = writer.api(&id, &question.namespace)?;
     let object = call_opt(&id.to_string(), api.get(&question.name)).await?;
+    questions.is_answered(question);
     writer.store.answered(question.clone(), kind, object);
     Ok(())
 }

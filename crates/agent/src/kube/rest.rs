@@ -263,6 +263,7 @@ mod tests {
     use super::super::pods::SlimPod;
     use super::super::record::core;
     use super::super::store::Store;
+    use super::super::tests::stopped_tenant;
     use super::*;
     use crate::interpreter::Job;
 
@@ -271,16 +272,6 @@ mod tests {
 
     /// A tenant with one workload, that is to run a command when it is stopped.
     fn job() -> Job {
-        let intent = roadstead_api::v1::TenantIntent {
-            uid: "0000000000000001".to_owned(),
-            epoch: Some(roadstead_api::v1::Revision { incarnation: 0, index: 3 }),
-            role: roadstead_api::v1::tenant_intent::Role::Stopped.into(),
-            name: "acme".to_owned(),
-            owner: "acme-gmbh".to_owned(),
-            class: "shop".to_owned(),
-            version: "1".to_owned(),
-            ..Default::default()
-        };
         let manifest = |id: ObjectId| Manifest { id, body: json!({}) };
         let flush = Exec { target: "Deployment/web".to_owned(), run: vec!["flush".to_owned()], undo: Vec::new() };
         let rendered = Rendered {
@@ -297,7 +288,7 @@ mod tests {
             stop_within: Some(WITHIN),
             local: BTreeMap::new(),
         };
-        Job { intent: crate::wire::intent(&intent).unwrap(), rendered: Ok(Arc::new(rendered)) }
+        Job { intent: stopped_tenant(), rendered: Ok(Arc::new(rendered)) }
     }
 
     fn web() -> ObjectId {

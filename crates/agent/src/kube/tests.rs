@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kube::api::DynamicObject;
 use roadstead_class::{Manifest, SecretPlan, SecretSource};
+use roadstead_core::intent::TenantIntent;
 use serde_json::{Value, json};
 
 use super::holds::{Holder, holder, is_written, vanished};
@@ -127,8 +128,8 @@ fn what_does_not_end_by_itself_is_named_before_what_does() {
     assert_eq!(words_of(&store).unwrap(), "pod d still runs, and no controller will end it; delete it");
 }
 
-/// A tenant that is to be stopped, of whose class nothing is known.
-fn job() -> Job {
+/// A tenant that is to be stopped.
+pub(super) fn stopped_tenant() -> TenantIntent {
     let intent = roadstead_api::v1::TenantIntent {
         uid: "0000000000000001".to_owned(),
         epoch: Some(roadstead_api::v1::Revision { incarnation: 0, index: 3 }),
@@ -139,12 +140,13 @@ fn job() -> Job {
         version: "1".to_owned(),
         ..Default::default()
     };
-    Job { intent: crate::wire::intent(&intent).unwrap(), rendered: Err("nothing".to_owned()) }
+    crate::wire::intent(&intent).unwrap()
 }
 
 #[test]
 fn what_is_at_rest_is_asked_once_whether_it_has_no_pods() {
-    let (store, job) = (store(), job());
+    // Of its class nothing is known.
+    let (store, job) = (store(), Job { intent: stopped_tenant(), rendered: Err("nothing".to_owned()) });
     let labels = json!({TENANT_LABEL: "0000000000000001", EPOCH_LABEL: "0.3"});
     put(&store, 0, json!({"metadata": {"name": HOME, "uid": "u", "resourceVersion": "5", "labels": labels}}));
     let deployment = |version: &str, replicas: u32| {
